@@ -1,0 +1,17 @@
+//! What things are called: identifiers, and the traits through which the layers of chipmink meet.
+//!
+//! This crate does no I/O and knows neither Python nor a file format. Everything above it leans on it.
+#![forbid(unsafe_code)]
+
+mod blob;
+mod ids;
+mod load;
+mod walk;
+
+pub use blob::{BlobError, BlobKind, BlobSink, BlobSource};
+pub use ids::{DIGEST_LEN, Digest, ParseDigestError, PodKey, RepositoryId, Slot, TimeId, WriteId, XXH3_128};
+pub use load::{LoadPlan, LoadPod, LoadRoot, LoadShape, LoadVariable, PodSource};
+pub use walk::{
+    Component, Export, GlobalName, GraphSource, GridKind, PodRecord, RegionRecord, ShapeClass, ShapeRecord,
+    SkippedVariable, VariableRoot, ViewRecord, WalkError, WalkOutcome, WalkRequest, WalkStats, WalkedPod,
+};
