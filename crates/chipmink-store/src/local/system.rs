@@ -1,0 +1,136 @@
+//! The system calls of the machine.
+
+use super::syscalls::{Input, Output, Stat, Syscalls};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice, Write};
+use std::path::Path;
+use std::time::SystemTime;
+
+/// The system calls of this machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct System;
+
+#[derive(Debug)]
+struct SystemOutput(File);
+
+#[derive(Debug)]
+struct SystemInput(File);
+
+#[cfg(unix)]
+fn file_number(metadata: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(metadata)
+}
+
+#[cfg(not(unix))]
+fn file_number(_metadata: &fs::Metadata) -> u64 {
+    0
+}
+
+fn stat_of(metadata: &fs::Metadata) -> Stat {
+    Stat {
+        byte_len: metadata.len(),
+        is_directory: metadata.is_dir(),
+        file_number: file_number(metadata),
+        modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+    }
+}
+
+impl Output for SystemOutput {
+    fn write_all(&mut self, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        // `write_all_vectored` is not stable; two parts at most are ever given, so that copying their descriptions
+        // costs nothing beside the call.
+        let mut parts = parts.to_vec();
+        let mut rest = &mut parts[..];
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match self.0.write_vectored(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut rest, written),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn fsync(&mut self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+}
+
+impl Input for SystemInput {
+    #[cfg(unix)]
+    fn read_at(&self, buffer: &mut [u8], byte_offset: u64) -> io::Result<usize> {
+        use std::os::unix::fs::FileExt;
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.0.read_at(&mut buffer[filled..], byte_offset + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn stat(&self) -> io::Result<Stat> {
+        Ok(stat_of(&self.0.metadata()?))
+    }
+}
+
+impl Syscalls for System {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn Output>> {
+        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        Ok(Box::new(SystemOutput(file)))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn Input>> {
+        Ok(Box::new(SystemInput(File::open(path)?)))
+    }
+
+    fn open_file(&self, path: &Path) -> io::Result<File> {
+        File::open(path)
+    }
+
+    fn fsync(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        Ok(renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "macos")))]
+    fn rename_new(&self, _from: &Path, _to: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn mkdir(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir(path)
+    }
+
+    fn read_dir(&self, path: &Path) -> io::Result<Vec<(OsString, bool)>> {
+        let named = |entry: fs::DirEntry| Ok((entry.file_name(), entry.file_type()?.is_dir()));
+        fs::read_dir(path)?.map(|entry| named(entry?)).collect()
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<Stat> {
+        Ok(stat_of(&fs::metadata(path)?))
+    }
+}
