@@ -1,0 +1,126 @@
+"""What reducers and the walker say to each other beyond a reduce tuple."""
+
+from __future__ import annotations
+
+import weakref
+from types import CodeType, FunctionType
+from typing import Any
+
+__all__ = ["NAMESPACE", "CapturedGlobals", "Context", "Side", "Stub"]
+
+
+class _Namespace:
+    """Stands for the saved namespace, which on load is the dict that the names are loaded into."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "NAMESPACE"
+
+
+NAMESPACE = _Namespace()
+
+
+class Side:
+    """A str, bytes or int that is stored beside the pod and enters no digest, such as a file name or a line number."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: str | bytes | int) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"Side({self.value!r})"
+
+
+class Stub:
+    """The answer of a reducer for an object that cannot be saved: it loads as a placeholder."""
+
+    __slots__ = ("kind", "reason", "type_name")
+
+    def __init__(self, kind: str, type_name: str, reason: str) -> None:
+        self.kind = kind
+        self.type_name = type_name
+        self.reason = reason
+
+    def __repr__(self) -> str:
+        return f"Stub({self.kind!r}, {self.type_name!r}, {self.reason!r})"
+
+
+class CapturedGlobals:
+    """Stands for the globals dict that functions saved by value share; it loads as a dict.
+
+    One object per live globals dict, over all walks, so that the walker's memo knows it again. It holds no reference
+    to the dict or its values.
+    """
+
+    __slots__ = ("__weakref__", "name", "package")
+
+    def __init__(self, name: str | None, package: str | None) -> None:
+        self.name = name
+        self.package = package
+
+
+class Context:
+    """What reducers need to know of the walk that asks them.
+
+    ``namespace`` is the dict being saved; ``None`` if a single object is. One context may serve any number of walks.
+    """
+
+    # Both process-wide: the stand-in of a globals dict is found again as long as a function that was reduced with it
+    # lives, which keeps the dict alive, so that its address is not reused meanwhile.
+    _stand_ins: weakref.WeakValueDictionary[int, CapturedGlobals] = weakref.WeakValueDictionary()
+    _holders: weakref.WeakKeyDictionary[FunctionType, CapturedGlobals] = weakref.WeakKeyDictionary()
+
+    def __init__(self, namespace: dict[str, Any] | None = None) -> None:
+        self.namespace = namespace
+        self._names: dict[str, None] = {}
+
+    def add_names(self, names: tuple[str, ...]) -> None:
+        """Notes names of the namespace that a function reads."""
+        self._names.update(dict.fromkeys(names))
+
+    def take_names(self) -> tuple[str, ...]:
+        """The names of the namespace that the functions reduced since the last call read, in order of first use."""
+        names = tuple(self._names)
+        self._names.clear()
+        return names
+
+    def captured_globals(self, function: FunctionType) -> CapturedGlobals:
+        """The stand-in for the globals dict of a function."""
+        global_names = function.__globals__
+        key = id(global_names)
+        found = self._stand_ins.get(key)
+        if found is None:
+            found = CapturedGlobals(_text(global_names, "__name__"), _text(global_names, "__package__"))
+            self._stand_ins[key] = found
+        self._holders[function] = found
+        return found
+
+
+def _text(global_names: dict[str, Any], key: str) -> str | None:
+    value = global_names.get(key)
+    return value if type(value) is str else None
+
+
+def code_names(code: CodeType) -> tuple[str, ...]:
+    """The global names that a code object and the code nested in it read, write or delete, in order of first use."""
+    found = _code_names.get(code)
+    if found is None:
+        names: dict[str, None] = {}
+        _scan(code, names)
+        found = _code_names[code] = tuple(names)
+    return found
+
+
+_code_names: weakref.WeakKeyDictionary[CodeType, tuple[str, ...]] = weakref.WeakKeyDictionary()
+
+
+def _scan(code: CodeType, names: dict[str, None]) -> None:
+    from chipmink._opcodes import global_names
+
+    for name in global_names(code):
+        names.setdefault(name)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            _scan(constant, names)

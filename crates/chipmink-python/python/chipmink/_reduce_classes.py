@@ -1,0 +1,229 @@
+"""Reducers for classes that no import finds, and for the descriptors in them.
+
+1. A class is made with what must be known at creation, and then gets its attributes in the order in which it had them.
+2. What the interpreter makes by itself (descriptors of slots, ``__dict__``, ``__weakref__``, the caches of ABCs) is left out.
+3. Equal definitions reduce to equal bytes: no random ids, no order of a set.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import enum
+import types
+import typing
+from types import GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType
+from typing import Any
+
+from chipmink import _rebuild
+from chipmink._errors import UnsupportedError
+from chipmink._markers import Context, Side
+from chipmink._reduce_functions import importable_name
+
+__all__ = ["REDUCERS", "reduce_class"]
+
+# Known at creation, or made anew by it.
+_LEFT_OUT = frozenset({"__module__", "__qualname__", "__slots__", "__orig_bases__", "__weakref__", "_abc_impl"})
+
+# What EnumType makes of the members.
+_ENUM_LEFT_OUT = frozenset(
+    {
+        "__new__",
+        "_all_bits_",
+        "_boundary_",
+        "_flag_mask_",
+        "_hashable_values_",
+        "_inverted_",
+        "_member_map_",
+        "_member_names_",
+        "_member_type_",
+        "_singles_mask_",
+        "_unhashable_values_",
+        "_unhashable_values_map_",
+        "_value2member_map_",
+        "_value_repr_",
+    }
+)
+_MEMBER_LEFT_OUT = frozenset({"__objclass__", "_inverted_", "_name_", "_sort_order_", "_value_"})
+
+_BUILTIN_NAMES = {value: name for name, value in reversed(_rebuild.BUILTIN_TYPES.items())}
+
+# Py_TPFLAGS_HEAPTYPE, from CPython's Include/object.h: unset for the types that the interpreter is built with.
+_HEAP_TYPE = 1 << 9
+
+
+def reduce_class(cls: type, ctx: Context) -> tuple[Any, ...]:
+    """By value; for a class that importing its module does not find."""
+    if cls in _BUILTIN_NAMES:
+        return _rebuild.builtin_type, (_BUILTIN_NAMES[cls],)
+    _refuse_foreign(cls)
+    head = _head(cls)
+    state: dict[str, Any] = {}
+    if isinstance(cls, enum.EnumMeta):
+        members, extra = _members(cls)
+        state["attributes"] = _attributes(cls, _ENUM_LEFT_OUT | cls.__members__.keys())
+        if extra:
+            state["members"] = extra
+        boundary = getattr(cls, "_boundary_", None)
+        arguments = (type(cls), cls.__name__, cls.__bases__, head, members, boundary and boundary.name)
+        return _rebuild.make_enum, arguments, state, None, None, _rebuild.class_setstate
+    state["attributes"] = _attributes(cls, frozenset())
+    if isinstance(cls, abc.ABCMeta):
+        registered = _registered(cls)
+        if registered:
+            state["registered"] = registered
+    arguments = (type(cls), cls.__name__, cls.__bases__, head)
+    return _rebuild.make_class, arguments, state, None, None, _rebuild.class_setstate
+
+
+def _refuse_foreign(cls: type) -> None:
+    foreign = not cls.__flags__ & _HEAP_TYPE or any(
+        isinstance(value, (MethodDescriptorType, WrapperDescriptorType)) and value.__objclass__ is cls
+        for value in cls.__dict__.values()
+    )
+    if foreign:
+        name = f"{cls.__module__}.{cls.__qualname__}"
+        raise UnsupportedError(
+            f"class {name} is made by an extension module and no import finds it; "
+            "give it a name in its module, or register a reducer for its instances"
+        )
+
+
+def _head(cls: type) -> dict[str, Any]:
+    attributes = cls.__dict__
+    head: dict[str, Any] = {}
+    if "__module__" in attributes:
+        head["__module__"] = attributes["__module__"]
+    head["__qualname__"] = cls.__qualname__
+    if "__slots__" in attributes:
+        slots = attributes["__slots__"]
+        if not isinstance(slots, (str, tuple, list, dict)):
+            # Another iterable may be used up by now; the descriptors tell the names.
+            slots = tuple(name for name, value in attributes.items() if _is_own_slot(cls, value))
+        head["__slots__"] = slots
+    if "__orig_bases__" in attributes:
+        head["__orig_bases__"] = attributes["__orig_bases__"]
+    if "__dict__" in attributes and not isinstance(attributes["__dict__"], GetSetDescriptorType):
+        head["__dict__"] = attributes["__dict__"]
+    return head
+
+
+def _is_own_slot(cls: type, value: Any) -> bool:
+    return isinstance(value, MemberDescriptorType) and value.__objclass__ is cls
+
+
+def _attributes(cls: type, left_out: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    # Where a docstring stands among the attributes depends on whether the class body had one.
+    doc = cls.__dict__.get("__doc__")
+    if doc is not None:
+        found["__doc__"] = doc
+    for name, value in cls.__dict__.items():
+        if name in _LEFT_OUT or name in left_out or name in ("__doc__", "__dict__") or _is_own_slot(cls, value):
+            continue
+        if name == "__firstlineno__":
+            value = Side(value)
+        elif name == "__static_attributes__":
+            # In the order of a set, before 3.14.
+            value = tuple(sorted(value))
+        found[name] = value
+    return found
+
+
+def _registered(cls: abc.ABCMeta) -> list[type]:
+    import _abc
+
+    references = _abc._get_dump(cls)[0]
+    found = [subclass for subclass in (reference() for reference in references) if subclass is not None]
+    return sorted(found, key=lambda subclass: (subclass.__module__, subclass.__qualname__))
+
+
+_PAYLOADS: dict[type, Any] = {
+    int: int.__pos__,
+    float: float.__pos__,
+    complex: complex.__pos__,
+    str: lambda member: str.__getitem__(member, slice(None)),
+    bytes: lambda member: bytes.__getitem__(member, slice(None)),
+}
+
+
+def _members(cls: Any) -> tuple[dict[str, tuple[Any, Any]], dict[str, dict[str, Any]]]:
+    members: dict[str, tuple[Any, Any]] = {}
+    extra: dict[str, dict[str, Any]] = {}
+    for name, member in cls.__members__.items():
+        value = member._value_
+        payload = None
+        for kind, read in _PAYLOADS.items():
+            if isinstance(member, kind):
+                held = read(member)
+                if type(value) is not kind or held != value:
+                    payload = (held,)
+        if isinstance(member, tuple):
+            payload = (tuple.__getitem__(member, slice(None)),)
+        members[name] = (value, payload)
+        if name == member._name_:
+            rest = {key: item for key, item in vars(member).items() if key not in _MEMBER_LEFT_OUT}
+            if rest:
+                extra[name] = rest
+    return members, extra
+
+
+def reduce_property(value: property, ctx: Context) -> tuple[Any, ...]:
+    """Its functions and its docstring."""
+    return _rebuild.make_property, (value.fget, value.fset, value.fdel, value.__doc__)
+
+
+def reduce_wrapped(value: Any, ctx: Context) -> tuple[Any, ...]:
+    """A classmethod or staticmethod: the function in it."""
+    return type(value), (value.__func__,)
+
+
+def reduce_descriptor(value: Any, ctx: Context) -> tuple[Any, ...]:
+    """The class that owns it, and its name there."""
+    return _rebuild.make_descriptor, (value.__objclass__, value.__name__)
+
+
+def reduce_type_variable(value: Any, ctx: Context) -> str | tuple[Any, ...]:
+    """By name if its module has it, else by value."""
+    name = importable_name(value)
+    if name is not None:
+        return name
+    kind = type(value).__name__
+    options: dict[str, Any] = {}
+    if kind == "TypeVar" and value.__constraints__:
+        options["constraints"] = value.__constraints__
+    for option, unset in (("bound", None), ("covariant", False), ("contravariant", False), ("infer_variance", False)):
+        found = getattr(value, f"__{option}__", unset)
+        if found is not unset and found:
+            options[option] = found
+    if getattr(value, "has_default", bool)():
+        options["default"] = value.__default__
+    arguments = (kind, value.__name__, options)
+    return _rebuild.make_typevar, arguments, {"module": value.__module__}, None, None, _rebuild.typevar_setstate
+
+
+def reduce_dataclass_sentinel(value: Any, ctx: Context) -> str | tuple[Any, ...]:
+    """The one object of its kind: dataclasses compares them by identity."""
+    for name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY", "_FIELD", "_FIELD_CLASSVAR", "_FIELD_INITVAR"):
+        if getattr(dataclasses, name, None) is value:
+            return name
+    reduced: tuple[Any, ...] = value.__reduce_ex__(5)
+    return reduced
+
+
+REDUCERS: dict[type, Any] = {
+    property: reduce_property,
+    classmethod: reduce_wrapped,
+    staticmethod: reduce_wrapped,
+    GetSetDescriptorType: reduce_descriptor,
+    MemberDescriptorType: reduce_descriptor,
+    types.ClassMethodDescriptorType: reduce_descriptor,
+    typing.TypeVar: reduce_type_variable,
+    typing.ParamSpec: reduce_type_variable,
+    typing.TypeVarTuple: reduce_type_variable,
+    **{
+        type(getattr(dataclasses, name)): reduce_dataclass_sentinel
+        for name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY", "_FIELD")
+        if hasattr(dataclasses, name)
+    },
+}

@@ -1,0 +1,85 @@
+"""The rules by which the walker reduces objects that it does not handle itself.
+
+For an object whose exact type is in ``DISPATCH`` the walker calls ``DISPATCH[type](obj, context)``, before it looks at
+``copyreg.dispatch_table`` and ``__reduce_ex__``. For another type it asks ``resolve(type)`` once, and remembers the
+answer for as long as ``generation()`` and the type's own version stay; ``None`` means that the type has no rule here. For a class that no
+import finds it calls ``reduce_class(cls, context)``.
+
+A rule answers with a reduce tuple of two to six elements as pickle's, with a str (the object's name in its module), or
+with a ``Stub``. In the tuple may stand ``NAMESPACE`` and ``Side``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from chipmink import _reduce_classes, _reduce_functions, _reduce_objects, _reduce_stubs
+from chipmink._markers import NAMESPACE, Context, Side, Stub
+from chipmink._reduce_classes import reduce_class
+
+__all__ = [
+    "DISPATCH",
+    "NAMESPACE",
+    "Context",
+    "Side",
+    "Stub",
+    "generation",
+    "reduce_class",
+    "register",
+    "resolve",
+]
+
+Reducer = Callable[[Any, Context], Any]
+
+DISPATCH: dict[type, Reducer] = {
+    **_reduce_stubs.REDUCERS,
+    **_reduce_objects.REDUCERS,
+    **_reduce_classes.REDUCERS,
+    **_reduce_functions.REDUCERS,
+}
+"""Exact type to rule. Only ``register`` changes it."""
+
+_BY_NAME: dict[tuple[str, str], Reducer] = {**_reduce_stubs.BY_NAME, **_reduce_objects.BY_NAME}
+
+# Subclasses of these inherit the rule; those of the other types in DISPATCH are not what their base is.
+_INHERITED = frozenset(
+    kind for kind, rule in _reduce_stubs.REDUCERS.items() if rule is _reduce_stubs.reduce_file
+)
+
+_generation = 0
+
+
+def resolve(kind: type) -> Reducer | None:
+    """The rule for objects of exactly this type, if there is one: its own, or one that it inherits by name."""
+    found = DISPATCH.get(kind)
+    if found is not None:
+        return found
+    for base in kind.__mro__:
+        found = _BY_NAME.get((base.__module__, base.__qualname__))
+        if found is not None:
+            return None if kind is not base and _reduces_itself(kind, base) else found
+        if base in _INHERITED:
+            return None if _reduces_itself(kind, base) else DISPATCH[base]
+    return None
+
+
+def _reduces_itself(kind: type, base: type) -> bool:
+    # A subclass that says how it is pickled knows better than a rule for its base.
+    return any(getattr(kind, hook, None) is not getattr(base, hook, None) for hook in ("__reduce__", "__reduce_ex__"))
+
+
+def generation() -> int:
+    """Changes whenever a rule was registered."""
+    return _generation
+
+
+def register(kind: type, reducer: Callable[[Any], Any]) -> None:
+    """Makes ``reducer(obj)`` the rule for objects of exactly the type ``kind``, before any other rule."""
+    global _generation
+    if not isinstance(kind, type):
+        raise TypeError(f"a reducer is registered for a type, not for {kind!r}")
+    if not callable(reducer):
+        raise TypeError(f"the reducer for {kind.__qualname__} is not callable: {reducer!r}")
+    DISPATCH[kind] = lambda obj, ctx: reducer(obj)
+    _generation += 1

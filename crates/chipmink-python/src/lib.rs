@@ -1,0 +1,16 @@
+//! The extension module `chipmink._chipmink`: thin classes over the facade, and nothing else.
+//!
+//! It holds no logic of its own; what is saved and how is decided in the crates beneath, and what a user sees is the
+//! Python package around it.
+
+use pyo3::prelude::*;
+
+#[pymodule(gil_used = true)]
+mod _chipmink {
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}
