@@ -66,7 +66,10 @@ def resolve(kind: type) -> Reducer | None:
 
 def _reduces_itself(kind: type, base: type) -> bool:
     # A subclass that says how it is pickled knows better than a rule for its base.
-    return any(getattr(kind, hook, None) is not getattr(base, hook, None) for hook in ("__reduce__", "__reduce_ex__"))
+    return any(getattr(kind, hook, None) is not getattr(base, hook, None) for hook in _HOOKS)
+
+
+_HOOKS = ("__reduce__", "__reduce_ex__", "__getstate__")
 
 
 def generation() -> int:

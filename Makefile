@@ -1,0 +1,95 @@
+# Everything that a developer does here. Each target installs what it needs into a virtual environment by itself.
+#
+#   make test            what continuous integration runs: formatting, lints, Rust tests, Python tests, types
+#   make check           the quick part of it, for between two edits
+#   make demo            a data-science session saved after every cell, next to pickle, dill and cloudpickle
+#   make bench           the measurements, into benches/results/
+#   make soak            100,000 random graphs
+#
+# Another Python, with an environment of its own:  make test PYTHON=python3.13
+
+PYTHON ?= python3
+ifeq ($(filter command% environment%,$(origin PYTHON)),)
+VENV ?= .venv
+else
+VENV ?= .venv-$(notdir $(PYTHON))
+endif
+
+ROOT := $(abspath $(dir $(lastword $(MAKEFILE_LIST))))
+PY := $(ROOT)/$(VENV)/bin/python
+STAMPS := $(VENV)/.stamps
+export VIRTUAL_ENV := $(ROOT)/$(VENV)
+export PYO3_PYTHON := $(PY)
+unexport PYTHONHOME
+
+RUST_SOURCES := Cargo.toml $(wildcard Cargo.lock) $(shell find crates kernels -name '*.rs' -o -name '*.cu' -o -name Cargo.toml -o -name build.rs)
+FAST_TESTS := tests/python/test_api.py tests/python/test_reducers.py tests/python/test_placeholder.py
+SOAK_GRAPHS ?= 100000
+
+.PHONY: all build test check format lint rust-test python-test types demo bench soak clean
+
+all: build
+
+# --- environment ------------------------------------------------------------------------------------------------------
+
+$(STAMPS)/venv:
+	@command -v cargo >/dev/null || { echo "cargo is not installed: see https://rustup.rs"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "Python 3.11, 3.12 or 3.13 is needed: make ... PYTHON=/path/to/python3.12"; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade 'pip>=25.1'
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/group-%: $(STAMPS)/venv pyproject.toml
+	$(PY) -m pip install --quiet --group $*
+	@touch $@
+
+# --- build ------------------------------------------------------------------------------------------------------------
+
+$(STAMPS)/build: $(STAMPS)/group-build pyproject.toml $(RUST_SOURCES)
+	$(PY) -m maturin develop --quiet --profile develop
+	@touch $@
+
+build: $(STAMPS)/build
+
+# --- tests ------------------------------------------------------------------------------------------------------------
+
+test: lint rust-test python-test types
+
+check: lint types build $(STAMPS)/group-test
+	$(PY) -m pytest -q -x $(FAST_TESTS)
+
+lint: $(STAMPS)/venv
+	cargo fmt --all --check
+	cargo clippy --quiet --workspace --all-targets -- --deny warnings
+
+format:
+	cargo fmt --all
+
+rust-test: $(STAMPS)/group-test build
+	LD_LIBRARY_PATH="$$($(PY) -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))'):$$LD_LIBRARY_PATH" \
+	  cargo test --quiet --workspace
+
+python-test: build $(STAMPS)/group-test
+	$(PY) -m pytest -q tests/python
+
+types: build $(STAMPS)/group-test
+	$(PY) -m mypy
+	$(PY) -m mypy.stubtest chipmink._chipmink
+
+# --- to look at -------------------------------------------------------------------------------------------------------
+
+demo: build $(STAMPS)/group-demo
+	$(PY) -m examples.demo
+
+bench: $(STAMPS)/group-demo
+	$(PY) -m maturin develop --quiet --release
+	@rm -f $(STAMPS)/build
+	$(PY) -m benches
+
+soak: build $(STAMPS)/group-test
+	$(PY) tests/python/soak.py --graphs $(SOAK_GRAPHS)
+
+clean:
+	cargo clean
+	rm -rf .venv .venv-* .pytest_cache .mypy_cache .hypothesis

@@ -1,0 +1,82 @@
+"""The package's reducers driven by the standard pickler, as an independent stand-in for the walker.
+
+It shows what a reducer yields and rebuilds, without pods and without the extension module.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import types
+from typing import Any
+
+from chipmink import _reducers
+from chipmink._placeholder import Placeholder
+from chipmink._reduce_functions import importable_name
+
+
+class ReferencePickler(pickle.Pickler):
+    """Pickles with the rules of ``chipmink._reducers``; side values are dropped from the bytes into ``side``."""
+
+    def __init__(self, file: io.BytesIO, context: _reducers.Context) -> None:
+        super().__init__(file, protocol=5)
+        self.context = context
+        self.side: list[Any] = []
+        self.names: list[str] = []
+
+    def persistent_id(self, obj: Any) -> Any:
+        if obj is _reducers.NAMESPACE:
+            return "namespace"
+        if type(obj) is _reducers.Side:
+            self.side.append(obj.value)
+            return f"side {len(self.side) - 1}"
+        return None
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if issubclass(kind, type):
+            if importable_name(obj) is not None:
+                return NotImplemented
+            return _reducers.reduce_class(obj, self.context)
+        if kind is types.FunctionType and importable_name(obj) is not None:
+            return NotImplemented
+        rule = _reducers.resolve(kind)
+        if rule is None:
+            return NotImplemented
+        value = rule(obj, self.context)
+        self.names.extend(self.context.take_names())
+        if isinstance(value, _reducers.Stub):
+            return Placeholder, (value.kind, value.type_name, value.reason)
+        return value
+
+
+class ReferenceUnpickler(pickle.Unpickler):
+    """Loads what ``ReferencePickler`` wrote, binding functions to ``namespace``."""
+
+    def __init__(self, file: io.BytesIO, side: list[Any], namespace: dict[str, Any] | None) -> None:
+        super().__init__(file)
+        self.side = side
+        self.namespace = namespace
+
+    def persistent_load(self, pid: str) -> Any:
+        if pid == "namespace":
+            return self.namespace
+        return self.side[int(pid.split()[1])]
+
+
+def dump(obj: Any, namespace: dict[str, Any] | None = None) -> tuple[bytes, list[Any], list[str]]:
+    """The hashed bytes, the side values and the name edges of an object."""
+    file = io.BytesIO()
+    pickler = ReferencePickler(file, _reducers.Context(namespace))
+    pickler.dump(obj)
+    return file.getvalue(), pickler.side, pickler.names
+
+
+def load(data: bytes, side: list[Any], namespace: dict[str, Any] | None = None) -> Any:
+    return ReferenceUnpickler(io.BytesIO(data), side, namespace).load()
+
+
+def copy(obj: Any, namespace: dict[str, Any] | None = None, into: dict[str, Any] | None = None) -> Any:
+    """Saves and loads."""
+    data, side, _names = dump(obj, namespace)
+    return load(data, side, into)
