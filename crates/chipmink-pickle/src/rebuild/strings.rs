@@ -1,0 +1,69 @@
+//! Short strs by content, so that equal names become one object whose hash is computed once.
+
+use super::error::Result;
+use super::object;
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// Number of slots; a power of two. 2048 slots of 16 bytes stay in the first-level cache.
+const SLOTS: usize = 2048;
+
+/// A direct-mapped cache: a str stays until another falls into its slot.
+pub(super) struct StringCache<'py> {
+    slots: Box<[Slot<'py>]>,
+}
+
+struct Slot<'py> {
+    hash: u64,
+    object: Option<Bound<'py, PyAny>>,
+}
+
+impl<'py> StringCache<'py> {
+    pub(super) fn new() -> Self {
+        StringCache { slots: (0..SLOTS).map(|_| Slot { hash: 0, object: None }).collect() }
+    }
+
+    /// The str of these bytes, which are ASCII.
+    #[inline(always)]
+    pub(super) fn get(&mut self, py: Python<'py>, content: &[u8]) -> Result<Bound<'py, PyAny>> {
+        let hash = hash(content);
+        let slot = &mut self.slots[hash as usize % SLOTS];
+        if let Some(object) = &slot.object
+            && slot.hash == hash
+            && ascii_content(object) == content
+        {
+            return Ok(object.clone());
+        }
+        let object = object::ascii(py, content)?;
+        *slot = Slot { hash, object: Some(object.clone()) };
+        Ok(object)
+    }
+}
+
+/// The bytes of a str that this cache made.
+#[inline(always)]
+fn ascii_content<'a>(object: &'a Bound<'_, PyAny>) -> &'a [u8] {
+    // SAFETY: the cache holds compact ASCII strs only, which never change while it holds a reference: `len` bytes stand
+    // at `PyUnicode_DATA`.
+    unsafe {
+        let len = ffi::PyUnicode_GET_LENGTH(object.as_ptr()) as usize;
+        std::slice::from_raw_parts(ffi::PyUnicode_DATA(object.as_ptr()).cast::<u8>().cast_const(), len)
+    }
+}
+
+/// A quick hash of a short byte string: two words of it, its length, one multiplication each. Collisions cost time only.
+#[inline(always)]
+fn hash(content: &[u8]) -> u64 {
+    let (head, tail) = match (content.first_chunk::<8>(), content.last_chunk::<8>()) {
+        (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
+        _ => match (content.first_chunk::<4>(), content.last_chunk::<4>()) {
+            (Some(head), Some(tail)) => {
+                (u64::from(u32::from_le_bytes(*head)), u64::from(u32::from_le_bytes(*tail)))
+            }
+            _ => (content.iter().fold(0, |word, &byte| word << 8 | u64::from(byte)), 0),
+        },
+    };
+    let mixed = (head ^ (content.len() as u64) << 56).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        ^ tail.rotate_left(29).wrapping_mul(0xC2B2_AE3D_27D4_EB4F);
+    mixed ^ mixed >> 32
+}
