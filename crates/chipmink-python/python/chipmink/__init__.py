@@ -1,5 +1,65 @@
-"""A persistence runtime for Python object graphs: saves what changed, brings back any variable of any version."""
+"""A persistence runtime for Python object graphs: saves what changed, brings back any variable of any version.
+
+::
+
+    import chipmink
+
+    repo = chipmink.open("checkpoints")
+    t1 = repo.save({"df": df, "model": model})
+    model = repo.load(t1, names=["model"])["model"]
+"""
 
 from chipmink._chipmink import __version__
+from chipmink._errors import (
+    BusyError,
+    ChipminkError,
+    ClosedError,
+    DamagedError,
+    NotAllowedError,
+    NotFoundError,
+    OutcomeUnknownError,
+    PlaceholderError,
+    RefMovedError,
+    SkippedVariableWarning,
+    StorageError,
+    UnsavedChangesError,
+    UnsupportedError,
+)
+from chipmink._placeholder import Placeholder
+from chipmink._reducers import Stub
+from chipmink._reducers import register as register_reducer
+from chipmink._repository import LazyVersion, Repository, open
+from chipmink._results import Diff, Report, Saved, Skipped, Version
+from chipmink._stream import dump, dumps, load, loads
 
-__all__ = ["__version__"]
+__all__ = [
+    "BusyError",
+    "ChipminkError",
+    "ClosedError",
+    "DamagedError",
+    "Diff",
+    "LazyVersion",
+    "NotAllowedError",
+    "NotFoundError",
+    "OutcomeUnknownError",
+    "Placeholder",
+    "PlaceholderError",
+    "RefMovedError",
+    "Report",
+    "Repository",
+    "Saved",
+    "Skipped",
+    "SkippedVariableWarning",
+    "StorageError",
+    "Stub",
+    "UnsavedChangesError",
+    "UnsupportedError",
+    "Version",
+    "__version__",
+    "dump",
+    "dumps",
+    "load",
+    "loads",
+    "open",
+    "register_reducer",
+]

@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "BusyError",
     "ChipminkError",
     "ClosedError",
     "DamagedError",
+    "NotAllowedError",
     "NotFoundError",
     "OutcomeUnknownError",
     "PlaceholderError",
@@ -80,10 +82,22 @@ class UnsupportedError(ChipminkError, TypeError):
     kind = "unsupported"
 
 
+class NotAllowedError(ChipminkError, PermissionError):
+    """A restricted load met a name that its allowlist does not grant; nothing of it was called."""
+
+    kind = "not-allowed"
+
+
 class ClosedError(ChipminkError, RuntimeError):
-    """The repository object was closed, belongs to another process, or is in the middle of a save."""
+    """The repository object was closed, or was opened by the process that this one was forked from."""
 
     kind = "closed"
+
+
+class BusyError(ChipminkError, RuntimeError):
+    """A save was begun while another save of the same repository object was running in the same thread."""
+
+    kind = "busy"
 
 
 class SkippedVariableWarning(UserWarning):

@@ -6,10 +6,10 @@ import weakref
 from types import CodeType, FunctionType
 from typing import Any
 
-__all__ = ["NAMESPACE", "CapturedGlobals", "Context", "Side", "Stub"]
+__all__ = ["NAMESPACE", "CapturedGlobals", "Context", "NamespaceMarker", "Side", "Stub"]
 
 
-class _Namespace:
+class NamespaceMarker:
     """Stands for the saved namespace, which on load is the dict that the names are loaded into."""
 
     __slots__ = ()
@@ -18,7 +18,7 @@ class _Namespace:
         return "NAMESPACE"
 
 
-NAMESPACE = _Namespace()
+NAMESPACE = NamespaceMarker()
 
 
 class Side:

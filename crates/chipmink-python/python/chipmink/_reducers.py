@@ -15,13 +15,14 @@ from collections.abc import Callable
 from typing import Any
 
 from chipmink import _reduce_classes, _reduce_functions, _reduce_objects, _reduce_stubs
-from chipmink._markers import NAMESPACE, Context, Side, Stub
+from chipmink._markers import NAMESPACE, Context, NamespaceMarker, Side, Stub
 from chipmink._reduce_classes import reduce_class
 
 __all__ = [
     "DISPATCH",
     "NAMESPACE",
     "Context",
+    "NamespaceMarker",
     "Side",
     "Stub",
     "generation",

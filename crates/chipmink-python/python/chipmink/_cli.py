@@ -1,0 +1,18 @@
+"""The command ``chipmink`` as the wheel installs it: the same program as the Rust binary."""
+
+from __future__ import annotations
+
+import sys
+
+from chipmink import _chipmink
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Runs the command with the arguments of this process and returns its exit status."""
+    return _chipmink.run_command(["chipmink", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

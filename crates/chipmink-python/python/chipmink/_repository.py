@@ -1,0 +1,421 @@
+"""Repositories: saving a namespace, and bringing versions of it back.
+
+1. One save at a time per repository object: a second thread waits for its turn, a save begun inside a save of the same
+   thread raises ``BusyError``.
+2. A repository object belongs to the process that opened it; in a forked child every use raises ``ClosedError``.
+3. A load has no effect on anything that is live. A checkout loads everything before it touches a binding.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+from chipmink import _chipmink
+from chipmink._errors import BusyError, ClosedError, NotFoundError, SkippedVariableWarning, UnsavedChangesError, UnsupportedError
+from chipmink._results import Diff, Report, Saved, Skipped, Version
+from chipmink._stream import Allow
+
+__all__ = ["LazyVersion", "Repository", "find_open", "open"]
+
+DEFAULT_REF = "main"
+
+
+def open(
+    place: str | os.PathLike[str],
+    *,
+    durable: bool = True,
+    ref: str = DEFAULT_REF,
+    policy: str = "lga-siblings",
+    shadow_bytes: int | None = None,
+    thesaurus_bytes: int | None = None,
+    cache_bytes: int | None = None,
+) -> Repository:
+    """Opens the repository at a place, and creates it if there is none.
+
+    ``place`` is a folder, or a URL such as ``file:///data/run7``. With ``durable=False`` a save does not wait until the
+    disk has the bytes: a power failure may lose the last versions, but damages none. ``ref`` is the line of versions that
+    ``save`` adds to. ``policy`` decides which objects are stored together (``"bundle-all"``, ``"split-all"``,
+    ``"random:SEED"``, ``"lga"`` or ``"lga-siblings"``). The others are budgets of memory in bytes.
+    """
+    return Repository(
+        place,
+        durable=durable,
+        ref=ref,
+        policy=policy,
+        shadow_bytes=shadow_bytes,
+        thesaurus_bytes=thesaurus_bytes,
+        cache_bytes=cache_bytes,
+    )
+
+
+class Repository:
+    """An open repository; make one with ``chipmink.open``. Also a context manager, which closes it."""
+
+    def __init__(
+        self,
+        place: str | os.PathLike[str],
+        *,
+        durable: bool = True,
+        ref: str = DEFAULT_REF,
+        policy: str = "lga-siblings",
+        shadow_bytes: int | None = None,
+        thesaurus_bytes: int | None = None,
+        cache_bytes: int | None = None,
+    ) -> None:
+        self._turn = _Turn()
+        self._ref = ref
+        self._closed = "it is closed; open it again with chipmink.open"
+        self._handle: _chipmink.Handle | None = _chipmink.Handle(
+            os.fspath(place),
+            durable=durable,
+            policy=policy,
+            shadow_bytes=shadow_bytes,
+            thesaurus_bytes=thesaurus_bytes,
+            cache_bytes=cache_bytes,
+        )
+        self._url: str = self._handle.url
+        _open_repositories.add(self)
+
+    @property
+    def url(self) -> str:
+        """Where the repository is."""
+        return self._url
+
+    @property
+    def ref(self) -> str:
+        """The line of versions that ``save`` adds to."""
+        return self._ref
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._handle is None
+
+    def save(
+        self,
+        namespace: dict[str, Any],
+        *,
+        message: str = "",
+        accessed: Iterable[str] | None = None,
+        strict: bool = False,
+        author: str = "",
+        code: str = "",
+    ) -> Saved:
+        """Keeps a version of all variables of a namespace and returns its number.
+
+        ``accessed`` names the variables whose objects may have been changed since the last save of this repository
+        object; ``None`` means that any may, and all are verified. Names that were added, deleted or bound to another
+        object are always found. What cannot be saved is reported and warned about, and loads as a placeholder; with
+        ``strict=True`` it raises ``UnsupportedError`` instead, before anything is published.
+        """
+        if type(namespace) is not dict:
+            raise UnsupportedError(f"a namespace is a dict of names, not a {type(namespace).__qualname__}")
+        names = None if accessed is None else _names(accessed)
+        with self._turn:
+            handle = self._usable()
+            began = time.perf_counter()
+            walked = handle.walk(namespace, names, self._ref, message, author, code)
+            try:
+                walk_seconds = time.perf_counter() - began
+                skipped = tuple(Skipped(*item) for item in walked.skipped())
+                stubs = tuple(Skipped(*item) for item in walked.stubs())
+                if strict and (skipped or stubs):
+                    lost = "; ".join(str(item) for item in skipped + stubs)
+                    raise UnsupportedError(f"not saved, because strict=True and these cannot be: {lost}")
+                number, figures = walked.publish()
+            finally:
+                # Does nothing once published.
+                walked.discard()
+            total = time.perf_counter() - began
+        seconds = {"walk": walk_seconds, "publish": total - walk_seconds, "total": total}
+        saved = Saved(number, Report(skipped=skipped, stubs=stubs, seconds=seconds, **figures))
+        self._warn(skipped, stubs)
+        return saved
+
+    def _warn(self, skipped: tuple[Skipped, ...], stubs: tuple[Skipped, ...]) -> None:
+        for item in skipped:
+            warnings.warn(f"not saved: {item}", SkippedVariableWarning, stacklevel=3)
+        for item in stubs:
+            warnings.warn(f"saved as a placeholder: {item}", SkippedVariableWarning, stacklevel=3)
+
+    def load(
+        self,
+        version: int | None = None,
+        names: Iterable[str] | None = None,
+        *,
+        allow: Allow | None = None,
+    ) -> dict[str, Any]:
+        """Makes the variables of a version again: all of them, or those named, with what they share still shared.
+
+        ``None`` is the newest version. Functions of the saved namespace are bound to the dict that is returned; if
+        ``names`` leaves out variables that they read, these are loaded too and the functions are bound to a dict of
+        their own. ``allow`` restricts what may be imported and called, as in ``chipmink.loads``.
+        """
+        handle = self._usable()
+        number = self._number(version)
+        wanted = handle.names(number) if names is None else _known(handle, number, _names(names))
+        needed = wanted if names is None else handle.reads(number, wanted)
+        namespace: dict[str, Any] = {}
+        # The loader makes functions first and variables later: the dict is filled when all are there.
+        loaded = dict(handle.load(number, needed, namespace, allow))
+        if len(needed) == len(wanted):
+            namespace.update((name, loaded[name]) for name in wanted)
+            return namespace
+        namespace.update(loaded)
+        return {name: loaded[name] for name in wanted}
+
+    def at(self, version: int | None = None, *, allow: Allow | None = None) -> LazyVersion:
+        """A read-only mapping of the variables of a version, each loaded when it is first asked for.
+
+        Variables taken from one such mapping share with each other what they shared when they were saved.
+        """
+        self._usable()
+        return LazyVersion(self, self._number(version), allow)
+
+    def names(self, version: int | None = None) -> list[str]:
+        """The names of a version, in the order of the namespace."""
+        return self._usable().names(self._number(version))
+
+    def log(self, limit: int | None = None) -> list[Version]:
+        """The versions of the repository, newest first."""
+        versions = self._usable().log(limit)
+        return [
+            Version(
+                number=number,
+                ref=ref,
+                message=message,
+                saved_at=_EPOCH + datetime.timedelta(microseconds=micros),
+                commit=commit,
+                parents=tuple(parents),
+                author=author,
+            )
+            for number, ref, message, micros, commit, parents, author in versions
+        ]
+
+    def diff(self, earlier: int, later: int) -> Diff:
+        """Which variables differ between two versions. Nothing is loaded for it."""
+        added, removed, changed = self._usable().diff(self._number(earlier), self._number(later))
+        return Diff(tuple(added), tuple(removed), tuple(changed))
+
+    def checkout(
+        self,
+        version: int | None,
+        namespace: dict[str, Any],
+        *,
+        force: bool = False,
+        allow: Allow | None = None,
+    ) -> Diff:
+        """Makes a live namespace equal to a version, and returns what it changed there.
+
+        Names whose objects equal the version's keep them, the others are bound to loaded objects, and names that the
+        version lacks are deleted. Everything is loaded before the first binding changes. If the namespace holds
+        objects that the version last saved or checked out does not, ``UnsavedChangesError`` is raised, unless
+        ``force=True``. The next ``save`` continues from this version.
+        """
+        if type(namespace) is not dict:
+            raise UnsupportedError(f"a namespace is a dict of names, not a {type(namespace).__qualname__}")
+        with self._turn:
+            handle = self._usable()
+            number = self._number(version)
+            unsaved, different = handle.compare(namespace, self._ref, number)
+            if unsaved and not force:
+                raise UnsavedChangesError(
+                    f"checkout of version {number} would lose changes of {_listed(unsaved)}: "
+                    "save first, or pass force=True"
+                )
+            order = handle.names(number)
+            target = set(order)
+            wanted = [name for name in different if name in target]
+            # Functions are bound to the live namespace itself, so that they go on reading and writing its names.
+            loaded = dict(handle.load(number, wanted, namespace, allow)) if wanted else {}
+            removed = [name for name in namespace if name not in target and not _is_interpreters(name)]
+            added = [name for name in wanted if name not in namespace]
+            changed = [name for name in wanted if name in namespace]
+            handle.set_base(self._ref, number)
+            for name in removed:
+                del namespace[name]
+            namespace.update(loaded)
+        return Diff(tuple(added), tuple(removed), tuple(changed))
+
+    def verify(self, *, full: bool = True) -> list[str]:
+        """Reads the repository and returns what is wrong with it, one line each; ``full=False`` leaves out blobs."""
+        return self._usable().verify(full)
+
+    def close(self) -> None:
+        """Gives back what the repository holds. Closing again does nothing."""
+        with self._turn:
+            handle, self._handle = self._handle, None
+            if handle is not None:
+                handle.close()
+
+    def __enter__(self) -> Repository:
+        self._usable()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = ", closed" if self.closed else ""
+        return f"<chipmink.Repository at {self._url!r}, ref {self._ref!r}{state}>"
+
+    def _usable(self) -> _chipmink.Handle:
+        handle = self._handle
+        if handle is None:
+            raise ClosedError(f"the repository at {self._url!r} cannot be used: {self._closed}")
+        return handle
+
+    def _number(self, version: int | None) -> int:
+        if version is not None:
+            return int(version)
+        number = self._usable().newest(self._ref)
+        if number is None:
+            raise NotFoundError(f"ref {self._ref!r} of the repository at {self._url!r} has no version yet")
+        return number
+
+    def _abandon(self) -> None:
+        # After a fork: the threads and locks of the native side are the parent's, so it must not even be dropped.
+        if self._handle is not None:
+            _abandoned.append(self._handle)
+            self._handle = None
+            self._closed = "it was opened by the process that this one was forked from; open it again with chipmink.open"
+
+
+class LazyVersion(Mapping[str, Any]):
+    """The variables of one version, each loaded at first use; see ``Repository.at``."""
+
+    def __init__(self, repository: Repository, version: int, allow: Allow | None) -> None:
+        self._repository = repository
+        self._allow = allow
+        self._names = dict.fromkeys(repository.names(version))
+        self._lock = threading.RLock()
+        # What functions of the version are bound to.
+        self._loaded: dict[str, Any] = {}
+        self.version = version
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._names:
+            raise _no_variable(name, self.version)
+        with self._lock:
+            if name not in self._loaded:
+                self._load(name)
+            return self._loaded[name]
+
+    def _load(self, name: str) -> None:
+        handle = self._repository._usable()
+        # Everything that could share an object with it, so that no object is ever made twice.
+        group = [other for other in handle.group(self.version, name) if other not in self._loaded]
+        loaded = dict(handle.load(self.version, group, self._loaded, self._allow))
+        for other, value in loaded.items():
+            self._loaded.setdefault(other, value)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __repr__(self) -> str:
+        return f"<version {self.version} of {self._repository.url!r}: {len(self._names)} variables>"
+
+
+class _Turn:
+    """Lets one thread at a time in, and never the same thread twice."""
+
+    def __init__(self) -> None:
+        # Reentrant, so that a save begun by a signal handler or a finalizer in the same thread can be refused
+        # instead of waiting for itself.
+        self._lock = threading.RLock()
+        self._busy = False
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        if self._busy:
+            self._lock.release()
+            raise BusyError(
+                "a save of this repository object is running in this thread, and has called code that begins another; "
+                "save after it has returned"
+            )
+        self._busy = True
+
+    def __exit__(self, *_error: object) -> None:
+        self._busy = False
+        self._lock.release()
+
+
+def find_open(url: str) -> Repository | None:
+    """The repository object of this process that is open at a place, if there is one."""
+    return next((found for found in list(_open_repositories) if found.url == url and not found.closed), None)
+
+
+_open_repositories: weakref.WeakSet[Repository] = weakref.WeakSet()
+_abandoned: list[Any] = []
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+def _after_fork_in_child() -> None:
+    for repository in list(_open_repositories):
+        repository._abandon()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _names(names: Iterable[str]) -> list[str]:
+    if isinstance(names, str):
+        raise TypeError(f"names are given as a list of str: [{names!r}]")
+    found = list(dict.fromkeys(names))
+    for name in found:
+        if not isinstance(name, str):
+            raise TypeError(f"a name is a str, not {name!r}")
+    return found
+
+
+def _known(handle: _chipmink.Handle, number: int, names: list[str]) -> list[str]:
+    known = set(handle.names(number))
+    for name in names:
+        if name not in known:
+            raise _no_variable(name, number)
+    return names
+
+
+def _no_variable(name: str, number: int) -> NotFoundError:
+    return NotFoundError(f"version {number} has no variable {name!r}")
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+
+
+# What Python itself puts into the globals of a module; a checkout leaves them alone.
+_INTERPRETERS = frozenset(
+    {
+        "__annotations__",
+        "__builtins__",
+        "__cached__",
+        "__doc__",
+        "__file__",
+        "__loader__",
+        "__name__",
+        "__package__",
+        "__spec__",
+    }
+)
+
+
+def _is_interpreters(name: str) -> bool:
+    return name in _INTERPRETERS

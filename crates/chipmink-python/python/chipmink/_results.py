@@ -1,0 +1,116 @@
+"""What a repository hands out beside the saved objects themselves: plain records, free of any connection to it."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["Diff", "Report", "Saved", "Skipped", "Version"]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An object that could not be saved, and loads as a placeholder."""
+
+    variable: str
+    """The variable in which it stands."""
+    path: str
+    """Where in the variable, such as ``.connection`` or ``["a"][3]``; empty for the variable itself."""
+    type_name: str
+    """Module and name of its type."""
+    reason: str
+    """What went wrong, in one line."""
+
+    def __str__(self) -> str:
+        return f"{self.variable}{self.path}: {self.type_name}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one save did."""
+
+    objects: int = 0
+    """Objects looked at, each as often as it was met."""
+    pods_dirty: int = 0
+    """Pods whose bytes were new."""
+    pods_clean: int = 0
+    """Pods found unchanged."""
+    pods_shadow: int = 0
+    """Pods among those that were proved unchanged without producing a byte."""
+    region_bytes: int = 0
+    """Bytes of large buffers that were hashed."""
+    bytes_written: int = 0
+    """Bytes added to the repository."""
+    shadow_bytes: int = 0
+    """Bytes of memory that are kept to recognise unchanged objects at the next save."""
+    skipped: tuple[Skipped, ...] = ()
+    """Variables that are not in the version."""
+    stubs: tuple[Skipped, ...] = ()
+    """Objects inside saved variables that were replaced by placeholders."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Time by phase: ``walk``, ``write``, ``publish``, and ``total``."""
+
+
+class Saved(int):
+    """The number of a version, and how it came to be. It is the int that ``load`` takes."""
+
+    # Only what a program asks for: an int subclass cannot have slots.
+    report: Report
+
+    def __new__(cls, number: int, report: Report | None = None) -> Saved:
+        saved = super().__new__(cls, number)
+        saved.report = Report() if report is None else report
+        return saved
+
+    @property
+    def done(self) -> bool:
+        """Whether the version has reached the repository."""
+        return True
+
+    def wait(self, stage: str = "durable") -> Saved:
+        """Waits until the version has reached ``"staged"`` or ``"durable"``. Without a staging tier it has already."""
+        if stage not in ("staged", "durable"):
+            raise ValueError(f'there is no stage {stage!r}: wait for "staged" or "durable"')
+        return self
+
+    def __reduce__(self) -> tuple[type[Saved], tuple[int]]:
+        return Saved, (int(self),)
+
+    def __repr__(self) -> str:
+        return int.__repr__(self)
+
+
+@dataclass(frozen=True)
+class Version:
+    """One line of ``Repository.log``."""
+
+    number: int
+    """What ``save`` returned."""
+    ref: str
+    """The ref that the save moved."""
+    message: str
+    """What the program said about it."""
+    saved_at: datetime.datetime
+    """When, in UTC."""
+    commit: str
+    """The commit's digest: its identity in any repository."""
+    parents: tuple[str, ...] = ()
+    """The digests of the commits before it."""
+    author: str = ""
+    """Who saved it, if the program said so."""
+
+
+@dataclass(frozen=True)
+class Diff:
+    """How the variables of one version differ from those of another."""
+
+    added: tuple[str, ...] = ()
+    """Names that only the later one has."""
+    removed: tuple[str, ...] = ()
+    """Names that only the earlier one has."""
+    changed: tuple[str, ...] = ()
+    """Names whose objects, or what they share with others, differ."""
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
