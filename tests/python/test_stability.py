@@ -1,0 +1,186 @@
+"""The same objects give the same bytes: across saves, processes, hash seeds, addresses, and whatever changes beside them.
+
+Bytes in the repository are the measure: what was stored before under the same digest is not stored again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import chipmink
+import graph_types as kinds
+import pytest
+from oracle import assert_same, canonical
+
+HERE = Path(__file__).parent
+#: What a save of nothing new may store: commit, root entry, manifest and table leaves.
+OVERHEAD = 8_192
+
+
+def repository_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def build_namespace(padding: int = 0) -> dict[str, Any]:
+    """The same graph in every process; `padding` moves everything to other addresses."""
+    ballast = [object() for _ in range(padding)]
+    numbers = random.Random(3)
+    shared = ["shared", numbers.random()]
+    record = kinds.Record(1, "content", [shared])
+    namespace: dict[str, Any] = {
+        "lists": [[numbers.randbytes(100) for _ in range(50)] for _ in range(50)],
+        "people": [{"name": f"name {i}", "age": i, "tags": {f"t{i % 7}", "x", "y"}, "shared": shared} for i in range(500)],
+        "records": [kinds.Record(i, f"r{i}", [i, str(i)]) for i in range(500)] + [record],
+        "points": {kinds.FrozenPoint(i, "p"): i for i in range(200)},
+        "words": {f"word {i}" for i in range(300)},
+        "mixed": frozenset({1, "one", b"one", None, 2.5, (1, "t")}),
+        "function": make_function(7, shared),
+        "text": "long text " * 20_000,
+    }
+    namespace["cycle"] = [namespace["records"]]
+    namespace["cycle"].append(namespace["cycle"])
+    del ballast
+    return namespace
+
+
+def make_function(number: int, box: list[Any]) -> Any:
+    """A function by value."""
+
+    def inner(more: set[str] = frozenset({"a", "b", "c"})) -> Any:  # type: ignore[assignment]
+        return number, box, more, {"k1", "k2", "k3"} & more
+
+    return inner
+
+
+CHILD = """
+import sys, json, hashlib
+sys.path.insert(0, {here!r})
+import chipmink
+from test_stability import build_namespace
+namespace = build_namespace(int(sys.argv[1]))
+out = {{name: hashlib.sha256(chipmink.dumps(value)).hexdigest() for name, value in namespace.items()}}
+if len(sys.argv) > 2:
+    with chipmink.open(sys.argv[2], durable=False) as repo:
+        saved = repo.save(namespace)
+        out["saved"] = int(saved)
+print(json.dumps(out))
+"""
+
+
+def run_child(padding: int, seed: str, folder: Path | None = None) -> dict[str, Any]:
+    command = [sys.executable, "-c", CHILD.format(here=str(HERE)), str(padding)]
+    if folder is not None:
+        command.append(str(folder))
+    environment = dict(os.environ, PYTHONHASHSEED=seed)
+    return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+
+def test_streams_are_equal_across_processes_and_hash_seeds():
+    outcomes = [run_child(padding, seed) for padding, seed in ((0, "0"), (1000, "1"), (77, "random"))]
+    for name in outcomes[0]:
+        assert len({outcome[name] for outcome in outcomes}) == 1, name
+
+
+def test_pods_are_equal_across_processes_and_hash_seeds(tmp_path):
+    folder = tmp_path / "repo"
+    run_child(0, "0", folder)
+    before = repository_bytes(folder)
+    assert before > 400_000
+    for padding, seed in ((1000, "1"), (77, "4711")):
+        outcome = run_child(padding, seed, folder)
+        after = repository_bytes(folder)
+        assert after - before < OVERHEAD, f"{after - before} bytes for nothing new"
+        before = after
+        with chipmink.open(folder, durable=False) as repo:
+            assert_same(canonical(build_namespace()), repo.load(outcome["saved"]))
+
+
+def test_stream_is_equal_on_every_call():
+    namespace = build_namespace()
+    first = chipmink.dumps(namespace)
+    ballast = [chipmink.dumps(namespace) for _ in range(3)]
+    assert all(stream == first for stream in ballast)
+    assert chipmink.dumps(chipmink.loads(first)) == first
+
+
+@pytest.mark.parametrize("accessed", [None, "all", "none"])
+def test_nothing_is_stored_for_nothing(tmp_path, accessed):
+    folder = tmp_path / "repo"
+    namespace = build_namespace()
+    with chipmink.open(folder, durable=False) as repo:
+        repo.save(namespace)
+        for _ in range(5):
+            before = repository_bytes(folder)
+            names = {None: None, "all": list(namespace), "none": []}[accessed]
+            saved = repo.save(namespace, accessed=names)
+            assert saved.report.pods_dirty == 0
+            assert repository_bytes(folder) - before < OVERHEAD
+        assert_same(canonical(namespace), repo.load(saved))
+
+
+def test_equal_values_at_new_addresses_store_nothing(tmp_path):
+    folder = tmp_path / "repo"
+    with chipmink.open(folder, durable=False) as repo:
+        repo.save(build_namespace())
+        for padding in (10, 1000):
+            before = repository_bytes(folder)
+            namespace = build_namespace(padding)
+            saved = repo.save(namespace)
+            assert repository_bytes(folder) - before < OVERHEAD
+        assert_same(canonical(namespace), repo.load(saved))
+
+
+def test_neighbours_may_change(tmp_path):
+    """One list of fifty changes at random each time: the others cost nothing."""
+    folder = tmp_path / "repo"
+    namespace = build_namespace()
+    numbers = random.Random(5)
+    with chipmink.open(folder, durable=False) as repo:
+        repo.save(namespace)
+        for step in range(12):
+            namespace["lists"][numbers.randrange(50)][numbers.randrange(50)] = numbers.randbytes(100)
+            namespace["people"][numbers.randrange(500)]["age"] = step
+            namespace["records"].append(kinds.Record(1000 + step))
+            namespace[f"new {step}"] = [numbers.random() for _ in range(10)]
+            before = repository_bytes(folder)
+            saved = repo.save(namespace)
+            assert repository_bytes(folder) - before < 60_000, step
+            assert_same(canonical(namespace), repo.load(saved))
+
+
+def test_a_new_first_visitor_of_a_shared_object(tmp_path):
+    """A large shared object is met first from another variable in each version; it is stored once."""
+    folder = tmp_path / "repo"
+    shared = [random.Random(1).randbytes(100) for _ in range(3_000)]
+    with chipmink.open(folder, durable=False) as repo:
+        namespace: dict[str, Any] = {"b": [shared, "b"], "c": [shared, "c"]}
+        repo.save(namespace)
+        for step in range(6):
+            namespace = {f"a{step}": [shared, "first visitor"], **dict(reversed(namespace.items()))}
+            before = repository_bytes(folder)
+            saved = repo.save(namespace)
+            grown = repository_bytes(folder) - before
+            # The first change of visitor may store the object once more: it becomes a pod of its own then.
+            assert grown < (400_000 if step == 0 else OVERHEAD), f"step {step}: {grown} bytes"
+            assert_same(canonical(namespace), repo.load(saved))
+
+
+def test_looking_stores_nothing(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    numpy = pytest.importorskip("numpy")
+    folder = tmp_path / "repo"
+    frame = pandas.DataFrame({"a": numpy.arange(50_000.0), "b": [f"s{i}" for i in range(50_000)], "c": numpy.arange(50_000) % 7})
+    namespace = {"frame": frame, "array": numpy.arange(100_000)}
+    with chipmink.open(folder, durable=False) as repo:
+        repo.save(namespace)
+        for _ in range(3):
+            frame.describe(), frame.head(), frame.groupby("c").mean(numeric_only=True), frame.iloc[3:9]
+            before = repository_bytes(folder)
+            repo.save(namespace)
+            assert repository_bytes(folder) - before < OVERHEAD
