@@ -1,10 +1,12 @@
 """The package's reducers driven by the standard pickler, as an independent stand-in for the walker.
 
-It shows what a reducer yields and rebuilds, without pods and without the extension module.
+It shows what a reducer yields and rebuilds, without pods and without the extension module. Like the walker, and unlike
+the standard pickler, it writes every str by value, and frozensets of atoms in the order of their contents.
 """
 
 from __future__ import annotations
 
+import ast
 import io
 import pickle
 import types
@@ -26,10 +28,14 @@ class ReferencePickler(pickle.Pickler):
 
     def persistent_id(self, obj: Any) -> Any:
         if obj is _reducers.NAMESPACE:
-            return "namespace"
+            return b"namespace "
         if type(obj) is _reducers.Side:
             self.side.append(obj.value)
-            return f"side {len(self.side) - 1}"
+            return b"side %d" % (len(self.side) - 1)
+        if type(obj) is str:
+            return b"str " + obj.encode("utf-8", "surrogatepass")
+        if type(obj) is frozenset and all(type(item) in (str, bytes, int, float, bool, type(None)) for item in obj):
+            return b"frozenset " + repr(sorted(obj, key=repr)).encode("utf-8", "surrogatepass")
         return None
 
     def reducer_override(self, obj: Any) -> Any:
@@ -58,10 +64,14 @@ class ReferenceUnpickler(pickle.Unpickler):
         self.side = side
         self.namespace = namespace
 
-    def persistent_load(self, pid: str) -> Any:
-        if pid == "namespace":
+    def persistent_load(self, pid: bytes) -> Any:
+        kind, _space, rest = pid.partition(b" ")
+        if kind == b"namespace":
             return self.namespace
-        return self.side[int(pid.split()[1])]
+        if kind == b"side":
+            return self.side[int(rest)]
+        text = rest.decode("utf-8", "surrogatepass")
+        return text if kind == b"str" else frozenset(ast.literal_eval(text))
 
 
 def dump(obj: Any, namespace: dict[str, Any] | None = None) -> tuple[bytes, list[Any], list[str]]:

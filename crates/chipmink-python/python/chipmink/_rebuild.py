@@ -159,7 +159,14 @@ def make_class(metaclass: type, name: str, bases: tuple[type, ...], head: dict[s
     cls = _new_class(metaclass, name, bases, head)
     if issubclass(metaclass, abc.ABCMeta):
         _abc._abc_init(cls)
+    # What hooks of the standard library have added comes again with the state, in its place.
+    for attribute, value in list(cls.__dict__.items()):
+        if attribute not in head and attribute not in _MADE_WITH_CLASS and getattr(value, "__objclass__", None) is not cls:
+            type.__delattr__(cls, attribute)
     return cls
+
+
+_MADE_WITH_CLASS = frozenset({"__dict__", "__doc__", "__hash__", "__module__", "__weakref__", "_abc_impl"})
 
 
 def _new_class(metaclass: type, name: str, bases: tuple[type, ...], head: dict[str, Any]) -> type:

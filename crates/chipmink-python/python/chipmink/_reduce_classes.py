@@ -22,8 +22,10 @@ from chipmink._reduce_functions import importable_name
 
 __all__ = ["REDUCERS", "reduce_class"]
 
-# Known at creation, or made anew by it.
-_LEFT_OUT = frozenset({"__module__", "__qualname__", "__slots__", "__orig_bases__", "__weakref__", "_abc_impl"})
+# Known at creation, or made anew by it; __slotnames__ is a note that copyreg leaves in any class it has met.
+_LEFT_OUT = frozenset(
+    {"__module__", "__orig_bases__", "__qualname__", "__slotnames__", "__slots__", "__weakref__", "_abc_impl"}
+)
 
 # What EnumType makes of the members.
 _ENUM_LEFT_OUT = frozenset(
@@ -44,6 +46,12 @@ _ENUM_LEFT_OUT = frozenset(
         "_value_repr_",
     }
 )
+# What EnumType may set by itself, at places of its own choice; their order says nothing.
+_ENUM_FIRST = (
+    *("_generate_next_value_", "_new_member_", "_use_args_", "__new_member__"),
+    *("__repr__", "__str__", "__format__", "__reduce_ex__"),
+    *("__or__", "__and__", "__xor__", "__ror__", "__rand__", "__rxor__", "__invert__"),
+)
 _MEMBER_LEFT_OUT = frozenset({"__objclass__", "_inverted_", "_name_", "_sort_order_", "_value_"})
 
 _BUILTIN_NAMES = {value: name for name, value in reversed(_rebuild.BUILTIN_TYPES.items())}
@@ -61,7 +69,9 @@ def reduce_class(cls: type, ctx: Context) -> tuple[Any, ...]:
     state: dict[str, Any] = {}
     if isinstance(cls, enum.EnumMeta):
         members, extra = _members(cls)
-        state["attributes"] = _attributes(cls, _ENUM_LEFT_OUT | cls.__members__.keys())
+        attributes = _attributes(cls, _ENUM_LEFT_OUT | cls.__members__.keys())
+        first = {key: attributes.pop(key) for key in _ENUM_FIRST if key in attributes}
+        state["attributes"] = {**first, **attributes}
         if extra:
             state["members"] = extra
         boundary = getattr(cls, "_boundary_", None)
