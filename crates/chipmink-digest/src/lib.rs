@@ -22,4 +22,4 @@ pub use error::{DigestError, TreeError};
 pub use grid::{CHUNK_LEN, Chunks, Grid, chunk_lens};
 pub use node::{NODE_FANOUT, NODE_HEADER_LEN, NODE_LEN_MAX, NODE_VERSION, NodeKind};
 pub use region::digest_region;
-pub use tree::{TreeBuilder, read_tree, tree_len, visit_tree};
+pub use tree::{EmitNode, TreeBuilder, read_tree, tree_len, visit_tree};

@@ -22,3 +22,53 @@ pub fn digest_region(bytes: &[u8], grid: &Grid, sink: &mut dyn BlobSink) -> Resu
     }
     tree.finish(&mut |name, node| sink.put(BlobKind::DigestNode, name, node).map(drop))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CHUNK_LEN, read_tree};
+    use bytes::Bytes;
+    use std::collections::HashMap;
+
+    #[derive(Default)]
+    struct Memory(HashMap<Digest, (BlobKind, Vec<u8>)>);
+
+    impl BlobSink for Memory {
+        fn put(&mut self, kind: BlobKind, name: Digest, bytes: &[u8]) -> Result<bool, BlobError> {
+            assert_eq!(name, digest(bytes));
+            Ok(self.0.insert(name, (kind, bytes.to_vec())).is_none())
+        }
+
+        fn holds(&mut self, name: &Digest) -> bool {
+            self.0.contains_key(name)
+        }
+    }
+
+    #[test]
+    fn a_region_comes_back_from_its_blobs() {
+        let bytes: Vec<u8> = (0..3 * CHUNK_LEN + 17).map(|i| (i / 77) as u8).collect();
+        let grid = Grid::run(bytes.len() as u64);
+        let mut blobs = Memory::default();
+        let root = digest_region(&bytes, &grid, &mut blobs).unwrap();
+        let chunks = read_tree::<()>(NodeKind::Region, root, grid.chunk_count(), &mut |name| {
+            let (kind, bytes) = &blobs.0[name];
+            assert_eq!(*kind, BlobKind::DigestNode);
+            Ok(Bytes::from(bytes.clone()))
+        });
+        let joined: Vec<u8> = chunks.unwrap().iter().flat_map(|name| blobs.0[name].1.clone()).collect();
+        assert_eq!(joined, bytes);
+    }
+
+    #[test]
+    fn one_changed_byte_makes_one_new_chunk_and_one_new_node() {
+        let mut bytes = vec![7u8; 40 * CHUNK_LEN as usize];
+        bytes.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i * i / 1000) as u8);
+        let grid = Grid::run(bytes.len() as u64);
+        let mut blobs = Memory::default();
+        digest_region(&bytes, &grid, &mut blobs).unwrap();
+        let before = blobs.0.len();
+        bytes[CHUNK_LEN as usize * 20 + 3] ^= 1;
+        digest_region(&bytes, &grid, &mut blobs).unwrap();
+        assert_eq!(blobs.0.len(), before + 2);
+    }
+}

@@ -11,6 +11,9 @@ use crate::{DigestError, TreeError, digest};
 use bytes::Bytes;
 use chipmink_types::Digest;
 
+/// Takes the nodes of a tree that is being built.
+pub type EmitNode<'a, E> = dyn FnMut(Digest, &[u8]) -> Result<(), E> + 'a;
+
 /// Collects a list of digests and makes its tree. It holds 17 bytes per digest: 1/3,855 of the region.
 #[derive(Debug, Clone)]
 pub struct TreeBuilder {
@@ -33,7 +36,7 @@ impl TreeBuilder {
     ///
     /// # Errors
     /// The first error of `emit`.
-    pub fn finish<E>(self, emit: &mut dyn FnMut(Digest, &[u8]) -> Result<(), E>) -> Result<Digest, E> {
+    pub fn finish<E>(self, emit: &mut EmitNode<'_, E>) -> Result<Digest, E> {
         let count = self.digests.len() as u64;
         let mut digests = self.digests;
         for level in 0..node::root_level(count) {
@@ -56,7 +59,7 @@ fn emit_node<E>(
     level: u8,
     count: u64,
     digests: &[Digest],
-    emit: &mut dyn FnMut(Digest, &[u8]) -> Result<(), E>,
+    emit: &mut EmitNode<'_, E>,
 ) -> Result<Digest, E> {
     let bytes = node::encode(kind, level, count, digests);
     let name = digest(&bytes);
@@ -141,3 +144,6 @@ pub fn read_tree<E>(
     }
     Ok(digests)
 }
+
+#[cfg(test)]
+mod tests;

@@ -171,3 +171,6 @@ fn damaged(reason: String) -> FormatError {
 fn unsupported(needs: String) -> FormatError {
     FormatError::UnsupportedForReading { what: "a stored blob".into(), needs }
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,4 +71,4 @@ pub use stream::{
     STREAM_MAGIC, StreamParts, StreamPod, StreamRegion, bodies, decode_stream, encode_stream,
     encode_stream_head, stream_body_len,
 };
-pub use tree::{Edit, TREE_KEY_MAX, TREE_LEVEL_MAX, TREE_NODE_LEN, Tree, TreeChange, TreeRoot};
+pub use tree::{Edit, TREE_KEY_MAX, TREE_LEVEL_MAX, TREE_NODE_LEN, Tree, TreeChange, TreeRoot, VisitRow};

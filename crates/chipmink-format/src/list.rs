@@ -152,3 +152,6 @@ fn children_len(children: &[(Digest, u64)]) -> usize {
     let ends = |(digest, _): &(Digest, u64)| digest.as_bytes()[DIGEST_LEN - 1] & CHILDREN_MASK == 0;
     children[..limit].iter().skip(1).position(ends).map_or(limit, |at| at + 2)
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,7 +72,7 @@ impl ManifestRow {
             ManifestValue::Skipped(skipped) => {
                 out.push(4);
                 for text in [&skipped.path, &skipped.type_name, &skipped.reason] {
-                    put_str(&mut out, &text[..text.floor_char_boundary(SKIPPED_TEXT_MAX)]);
+                    put_str(&mut out, cut(text));
                 }
             }
         }
@@ -103,6 +103,12 @@ impl ManifestRow {
         input.end()?;
         Ok(ManifestRow { order, value })
     }
+}
+
+/// The text up to [`SKIPPED_TEXT_MAX`] bytes, at a boundary of characters.
+fn cut(text: &str) -> &str {
+    let end = (0..=SKIPPED_TEXT_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }
 
 /// Every row of a manifest with its name, in the order of the namespace.

@@ -44,5 +44,5 @@ fn probes(digest: &Digest, byte_len: usize) -> impl Iterator<Item = usize> {
     let half = |from: usize| bytes[from..from + 8].iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
     let (a, b) = (half(1), half(9) | 1);
     let bits = byte_len as u128 * 8;
-    (0..PROBES).map(move |i| (u128::from(a.wrapping_add(i.wrapping_mul(b))) * bits >> 64) as usize)
+    (0..PROBES).map(move |i| ((u128::from(a.wrapping_add(i.wrapping_mul(b))) * bits) >> 64) as usize)
 }

@@ -96,7 +96,7 @@ pub struct EncodedSegment {
 
 /// Encodes the segment over `rows`, in any order. `packs` is empty for a pack's own index, whose rows have ordinal 0.
 pub fn encode_segment(level: u8, packs: &[PackName], mut rows: Vec<IndexRow>) -> EncodedSegment {
-    rows.sort_unstable_by(|a, b| (a.digest, a.pack, a.byte_offset).cmp(&(b.digest, b.pack, b.byte_offset)));
+    rows.sort_unstable_by_key(|row| (row.digest, row.pack, row.byte_offset));
     let mut blocks = Vec::new();
     let mut fences: Vec<(Digest, usize)> = Vec::new();
     let mut block = Vec::new();
@@ -324,3 +324,6 @@ pub fn merge_segments(parts: &[MergePart<'_>]) -> EncodedSegment {
     let level = parts.iter().map(|part| part.head.level).max().unwrap_or(0).saturating_add(1);
     encode_segment(level, &packs, rows)
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,7 @@ mod read;
 
 pub use diff::TreeChange;
 pub use node::{TREE_KEY_MAX, TREE_LEVEL_MAX, TREE_NODE_LEN};
+pub use read::VisitRow;
 
 use crate::error::{FormatError, Result};
 use bytes::Bytes;

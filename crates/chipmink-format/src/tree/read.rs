@@ -10,6 +10,9 @@ use std::ops::ControlFlow;
 /// Children that are fetched at a time: at most 1 MiB of nodes.
 const FETCH: usize = 256;
 
+/// Takes the rows of a scan, key and value, until it breaks.
+pub type VisitRow<'a> = dyn FnMut(&[u8], &Bytes) -> Result<ControlFlow<()>> + 'a;
+
 impl Tree {
     /// The value of a row.
     ///
@@ -44,12 +47,7 @@ impl Tree {
     ///
     /// # Errors
     /// When a node is missing or damaged, or the visitor fails.
-    pub fn scan(
-        &self,
-        from: &[u8],
-        source: &dyn BlobSource,
-        visit: &mut dyn FnMut(&[u8], &Bytes) -> Result<ControlFlow<()>>,
-    ) -> Result<()> {
+    pub fn scan(&self, from: &[u8], source: &dyn BlobSource, visit: &mut VisitRow<'_>) -> Result<()> {
         let root = self.root_node(source)?;
         scan_node(&root, from, None, source, visit).map(drop)
     }
@@ -74,7 +72,7 @@ fn scan_node(
     from: &[u8],
     end: Option<&[u8]>,
     source: &dyn BlobSource,
-    visit: &mut dyn FnMut(&[u8], &Bytes) -> Result<ControlFlow<()>>,
+    visit: &mut VisitRow<'_>,
 ) -> Result<ControlFlow<()>> {
     match node {
         Node::Leaf(rows) => {
