@@ -123,7 +123,8 @@ pub struct WalkedPod {
 /// A co-variable, or a definition group if it has no names.
 #[derive(Clone, Debug, Default)]
 pub struct Component {
-    /// Variables and where their objects are: pod and export slot. Empty for a definition group.
+    /// Variables and where their objects are: pod and export slot. Empty for a definition group. The pod may be one of a
+    /// definition group (a variable that is a by-value function or class); such a component may have no pods.
     pub names: Vec<(String, PodKey, u32)>,
     /// Its pods in the order in which the walk discovered them.
     pub pods: Vec<WalkedPod>,
@@ -185,6 +186,9 @@ pub struct WalkOutcome {
     pub stubs: Vec<(String, SkippedVariable)>,
     /// Figures.
     pub stats: WalkStats,
+    /// No name was added, deleted or rebound, and nothing was walked: `variables` and `components` are empty, and every
+    /// name stands as in the base.
+    pub is_unchanged: bool,
     /// Number by which the source knows its own state again on adopt or discard.
     pub ticket: u64,
 }

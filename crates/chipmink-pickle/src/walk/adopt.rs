@@ -1,0 +1,470 @@
+//! The end of a walk: records of the pods met, co-variables, and what the session keeps once the commit is visible.
+
+use super::builder::{Builder, ClassPlace};
+use super::frames::{Mode, Visit};
+use super::names::Names;
+use super::session::{NONE, PodState, PySession, RootKey};
+use super::shadow::Shadow;
+use super::shapes::Shapes;
+use super::source::Walked;
+use super::tracker::Group;
+use super::walker::Walker;
+use crate::py::Obj;
+use chipmink_graph::UnionFind;
+use chipmink_types::{
+    BlobKind, Component, Export, PodKey, PodRecord, ShapeClass, ShapeRecord, VariableRoot, WalkError, WalkOutcome,
+    WalkedPod,
+};
+use hashbrown::HashMap;
+use pyo3::prelude::*;
+use std::sync::Arc;
+
+/// What a walk learned of a pod.
+pub(crate) struct PendingPod {
+    id: u32,
+    record: Arc<PodRecord>,
+    roots: Vec<RootKey>,
+    is_sibling: bool,
+    is_final: bool,
+    is_definition: bool,
+    is_opaque: bool,
+    /// The shadow built in this walk.
+    shadow: Option<Arc<Shadow>>,
+    is_proved: bool,
+    is_changed: bool,
+    /// Pods of which an inner object is referred to.
+    inside: Vec<u32>,
+    group: u32,
+}
+
+/// What a walk learned, until its commit is visible or given up.
+pub(crate) struct Pending {
+    pub ticket: u64,
+    pods: Vec<PendingPod>,
+    groups: Vec<Group>,
+    edges: HashMap<String, Vec<String>>,
+    /// Names with the object (owned) and group of those that were walked.
+    pub variables: Vec<(String, Option<(Obj, u32)>)>,
+    dict: Obj,
+}
+
+impl Walker<'_, '_> {
+    /// Puts together what the walk found.
+    pub(crate) fn finish(
+        mut self,
+        variables: &[(String, Obj)],
+        roots: Vec<Option<Walked>>,
+    ) -> Result<WalkOutcome, WalkError> {
+        let Some(dict) = self.namespace else {
+            return Err(WalkError::Source("a walk without a namespace has no outcome".to_owned()));
+        };
+        let visits = std::mem::take(&mut self.visits);
+        let index: HashMap<u32, usize> = visits.iter().enumerate().map(|(i, visit)| (visit.pod, i)).collect();
+        let mut pods = Vec::with_capacity(visits.len());
+        for visit in visits {
+            pods.push(self.pending_pod(visit)?);
+        }
+        let (labels, count) = self.label(&pods, &index, &roots);
+        let mut components: Vec<Component> = vec![Component::default(); count];
+        let mut groups: Vec<Group> = vec![Group::default(); count];
+        let mut reads: Vec<Vec<String>> = vec![Vec::new(); count];
+        let generation = self.session.generation;
+        let key = |id: u32| PodKey(generation << 32 | u64::from(id));
+        for (pod, label) in pods.iter_mut().zip(&labels) {
+            pod.group = *label as u32;
+            components[*label].pods.push(WalkedPod { key: key(pod.id), record: pod.record.clone() });
+            groups[*label].is_opaque |= pod.is_opaque;
+            reads[*label].extend(pod.record.names.iter().cloned());
+        }
+        // A definition group serves all that refer to it: their functions read what its functions read.
+        let mut used: Vec<Vec<usize>> = vec![Vec::new(); count];
+        for (pod, label) in pods.iter().zip(&labels) {
+            for dependency in &pod.record.dependencies {
+                if let Some(at) = index.get(&(dependency.0 as u32))
+                    && labels[*at] != *label
+                    && !used[*label].contains(&labels[*at])
+                {
+                    used[*label].push(labels[*at]);
+                }
+            }
+        }
+        let mut outcome_variables = Vec::with_capacity(variables.len());
+        let mut tracked = Vec::with_capacity(variables.len());
+        let mut edges = HashMap::new();
+        for ((name, value), walked) in variables.iter().zip(roots) {
+            let mut group = NONE;
+            let root = match walked {
+                None => VariableRoot::Untouched,
+                Some(Walked::Root(root)) => {
+                    if let VariableRoot::Skipped(_) = root {
+                        group = groups.len() as u32;
+                        components.push(Component::default());
+                        groups.push(Group::new(vec![name.clone()], true));
+                    }
+                    root
+                }
+                Some(Walked::Pod(pod, slot)) => {
+                    let label = index.get(&pod).map(|at| labels[*at]);
+                    let Some(label) = label else {
+                        return Err(WalkError::Source(format!("variable {name:?} has no pod; please report this")));
+                    };
+                    let is_group = self.is_definition_group(&components[label], &pods, &index);
+                    let at = if is_group {
+                        // The object is a definition of its own: the variable only names it.
+                        components.push(Component::default());
+                        groups.push(Group::new(Vec::new(), groups[label].is_opaque));
+                        components.len() - 1
+                    } else {
+                        label
+                    };
+                    components[at].names.push((name.clone(), key(pod), slot));
+                    groups[at].names.push(name.clone());
+                    group = at as u32;
+                    let mut names: Vec<String> = reads[label].clone();
+                    for other in &used[label] {
+                        names.extend(reads[*other].iter().cloned());
+                    }
+                    if !names.is_empty() {
+                        names.sort_unstable();
+                        names.dedup();
+                        edges.insert(name.clone(), names);
+                    }
+                    VariableRoot::Stored
+                }
+            };
+            let was_walked = !matches!(root, VariableRoot::Untouched);
+            if was_walked {
+                value.incref();
+            }
+            tracked.push((name.clone(), was_walked.then_some((*value, group))));
+            outcome_variables.push((name.clone(), root));
+        }
+        for (user, others) in used.iter().enumerate() {
+            for other in others {
+                let names = groups[user].names.clone();
+                groups[*other].names.extend(names);
+            }
+        }
+        components.retain(|component| !component.names.is_empty() || !component.pods.is_empty());
+        let stubs = self
+            .stubs
+            .drain(..)
+            .filter_map(|(variable, stub)| Some((variables.get(variable as usize)?.0.clone(), stub)))
+            .collect();
+        self.session.tickets += 1;
+        let ticket = self.session.tickets;
+        let mut stats = self.stats;
+        stats.shadow_bytes = self.shadow_bytes;
+        self.session.pending = Some(Pending { ticket, pods, groups, edges, variables: tracked, dict });
+        Ok(WalkOutcome {
+            variables: outcome_variables,
+            components,
+            stubs,
+            stats,
+            ticket,
+            is_unchanged: false,
+        })
+    }
+
+    fn is_definition_group(
+        &self,
+        component: &Component,
+        pods: &[PendingPod],
+        index: &HashMap<u32, usize>,
+    ) -> bool {
+        !component.pods.is_empty()
+            && component
+                .pods
+                .iter()
+                .all(|pod| index.get(&(pod.key.0 as u32)).is_some_and(|at| pods[*at].is_definition))
+    }
+
+    /// Which pods belong together: all that refer to each other, except that a reference to a definition does not connect,
+    /// as long as the definition's own group holds nothing but definitions.
+    fn label(
+        &self,
+        pods: &[PendingPod],
+        index: &HashMap<u32, usize>,
+        roots: &[Option<Walked>],
+    ) -> (Vec<usize>, usize) {
+        let mut sets = UnionFind::new(pods.len());
+        let mut soft: Vec<(usize, usize)> = Vec::new();
+        for (from, pod) in pods.iter().enumerate() {
+            for dependency in &pod.record.dependencies {
+                let Some(to) = index.get(&(dependency.0 as u32)).copied() else { continue };
+                let connects = !pods[to].is_definition || pod.is_definition || pod.inside.contains(&pods[to].id);
+                if connects {
+                    sets.union(from, to);
+                } else {
+                    soft.push((from, to));
+                }
+            }
+        }
+        let mut inside: Vec<usize> = Vec::new();
+        for walked in roots.iter().flatten() {
+            // A variable that is an object inside a definition (a list in a closure) ties the definition to it.
+            if let Walked::Pod(pod, slot) = walked
+                && let Some(at) = index.get(pod).copied()
+                && pods[at].is_definition
+                && !matches!(pods[at].record.exports.get(*slot as usize), Some(Export::Root(_)))
+            {
+                inside.push(at);
+            }
+        }
+        loop {
+            let mut mixed = vec![false; pods.len()];
+            for (i, pod) in pods.iter().enumerate() {
+                if !pod.is_definition {
+                    mixed[sets.find(i)] = true;
+                }
+            }
+            for at in &inside {
+                mixed[sets.find(*at)] = true;
+            }
+            let before = soft.len();
+            soft.retain(|(from, to)| {
+                if mixed[sets.find(*to)] {
+                    sets.union(*from, *to);
+                    false
+                } else {
+                    true
+                }
+            });
+            if soft.len() == before {
+                return sets.labels();
+            }
+        }
+    }
+
+    fn pending_pod(&mut self, visit: Visit) -> Result<PendingPod, WalkError> {
+        let id = visit.pod;
+        let exports = self.exports_of(&visit);
+        let known = self.session.pods.get_mut(id as usize).and_then(Option::as_deref_mut);
+        if let Some(state) = known {
+            state.visit = NONE;
+            state.skip_shadow = false;
+        }
+        let old = self.session.pod(id).map(|state| state.record.clone());
+        let mut inside = self.session.pod(id).map(|state| state.inside.clone()).unwrap_or_default();
+        let (record, shadow, is_proved, is_changed) = match visit.mode {
+            Mode::Proved => {
+                let Some(old) = old else {
+                    return Err(WalkError::Source("a proved pod has no record; please report this".to_owned()));
+                };
+                let record = match exports {
+                    Some(exports) if exports != old.exports => {
+                        Arc::new(PodRecord { exports, ..PodRecord::clone(&old) })
+                    }
+                    _ => old,
+                };
+                (record, None, true, false)
+            }
+            Mode::Written(finished) => {
+                let mut tables = finished.tables;
+                let side = self.store_side(&tables)?;
+                inside = std::mem::take(&mut tables.inside);
+                let shadow = tables.shadow.take().map(|writer| Arc::new(writer.finish()));
+                let record = PodRecord {
+                    digest: finished.digest,
+                    byte_len: finished.byte_len,
+                    exports: exports.unwrap_or_default(),
+                    dependencies: tables
+                        .dependencies
+                        .iter()
+                        .map(|pod| PodKey(self.session.generation << 32 | u64::from(*pod)))
+                        .collect(),
+                    globals: tables.globals.iter().map(|id| self.session.names.name(*id).clone()).collect(),
+                    shapes: shape_records(&tables, &self.session.names, &self.session.shapes, self.py)?,
+                    regions: std::mem::take(&mut tables.regions),
+                    side,
+                    names: std::mem::take(&mut tables.names).into_iter().collect(),
+                };
+                let is_changed = old.as_ref().is_none_or(|old| **old != record);
+                let record = match old {
+                    Some(old) if !is_changed => old,
+                    _ => Arc::new(record),
+                };
+                (record, shadow, false, is_changed)
+            }
+            Mode::Bytes(_) | Mode::Shadow { .. } => {
+                return Err(WalkError::Source("a pod was left open; please report this".to_owned()));
+            }
+        };
+        Ok(PendingPod {
+            id,
+            record,
+            roots: visit.roots,
+            is_sibling: visit.is_sibling,
+            is_final: visit.is_final,
+            is_definition: visit.is_definition,
+            is_opaque: visit.is_opaque,
+            shadow,
+            is_proved,
+            is_changed,
+            inside,
+            group: NONE,
+        })
+    }
+
+    /// What the pod's export slots offer now; `None`: as before.
+    fn exports_of(&mut self, visit: &Visit) -> Option<Vec<Export>> {
+        let session = &mut *self.session;
+        let list = session.export_lists.get_mut(&visit.pod)?;
+        if matches!(visit.mode, Mode::Proved) && !list.has_new {
+            return None;
+        }
+        list.has_new = false;
+        let roots: HashMap<usize, u32> =
+            visit.root_addrs.iter().enumerate().map(|(k, addr)| (*addr, k as u32)).collect();
+        let mut exports = Vec::with_capacity(list.slots.len());
+        for (slot, addr) in list.slots.iter_mut().enumerate() {
+            let offer = if *addr == 0 {
+                Export::Vacant
+            } else if let Some(root) = roots.get(addr) {
+                Export::Root(*root)
+            } else {
+                match session.memo.get(*addr) {
+                    Some(entry) if entry.pod == visit.pod => Export::Memo(entry.number),
+                    _ => Export::Vacant,
+                }
+            };
+            if offer == Export::Vacant && *addr != 0 {
+                if session.exports.get(addr) == Some(&(visit.pod, slot as u32)) {
+                    session.exports.remove(addr);
+                }
+                *addr = 0;
+            }
+            exports.push(offer);
+        }
+        while exports.last() == Some(&Export::Vacant) {
+            exports.pop();
+            list.slots.pop();
+        }
+        Some(exports)
+    }
+
+    fn store_side(&mut self, tables: &Builder) -> Result<Option<chipmink_types::Digest>, WalkError> {
+        if tables.side.is_empty() {
+            return Ok(None);
+        }
+        let mut bytes = vec![chipmink_format::tag::POD_VERSION];
+        bytes.extend_from_slice(&tables.side);
+        let digest = chipmink_digest::digest(&bytes);
+        self.sink.put(BlobKind::Descriptor, digest, &bytes)?;
+        Ok(Some(digest))
+    }
+}
+
+/// The shapes of a pod, spelled out.
+pub(crate) fn shape_records(
+    tables: &Builder,
+    names: &Names,
+    shapes: &Shapes,
+    py: Python<'_>,
+) -> Result<Vec<ShapeRecord>, WalkError> {
+    let _ = names;
+    let ordinal = |wanted: u32| tables.globals.iter().position(|id| *id == wanted).unwrap_or(0) as u32;
+    tables
+        .shapes
+        .iter()
+        .map(|(shape, class)| {
+            let dict_names: Result<Vec<String>, PyErr> =
+                shapes.get(*shape).names.iter().map(|name| name.str_text(py)).collect();
+            Ok(ShapeRecord {
+                class: match class {
+                    ClassPlace::Global(id) => ShapeClass::Global(ordinal(*id)),
+                    ClassPlace::Pod(pod, slot) => {
+                        let dependency = tables.dependencies.iter().position(|known| known == pod).unwrap_or(0);
+                        ShapeClass::Dependency(dependency as u32, *slot)
+                    }
+                },
+                dict_names: dict_names.map_err(|error| {
+                    WalkError::Source(format!("an attribute name is not valid text: {error}"))
+                })?,
+                slot_names: Vec::new(),
+            })
+        })
+        .collect()
+}
+
+impl PySession {
+    /// Takes over what a walk learned.
+    pub(crate) fn take_over(&mut self, py: Python<'_>, mut pending: Pending) {
+        let mut visited: HashMap<u32, ()> = HashMap::with_capacity(pending.pods.len());
+        for pod in &pending.pods {
+            visited.insert(pod.id, ());
+        }
+        // Pods of walked variables that were not met are gone.
+        for id in 0..self.pods.len() as u32 {
+            let gone = match self.pod(id) {
+                Some(state) => !visited.contains_key(&id) && self.tracker.is_active(state.component),
+                None => false,
+            };
+            if gone {
+                self.drop_pod(id);
+            }
+        }
+        let groups = std::mem::take(&mut pending.groups);
+        let edges = std::mem::take(&mut pending.edges);
+        let moved = self.tracker.adopt(py, pending.dict, groups, edges, &pending.variables);
+        for state in self.pods.iter_mut().flatten() {
+            state.component = moved.get(state.component as usize).copied().unwrap_or(NONE);
+        }
+        for pod in std::mem::take(&mut pending.pods) {
+            self.take_pod(pod);
+        }
+        let pods = &self.pods;
+        self.memo.prune(|id| pods.get(id as usize).is_some_and(Option::is_some));
+    }
+
+    fn take_pod(&mut self, pod: PendingPod) {
+        let id = pod.id as usize;
+        let before = self.pods[id].take();
+        let (saves, changes, old_shadow) = match &before {
+            Some(state) => (state.saves + 1, state.changes + u32::from(pod.is_changed), state.shadow.clone()),
+            None => (0, 0, None),
+        };
+        if let Some(before) = before
+            && before.roots != pod.roots
+        {
+            for root in &before.roots {
+                if self.roots.get(root) == Some(&pod.id) {
+                    self.roots.remove(root);
+                }
+            }
+        }
+        for root in &pod.roots {
+            self.roots.insert(*root, pod.id);
+        }
+        self.pods[id] = Some(Box::new(PodState {
+            record: pod.record,
+            roots: pod.roots,
+            is_sibling: pod.is_sibling,
+            is_final: pod.is_final,
+            is_definition: pod.is_definition,
+            inside: pod.inside,
+            shadow: if pod.is_proved { old_shadow } else { pod.shadow },
+            saves,
+            changes,
+            component: pod.group,
+            visit: NONE,
+            skip_shadow: false,
+        }));
+    }
+
+    fn drop_pod(&mut self, id: u32) {
+        let Some(state) = self.pods[id as usize].take() else { return };
+        for root in &state.roots {
+            if self.roots.get(root) == Some(&id) {
+                self.roots.remove(root);
+            }
+        }
+        if let Some(list) = self.export_lists.remove(&id) {
+            for addr in list.slots {
+                if self.exports.get(&addr).is_some_and(|(pod, _)| *pod == id) {
+                    self.exports.remove(&addr);
+                }
+            }
+        }
+    }
+}

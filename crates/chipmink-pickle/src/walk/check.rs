@@ -1,0 +1,388 @@
+//! Comparing a pod with its identity shadow.
+//!
+//! The check visits the pod's objects in the order in which they were walked, enters each into the memo exactly as writing
+//! it would, and produces no byte. Anything that is not as recorded ends it with a miss; then the pod's bytes decide.
+
+use super::frames::{At, Frame, FrameKind, Mode};
+use super::kinds::Kind;
+use super::session::NONE;
+use super::shadow::{ALL_ATOMS, child, is_singleton, kind};
+use super::walker::{Step, Stop, Walker};
+use crate::py::Obj;
+
+/// The shadow's words at some place; they do not change while the visit lasts.
+#[derive(Clone, Copy)]
+struct Words<'a>(&'a [u64]);
+
+impl Walker<'_, '_> {
+    fn miss<T>(&self) -> Step<T> {
+        Err(Stop::Miss(self.current))
+    }
+
+    /// The words of the current pod's shadow, and how far the check is.
+    #[inline(always)]
+    fn shadow_here<'a>(&self) -> (Words<'a>, usize) {
+        match &self.visits[self.current as usize].mode {
+            Mode::Shadow { shadow, position } => {
+                let words: &[u64] = shadow.words();
+                // SAFETY: the visit owns a reference to the shadow for as long as it is in this mode, and a shadow never
+                // changes; the slice is not used past the step in which it was taken.
+                (Words(unsafe { std::slice::from_raw_parts(words.as_ptr(), words.len()) }), *position)
+            }
+            _ => unreachable!("only a pod that is compared with its shadow has words"),
+        }
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, to: usize) {
+        if let Mode::Shadow { position, .. } = &mut self.visits[self.current as usize].mode {
+            *position = to;
+        }
+    }
+
+    /// Compares an object, met for the first time, with the next record.
+    pub(crate) fn check_record(&mut self, object: Obj) -> Step {
+        let (Words(words), at) = self.shadow_here();
+        let Some(header) = words.get(at).copied() else { return self.miss() };
+        let number = (header >> 32) as u32;
+        let all_atoms = header & ALL_ATOMS != 0;
+        match header as u8 {
+            kind::CLASS | kind::NAMED_CLASS => return self.check_class(object),
+            kind::LIST => {
+                let len = words[at + 1] as usize;
+                if !object.is_list() || !same(object.list_items(), &words[at + 2..at + 2 + len], all_atoms) {
+                    return self.miss();
+                }
+                self.enter(object, number)?;
+                self.children(at + 2, len, all_atoms, None);
+            }
+            kind::TUPLE => {
+                let len = words[at + 1] as usize;
+                if !object.is_tuple() || !same(object.tuple_items(), &words[at + 2..at + 2 + len], all_atoms) {
+                    return self.miss();
+                }
+                self.not_met(object)?;
+                if all_atoms {
+                    self.enter(object, number)?;
+                }
+                self.children(at + 2, len, all_atoms, Some((object, number)));
+            }
+            kind::DICT => {
+                let len = words[at + 1] as usize;
+                let version = words[at + 2];
+                let children = &words[at + 3..at + 3 + 2 * len];
+                if !object.is_dict() || !same_dict(object, version, children) {
+                    return self.miss();
+                }
+                self.enter(object, number)?;
+                self.children(at + 3, 2 * len, all_atoms, None);
+            }
+            kind::INSTANCE => return self.check_instance(object, at, number, all_atoms),
+            kind::SET | kind::FROZENSET => return self.check_set(object, at, number, all_atoms),
+            kind::OBJECT_ARRAY => {
+                let len = words[at + 1] as usize;
+                if self.session.kinds.of(self.py, object) != Kind::NdArray
+                    || super::arrays::layout_fingerprint(object) != words[at + 2]
+                    || !same(super::arrays::object_items(object), &words[at + 3..at + 3 + len], all_atoms)
+                {
+                    return self.miss();
+                }
+                self.enter(object, number)?;
+                self.children(at + 3, len, all_atoms, None);
+            }
+            kind::BYTEARRAY => {
+                if !object.is_bytearray() {
+                    return self.miss();
+                }
+                let content = object.bytearray_slice();
+                let same_content = content.len() as u64 == words[at + 1]
+                    && super::arrays::digest_words(&chipmink_digest::digest(content)) == words[at + 2..at + 4];
+                if !same_content {
+                    return self.miss();
+                }
+                self.enter(object, number)?;
+                self.advance(at + 4);
+            }
+            kind::ARRAY => {
+                if self.session.kinds.of(self.py, object) != Kind::NdArray
+                    || super::arrays::layout_fingerprint(object) != words[at + 2]
+                    || super::arrays::descr_address(object) as u64 != words[at + 1]
+                {
+                    return self.miss();
+                }
+                let byte_len = super::arrays::byte_len(object);
+                self.stats.region_bytes += byte_len as u64;
+                if super::arrays::content_words(object, byte_len) != words[at + 3..at + 5] {
+                    return self.miss();
+                }
+                self.enter(object, number)?;
+                self.advance(at + 5);
+            }
+            _ => return self.miss(),
+        }
+        Ok(())
+    }
+
+    fn check_instance(&mut self, object: Obj, at: usize, number: u32, all_atoms: bool) -> Step {
+        let (Words(words), _) = self.shadow_here();
+        let shape_id = words[at + 1] as u32;
+        let len = (words[at + 1] >> 32) as usize;
+        let version = words[at + 2];
+        if self.session.kinds.of(self.py, object) != Kind::Plain {
+            return self.miss();
+        }
+        let shape = self.session.shapes.get(shape_id);
+        let Some(dict) = object.instance_dict() else { return self.miss() };
+        if shape.class != object.class() || dict.refcount() != 1 {
+            return self.miss();
+        }
+        let children = &words[at + 3..at + 3 + len];
+        let same_version = version != 0 && dict.dict_version() == version;
+        if !same_version {
+            if dict.dict_len() != len {
+                return self.miss();
+            }
+            let mut position = 0;
+            for (name, word) in shape.names.iter().zip(children) {
+                match dict.dict_next(&mut position) {
+                    Some((key, value)) if key == *name && value.addr() as u64 == word & !child::MASK => {}
+                    _ => return self.miss(),
+                }
+            }
+        }
+        self.enter(object, number)?;
+        self.children(at + 3, len, all_atoms, None);
+        Ok(())
+    }
+
+    fn check_set(&mut self, object: Obj, at: usize, number: u32, all_atoms: bool) -> Step {
+        let (Words(words), _) = self.shadow_here();
+        let len = words[at + 1] as usize;
+        let frozen = words[at] as u8 == kind::FROZENSET;
+        if (if frozen { !object.is_frozenset() } else { !object.is_set() }) || object.set_len() != len {
+            return self.miss();
+        }
+        let mut position = 0;
+        for word in &words[at + 2..at + 2 + len] {
+            match object.set_next(&mut position) {
+                Some(member) if member.addr() as u64 == word & !child::MASK => {}
+                _ => return self.miss(),
+            }
+        }
+        self.not_met(object)?;
+        if !frozen || all_atoms {
+            self.enter(object, number)?;
+        }
+        self.children(at + 2, len, all_atoms, frozen.then_some((object, number)));
+        Ok(())
+    }
+
+    /// Before an instance: the class must be where it was.
+    fn check_class(&mut self, object: Obj) -> Step {
+        let (Words(words), at) = self.shadow_here();
+        let class = object.class();
+        if words[at + 1] != class.addr() as u64 {
+            return self.miss();
+        }
+        if words[at] as u8 == kind::NAMED_CLASS {
+            let id = (words[at] >> 32) as u32;
+            if self.global_of(class)? != Some(id) {
+                return self.miss();
+            }
+            self.advance(at + 2);
+            return self.check_record(object);
+        }
+        if self.global_of(class)?.is_some() {
+            return self.miss();
+        }
+        let (pod, slot) = (words[at + 2] as u32, (words[at + 2] >> 32) as u32);
+        match self.session.memo.get(class.addr()) {
+            Some(entry) => {
+                self.guard_siblings(entry.seq)?;
+                if entry.pod != pod || self.export_slot(class, pod) != slot {
+                    return self.miss();
+                }
+                self.advance(at + 3);
+                self.check_record(object)
+            }
+            None => {
+                self.stack.push(Frame::new(FrameKind::CheckInstance { object }, NONE));
+                self.call(class, pod, false, At::NOWHERE)
+            }
+        }
+    }
+
+    /// An object that the record says is met for the first time.
+    #[inline(always)]
+    fn not_met(&self, object: Obj) -> Step {
+        match self.session.memo.get(object.addr()) {
+            Some(_) => Err(Stop::Miss(self.current)),
+            None => Ok(()),
+        }
+    }
+
+    #[inline(always)]
+    fn enter(&mut self, object: Obj, number: u32) -> Step {
+        self.not_met(object)?;
+        self.memoize(object, number);
+        Ok(())
+    }
+
+    /// Goes on to the children of a record whose pointers are as recorded.
+    #[inline(always)]
+    fn children(&mut self, first: usize, len: usize, all_atoms: bool, after: Option<(Obj, u32)>) {
+        self.stats.objects += len as u64;
+        self.advance(first + len);
+        if !all_atoms {
+            self.stack.push(Frame::new(FrameKind::Shadow { first, next: 0, len, after }, NONE));
+        }
+    }
+
+    /// Goes on with the children of a record.
+    pub(crate) fn step_shadow(&mut self, top: usize, frame: Frame) -> Step {
+        let FrameKind::Shadow { first, mut next, len, after } = frame.kind else {
+            unreachable!("only records are stepped here")
+        };
+        let (Words(words), _) = self.shadow_here();
+        while next < len {
+            let word = words[first + next];
+            if word & child::MASK == child::ATOM {
+                next += 1;
+                continue;
+            }
+            self.stack[top].kind = FrameKind::Shadow { first, next: next + 1, len, after };
+            // SAFETY: the live container was found to refer to this address, and nothing has changed since, or the walk
+            // holds its objects.
+            let object = unsafe { Obj::from_ptr((word & !child::MASK) as *mut pyo3::ffi::PyObject) };
+            match word & child::MASK {
+                child::FIRST => return self.check_record(object),
+                child::CALL => return self.check_call(object, false),
+                child::REFERENCE => self.check_reference(object)?,
+                child::LARGE => self.check_large(object)?,
+                child::NAMED => self.check_name(object)?,
+                _ => return self.miss(),
+            }
+            next += 1;
+        }
+        self.pop()?;
+        if let Some((object, number)) = after {
+            self.enter(object, number)?;
+        }
+        Ok(())
+    }
+
+    /// The root of another pod, or a class that its pod holds, met for the first time.
+    pub(crate) fn check_call(&mut self, object: Obj, new_sibling: bool) -> Step {
+        let (Words(words), at) = self.shadow_here();
+        let Some(word) = words.get(at).copied() else { return self.miss() };
+        if word as u8 == kind::CLASS {
+            return self.call(object, words[at + 2] as u32, false, At::NOWHERE);
+        }
+        if word as u8 != kind::CALL || is_singleton(object) {
+            return self.miss();
+        }
+        self.not_met(object)?;
+        let (pod, slot) = ((word >> 32) as u32, words[at + 1] as u32);
+        let expected = self.session.exports.get(&object.addr()).copied();
+        if expected != Some((pod, slot)) {
+            return self.miss();
+        }
+        // The state before the call is kept with the words unread, so that it can be taken back as a whole; the words are
+        // passed only then.
+        self.call_then_advance(object, pod, new_sibling, at + 2)
+    }
+
+    fn call_then_advance(&mut self, object: Obj, pod: u32, new_sibling: bool, to: usize) -> Step {
+        let caller = self.current;
+        let entered = self.call(object, pod, new_sibling, At::NOWHERE);
+        if let Mode::Shadow { position, .. } = &mut self.visits[caller as usize].mode
+            && !matches!(entered, Err(Stop::Miss(visit)) if visit == caller)
+        {
+            *position = to;
+        }
+        entered
+    }
+
+    fn check_reference(&mut self, object: Obj) -> Step {
+        let (Words(words), at) = self.shadow_here();
+        if words[at] as u8 != kind::REFERENCE {
+            return self.miss();
+        }
+        let (pod, place) = ((words[at] >> 32) as u32, words[at + 1] as u32);
+        let Some(entry) = self.session.memo.get(object.addr()) else { return self.miss() };
+        if entry.pod != pod {
+            return self.miss();
+        }
+        self.guard_siblings(entry.seq)?;
+        let is_same = if pod == self.current_pod() {
+            entry.number == place
+        } else {
+            self.export_slot(object, pod) == place
+        };
+        if !is_same {
+            return self.miss();
+        }
+        self.advance(at + 2);
+        Ok(())
+    }
+
+    fn check_large(&mut self, object: Obj) -> Step {
+        let (Words(words), at) = self.shadow_here();
+        if words[at] as u8 != kind::ATOM_DIGEST
+            || !object.is_atom()
+            || super::arrays::atom_digest(object) != words[at + 1..at + 4]
+        {
+            return self.miss();
+        }
+        self.advance(at + 4);
+        Ok(())
+    }
+
+    fn check_name(&mut self, object: Obj) -> Step {
+        let (Words(words), at) = self.shadow_here();
+        let is_nameable =
+            matches!(self.sort(object), super::place::Sort::Other(Kind::Class | Kind::Function));
+        if words[at] as u8 != kind::NAME
+            || !is_nameable
+            || self.global_of(object)? != Some((words[at] >> 32) as u32)
+        {
+            return self.miss();
+        }
+        self.advance(at + 1);
+        Ok(())
+    }
+}
+
+/// Whether the live pointers are the recorded ones.
+#[inline(always)]
+fn same(live: &[Obj], words: &[u64], all_atoms: bool) -> bool {
+    if live.len() != words.len() {
+        return false;
+    }
+    if all_atoms {
+        // SAFETY: `Obj` has the layout of a pointer, which on the supported platforms is that of u64.
+        return unsafe { std::slice::from_raw_parts(live.as_ptr().cast::<u64>(), live.len()) } == words;
+    }
+    live.iter().zip(words).all(|(object, word)| object.addr() as u64 == word & !child::MASK)
+}
+
+/// Whether a dict holds the recorded keys and values, in their order.
+#[inline(always)]
+fn same_dict(dict: Obj, version: u64, words: &[u64]) -> bool {
+    if version != 0 && dict.dict_version() == version {
+        return true;
+    }
+    if 2 * dict.dict_len() != words.len() {
+        return false;
+    }
+    let mut position = 0;
+    for pair in words.chunks_exact(2) {
+        match dict.dict_next(&mut position) {
+            Some((key, value))
+                if key.addr() as u64 == pair[0] & !child::MASK
+                    && value.addr() as u64 == pair[1] & !child::MASK => {}
+            _ => return false,
+        }
+    }
+    true
+}

@@ -1,0 +1,135 @@
+//! The explicit stack of a walk.
+
+use super::builder::{Builder, BuilderMark};
+use super::session::NONE;
+use super::shadow::Shadow;
+use crate::py::Obj;
+use std::sync::Arc;
+
+/// A container whose children are being visited.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame {
+    pub kind: FrameKind,
+    /// The sibling pod that is open for the next children of this container, or [`NONE`].
+    pub sibling: u32,
+    /// Position of the first child's word in the shadow under construction, or [`NONE`].
+    pub words: u32,
+}
+
+impl Frame {
+    pub(crate) fn new(kind: FrameKind, words: u32) -> Self {
+        Frame { kind, sibling: NONE, words }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum FrameKind {
+    List { list: Obj, next: usize, len: usize },
+    /// `at`: where its tag stands, in case the tuple comes to exist meanwhile. `header`: its shadow record.
+    Tuple { tuple: Obj, next: usize, at: usize, header: u32 },
+    /// `value`: the value of the key that was visited last.
+    Dict { dict: Obj, position: isize, left: usize, len: usize, value: Option<Obj>, done: u32 },
+    /// Values of an instance's dict, in the order of its shape.
+    Attributes { dict: Obj, position: isize, left: usize, len: usize, done: u32 },
+    /// Members of a set or frozenset, collected in `Walker::sequences`.
+    Members { set: Obj, next: usize, at: usize, header: u32 },
+    /// Items of an object array.
+    Items { items: *const Obj, array: Obj, next: usize, len: usize },
+    /// A reduce value; its parts stand in `Walker::reductions`.
+    Reduce { object: Obj },
+    /// Values that follow one another, collected in `Walker::sequences`, in a frame of their own.
+    Values { next: usize },
+    /// The end of a root of the pod being visited.
+    Root { visit: u32, previous: u32, emit: bool, at: At },
+    /// An instance to be begun once its class, saved by value, has been visited.
+    Instance { object: Obj, at: At },
+    /// The same while its pod is compared with its shadow.
+    CheckInstance { object: Obj },
+    /// Children of a shadow's record; `after`: object and memo number to enter at the end (tuple, frozenset).
+    Shadow { first: usize, next: usize, len: usize, after: Option<(Obj, u32)> },
+}
+
+/// Where a value is met: the depth of a frame whose neighbouring exports may be written as a run, and the word of
+/// the shadow under construction that stands for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct At {
+    pub run_depth: Option<usize>,
+    pub word: u32,
+}
+
+impl At {
+    pub(crate) const NOWHERE: At = At { run_depth: None, word: NONE };
+}
+
+/// How a pod is being visited.
+pub(crate) enum Mode {
+    /// Its bytes are produced.
+    Bytes(Box<Builder>),
+    /// Its objects are compared with its shadow.
+    Shadow { shadow: Arc<Shadow>, position: usize },
+    /// Done: unchanged, proved by the shadow.
+    Proved,
+    /// Done: its bytes were produced.
+    Written(Box<Finished>),
+}
+
+/// What is kept of a builder once the pod is closed.
+pub(crate) struct Finished {
+    pub digest: chipmink_types::Digest,
+    pub byte_len: u64,
+    /// Tables only; the bytes have gone.
+    pub tables: Box<Builder>,
+}
+
+/// One pod in this walk.
+pub(crate) struct Visit {
+    /// Number of the pod in the session.
+    pub pod: u32,
+    pub mode: Mode,
+    pub is_sibling: bool,
+    pub is_definition: bool,
+    pub is_opaque: bool,
+    pub depth: u32,
+    /// Nothing below it is split off.
+    pub is_final: bool,
+    /// Identities of the roots met so far.
+    pub roots: Vec<super::session::RootKey>,
+    /// Addresses of the roots met so far.
+    pub root_addrs: Vec<usize>,
+    /// Export slots of the roots, in order of roots.
+    pub root_slots: Vec<u32>,
+    /// Sequence numbers of the objects created by its earlier roots: half-open, ascending.
+    pub intervals: Vec<(u32, u32)>,
+    /// Sequence number at the start of the present root.
+    pub root_seq: u32,
+    /// Children split off so far; names those that a reducer makes anew each time.
+    pub children: u64,
+    /// The walk as it was before the first root.
+    pub first: Option<Box<Mark>>,
+    /// The walk as it was before the present root, from the second on.
+    pub present: Option<Box<Mark>>,
+}
+
+/// A state of the walk to which it can go back, and the value that is begun again then.
+pub(crate) struct Mark {
+    pub object: Obj,
+    pub at: At,
+    pub is_temporary: bool,
+    pub stack: usize,
+    pub top: Option<Frame>,
+    pub seq: u32,
+    pub visits: usize,
+    pub current: u32,
+    pub current_builder: BuilderMark,
+    pub current_position: usize,
+    pub current_children: u64,
+    pub reductions: usize,
+    pub sequences: usize,
+    pub open_siblings: usize,
+    pub temporaries: u32,
+    /// For a sibling's later roots: the sibling's own builder, position and number of roots.
+    pub own_builder: BuilderMark,
+    pub own_position: usize,
+    pub own_roots: usize,
+    pub own_children: u64,
+}

@@ -1,0 +1,25 @@
+//! Walks a graph of Python objects into pods. `source` is where to start reading.
+
+mod adopt;
+mod arrays;
+mod builder;
+mod check;
+mod content;
+mod dumps;
+mod frames;
+mod kinds;
+mod memo;
+mod names;
+mod path;
+mod place;
+mod reduce;
+mod session;
+mod shadow;
+mod shapes;
+mod source;
+mod tracker;
+mod walker;
+
+pub use dumps::dumps;
+pub use session::{PySession, SessionOptions};
+pub use source::PySource;

@@ -1,0 +1,374 @@
+//! Objects that say themselves how they are made again: our table of reducers, `copyreg`, `__reduce_ex__(5)`.
+
+use super::frames::{At, Frame, FrameKind};
+use super::kinds::Kind;
+use super::session::NONE;
+use super::walker::{Step, Stop, Walker};
+use crate::py::Obj;
+use chipmink_format::tag;
+use chipmink_types::SkippedVariable;
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyString, PyTuple};
+
+/// A reduce value being written. Its objects are kept by the walk.
+pub(crate) struct Reduction {
+    callable: Obj,
+    arguments: Obj,
+    state: Option<Obj>,
+    list: Option<Obj>,
+    dict: Option<Obj>,
+    setter: Option<Obj>,
+    flags: u8,
+    /// Where the tag stands.
+    at: usize,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Callable,
+    Arguments,
+    Created,
+    Dict,
+    Setter,
+    State,
+    Done,
+}
+
+impl<'py> Walker<'_, 'py> {
+    /// Begins an object through its reducer.
+    pub(crate) fn start_reduce(&mut self, object: Obj, kind: Kind) -> Step {
+        self.no_shadow();
+        if let Some(Some(id)) = self.session.names.known(object) {
+            self.builder().global(id);
+            return Ok(());
+        }
+        if kind == Kind::PickleBuffer {
+            return self.pickle_buffer(object);
+        }
+        self.hold();
+        self.keep(object);
+        let value = self.reduce_value(object, kind)?;
+        if let Ok(name) = value.cast::<PyString>() {
+            return self.reduced_to_name(object, &name.clone());
+        }
+        if value.get_type().name().is_ok_and(|name| name == "Stub") {
+            return self.stub(object, &value);
+        }
+        let parts = value.cast::<PyTuple>().map_err(|_| {
+            PyTypeError::new_err(format!(
+                "the reducer of {} returned {}, not a string or tuple",
+                crate::py::type_name(&object.bound(self.py)),
+                crate::py::type_name(&value)
+            ))
+        })?;
+        let reduction = self.parse(object, parts)?;
+        self.own(value.clone());
+        let at = self.builder().buf.len();
+        let flags = reduction.flags;
+        let builder = self.builder();
+        builder.byte(tag::REDUCE);
+        builder.byte(flags);
+        self.reductions.push(Reduction { at, ..reduction });
+        self.temporaries += 1;
+        self.stack.push(Frame::new(FrameKind::Reduce { object }, NONE));
+        Ok(())
+    }
+
+    fn reduce_value(&mut self, object: Obj, kind: Kind) -> Step<Bound<'py, PyAny>> {
+        let py = self.py;
+        let bound = object.bound(py);
+        let rule = match kind {
+            Kind::Class | Kind::Copyreg => None,
+            _ => self.rule(object)?,
+        };
+        let context = self.context.bind(py);
+        let value = match (rule, kind) {
+            (Some(rule), _) => rule.bind(py).call1((&bound, context)),
+            (None, Kind::Class) => {
+                self.session.reducers.bind(py).getattr("reduce_class")?.call1((&bound, context))
+            }
+            (None, Kind::Copyreg) => {
+                py.import("copyreg")?.getattr("dispatch_table")?.get_item(bound.get_type())?.call1((&bound,))
+            }
+            _ => bound.call_method1(pyo3::intern!(py, "__reduce_ex__"), (5,)),
+        };
+        let value = value.map_err(|error| self.reducer_failed(object, error))?;
+        if matches!(kind, Kind::Class | Kind::Function) {
+            let names: Vec<String> = self.context.bind(py).call_method0("take_names")?.extract()?;
+            self.builder().names.extend(names);
+        }
+        Ok(value)
+    }
+
+    /// The rule that the table of reducers has for objects of this type, asked once per walk and type.
+    fn rule(&mut self, object: Obj) -> PyResult<Option<Py<PyAny>>> {
+        let py = self.py;
+        if let Some(known) = self.rules.get(&object.ty_addr()) {
+            return Ok(known.as_ref().map(|rule| rule.clone_ref(py)));
+        }
+        let ty = object.class().bound(py);
+        let rule = self.session.reducers.bind(py).getattr("resolve")?.call1((&ty,))?;
+        let rule = (!rule.is_none()).then(|| rule.unbind());
+        self.rules.insert(object.ty_addr(), rule.as_ref().map(|rule| rule.clone_ref(py)));
+        self.own(ty);
+        Ok(rule)
+    }
+
+    /// An interrupt ends the walk; any other exception ends the variable.
+    fn reducer_failed(&mut self, _object: Obj, error: PyErr) -> Stop {
+        let py = self.py;
+        if error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py)
+            || error.is_instance_of::<pyo3::exceptions::PySystemExit>(py)
+        {
+            return self.interrupted(error);
+        }
+        Stop::Variable(error)
+    }
+
+    fn parse(&mut self, object: Obj, parts: &Bound<'_, PyTuple>) -> Step<Reduction> {
+        let py = self.py;
+        let type_name = || crate::py::type_name(&object.bound(py));
+        let len = parts.len();
+        if !(2..=6).contains(&len) {
+            return Err(PyTypeError::new_err(format!(
+                "the reducer of {} returned a tuple of {len}, not of 2 to 6",
+                type_name()
+            ))
+            .into());
+        }
+        let part = |i: usize| -> Option<Obj> {
+            let item = parts.get_item(i).ok()?;
+            (!item.is_none()).then(|| Obj::of(&item))
+        };
+        let (Some(callable), Some(arguments)) = (part(0), part(1)) else {
+            return Err(PyTypeError::new_err(format!("the reducer of {} gave no callable", type_name())).into());
+        };
+        if !callable.bound(py).is_callable() || !arguments.bound(py).is_instance_of::<PyTuple>() {
+            return Err(PyTypeError::new_err(format!(
+                "the reducer of {} must give a callable and a tuple of arguments",
+                type_name()
+            ))
+            .into());
+        }
+        let (state, list, dict, setter) = (part(2), part(3), part(4), part(5));
+        for (items, what) in [(list, "fourth"), (dict, "fifth")] {
+            if let Some(items) = items
+                && !items.bound(py).hasattr("__next__")?
+            {
+                return Err(PyTypeError::new_err(format!(
+                    "the {what} element of the reduce value of {} must be an iterator",
+                    type_name()
+                ))
+                .into());
+            }
+        }
+        if let Some(setter) = setter
+            && !setter.bound(py).is_callable()
+        {
+            return Err(PyTypeError::new_err(format!(
+                "the sixth element of the reduce value of {} must be a callable",
+                type_name()
+            ))
+            .into());
+        }
+        let mut flags = 0;
+        for (present, flag) in [
+            (list.is_some(), tag::REDUCE_LIST),
+            (dict.is_some(), tag::REDUCE_DICT),
+            (state.is_some(), tag::REDUCE_STATE),
+            (state.is_some() && setter.is_some(), tag::REDUCE_SETTER),
+        ] {
+            if present {
+                flags |= flag;
+            }
+        }
+        let mut reduction = Reduction {
+            callable,
+            arguments,
+            state,
+            list,
+            dict,
+            setter,
+            flags,
+            at: 0,
+            stage: Stage::Callable,
+        };
+        self.use_new(object, &mut reduction)?;
+        Ok(reduction)
+    }
+
+    /// `copyreg.__newobj__` and `__newobj_ex__` become a call of `__new__`, as in pickle.
+    fn use_new(&mut self, object: Obj, reduction: &mut Reduction) -> Step {
+        let py = self.py;
+        let callable = reduction.callable.bound(py);
+        let name = callable.getattr_opt(pyo3::intern!(py, "__name__"))?;
+        let is = |text: &str| name.as_ref().is_some_and(|name| name.eq(text).unwrap_or(false));
+        let (flag, expected) = if is("__newobj__") {
+            (tag::REDUCE_NEWOBJ, None)
+        } else if is("__newobj_ex__") {
+            (tag::REDUCE_NEWOBJ_EX, Some(3))
+        } else {
+            return Ok(());
+        };
+        let arguments = reduction.arguments.bound(py).cast_into::<PyTuple>().map_err(PyErr::from)?;
+        let fail = |reason: &str| -> Step {
+            Err(PyTypeError::new_err(format!(
+                "the reducer of {}: {reason}",
+                crate::py::type_name(&object.bound(py))
+            ))
+            .into())
+        };
+        if arguments.is_empty() || expected.is_some_and(|len| arguments.len() != len) {
+            return fail("wrong number of arguments for copyreg.__newobj__");
+        }
+        let class = arguments.get_item(0)?;
+        if !class.hasattr("__new__")? {
+            return fail("the first argument of copyreg.__newobj__ has no __new__");
+        }
+        let own_class = object.bound(py).getattr("__class__")?;
+        if !class.is(&own_class) {
+            return fail("the first argument of copyreg.__newobj__ is not the object's class");
+        }
+        reduction.flags |= flag;
+        reduction.callable = Obj::of(&class);
+        let rest = arguments.get_slice(1, arguments.len()).into_any();
+        // Nobody else refers to the class through the new tuple; the reduce value keeps it alive.
+        reduction.arguments = self.own(rest);
+        Ok(())
+    }
+
+    pub(crate) fn step_reduce(&mut self, _top: usize, object: Obj) -> Step {
+        let Some(reduction) = self.reductions.last_mut() else {
+            unreachable!("a reduce frame owns a reduction");
+        };
+        match reduction.stage {
+            Stage::Callable => {
+                reduction.stage = Stage::Arguments;
+                let callable = reduction.callable;
+                self.value(callable, At::NOWHERE)
+            }
+            Stage::Arguments => {
+                reduction.stage = Stage::Created;
+                let arguments = reduction.arguments;
+                self.value(arguments, At::NOWHERE)
+            }
+            Stage::Created => self.reduced_exists(object),
+            Stage::Dict => {
+                reduction.stage = Stage::Setter;
+                let Some(dict) = reduction.dict else { return Ok(()) };
+                let mut items = Vec::new();
+                let py = self.py;
+                for pair in dict.bound(py).try_iter()? {
+                    let pair = pair.map_err(|error| self.reducer_failed(object, error))?;
+                    let pair = pair.cast_into::<PyTuple>().map_err(PyErr::from)?;
+                    if pair.len() != 2 {
+                        return Err(PyTypeError::new_err("dict items of a reduce value must be pairs").into());
+                    }
+                    items.push(Obj::of(&pair.get_item(0)?));
+                    items.push(Obj::of(&pair.get_item(1)?));
+                    self.own(pair.into_any());
+                }
+                let count = items.len() / 2;
+                self.push_values(items, count)
+            }
+            Stage::Setter => {
+                reduction.stage = Stage::State;
+                match (reduction.setter, reduction.state) {
+                    (Some(setter), Some(_)) => self.value(setter, At::NOWHERE),
+                    _ => Ok(()),
+                }
+            }
+            Stage::State => {
+                reduction.stage = Stage::Done;
+                match reduction.state {
+                    Some(state) => self.value(state, At::NOWHERE),
+                    None => Ok(()),
+                }
+            }
+            Stage::Done => self.end_reduce(),
+        }
+    }
+
+    fn end_reduce(&mut self) -> Step {
+        self.pop()?;
+        self.reductions.pop();
+        self.temporaries -= 1;
+        Ok(())
+    }
+
+    fn push_values(&mut self, items: Vec<Obj>, count: usize) -> Step {
+        self.builder().varint(count as u64);
+        if !items.is_empty() {
+            self.sequences.push(items);
+            self.stack.push(Frame::new(FrameKind::Values { next: 0 }, NONE));
+        }
+        Ok(())
+    }
+
+    /// Callable and arguments are written: the object exists, unless it came to exist meanwhile.
+    fn reduced_exists(&mut self, object: Obj) -> Step {
+        if let Some(entry) = self.session.memo.get(object.addr()) {
+            let Some(reduction) = self.reductions.last() else { return Ok(()) };
+            let (at, flags) = (reduction.at, reduction.flags);
+            let builder = self.builder();
+            builder.buf[at] = tag::REDUCE_AGAIN;
+            builder.buf[at + 1] = flags & (tag::REDUCE_NEWOBJ | tag::REDUCE_NEWOBJ_EX);
+            self.reference(object, entry.pod, entry.number, entry.seq, At::NOWHERE)?;
+            return self.end_reduce();
+        }
+        let number = self.builder().take_number();
+        self.memoize(object, number);
+        let Some(reduction) = self.reductions.last_mut() else { return Ok(()) };
+        reduction.stage = Stage::Dict;
+        let Some(list) = reduction.list else { return Ok(()) };
+        let mut items = Vec::new();
+        let py = self.py;
+        for item in list.bound(py).try_iter()? {
+            let item = item.map_err(|error| self.reducer_failed(object, error))?;
+            items.push(self.own(item));
+        }
+        let count = items.len();
+        self.push_values(items, count)
+    }
+
+    /// The reducer gave a name: the object is saved by name.
+    fn reduced_to_name(&mut self, object: Obj, name: &Bound<'_, PyString>) -> Step {
+        let py = self.py;
+        let bound = object.bound(py);
+        let module = py.import("pickle")?.call_method1("whichmodule", (&bound, name))?;
+        let module = module.cast_into::<PyString>().map_err(PyErr::from)?;
+        let held = self.held;
+        let found = self.session.names.holds(&bound, &module, name, held).unwrap_or(None);
+        let Some(id) = found else {
+            return Err(pyo3::exceptions::PyAttributeError::new_err(format!(
+                "{} is to be saved by name, but {module}.{name} is not the same object",
+                crate::py::type_name(&bound)
+            ))
+            .into());
+        };
+        self.session.names.remember(object, Some(id));
+        self.builder().global(id);
+        Ok(())
+    }
+
+    /// Writes a placeholder for an object that cannot be saved.
+    fn stub(&mut self, object: Obj, stub: &Bound<'_, PyAny>) -> Step {
+        let py = self.py;
+        let field = |name: &str| -> PyResult<String> { stub.getattr(name)?.extract() };
+        let (kind, type_name, reason) = (field("kind")?, field("type_name")?, field("reason")?);
+        let path = self.path();
+        let builder = self.builder();
+        builder.byte(tag::STUB);
+        for text in [&kind, &type_name, &reason] {
+            super::builder::put_text(&mut builder.buf, py, text);
+        }
+        let number = builder.take_number();
+        self.memoize(object, number);
+        self.visits[self.current as usize].is_opaque = true;
+        let variable = self.variable;
+        self.stubs.push((variable, SkippedVariable { path, type_name, reason }));
+        Ok(())
+    }
+}

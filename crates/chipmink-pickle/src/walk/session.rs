@@ -1,0 +1,199 @@
+//! What is remembered between the walks of one session: pods, their shadows, and where their objects stand.
+//!
+//! 1. A pod's state changes only on adopt; a walk writes into its own visits.
+//! 2. A pod keeps its number while its first root lives at its address; an address that is used again makes a changed
+//!    pod, never a wrong one, because bytes or shadow decide.
+//! 3. After a discard nothing is known, so nothing can be known wrongly.
+
+use super::kinds::Kinds;
+use super::memo::Memo;
+use super::names::Names;
+use super::shadow::Shadow;
+use super::shapes::Shapes;
+use super::tracker::Tracker;
+use crate::py::Obj;
+use chipmink_podding::{Policy, TypePrior, Volatility};
+use chipmink_types::PodRecord;
+use hashbrown::HashMap;
+use pyo3::prelude::*;
+use std::sync::Arc;
+
+/// No visit, no pod.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// How a session walks.
+pub struct SessionOptions {
+    /// Which objects share a pod.
+    pub policy: Box<dyn Policy>,
+    /// Bytes that the identity shadows may take in all; pods beyond it are compared by their bytes.
+    pub shadow_bytes: u64,
+}
+
+/// What is known of a pod.
+pub(crate) struct PodState {
+    /// What was stored.
+    pub record: Arc<PodRecord>,
+    /// Identity of each root, in root order.
+    pub roots: Vec<RootKey>,
+    /// Several roots of one container share it.
+    pub is_sibling: bool,
+    /// Nothing below it is split off.
+    pub is_final: bool,
+    /// Its root is a class or function saved by value.
+    pub is_definition: bool,
+    /// Pods of which it refers to an inner object.
+    pub inside: Vec<u32>,
+    /// Proves it unchanged.
+    pub shadow: Option<Arc<Shadow>>,
+    /// Saves that looked at it, and those that found it changed.
+    pub saves: u32,
+    /// How many of the saves found it changed.
+    pub changes: u32,
+    /// Number of its component in the tracker.
+    pub component: u32,
+    /// Its visit in the present walk, or [`NONE`].
+    pub visit: u32,
+    /// Not to be tried by its shadow again in this walk.
+    pub skip_shadow: bool,
+}
+
+/// The export slots of a pod.
+#[derive(Default)]
+pub(crate) struct ExportList {
+    /// Address of the object that each slot offers; 0 if vacant.
+    pub slots: Vec<usize>,
+    /// A slot was given out in this walk.
+    pub has_new: bool,
+}
+
+/// Identity of a pod's root between walks: its address, or its path if a reducer makes it anew each time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum RootKey {
+    /// Address and type.
+    Address(usize, usize),
+    /// Digest of the parent's number and the position among its children.
+    Path(u64),
+}
+
+/// The memory of a session.
+pub struct PySession {
+    pub(crate) memo: Memo,
+    pub(crate) kinds: Kinds,
+    pub(crate) names: Names,
+    pub(crate) shapes: Shapes,
+    pub(crate) tracker: Tracker,
+    /// Pods by number; gone ones are empty.
+    pub(crate) pods: Vec<Option<Box<PodState>>>,
+    /// Root to pod.
+    pub(crate) roots: HashMap<RootKey, u32>,
+    /// Address of an exported object to pod and slot.
+    pub(crate) exports: HashMap<usize, (u32, u32)>,
+    /// Pod to what its export slots offer.
+    pub(crate) export_lists: HashMap<u32, ExportList>,
+    pub(crate) policy: Box<dyn Policy>,
+    pub(crate) volatility: Box<dyn Volatility>,
+    pub(crate) shadow_bytes: u64,
+    pub(crate) reducers: Py<PyModule>,
+    pub(crate) context_type: Py<PyAny>,
+    pub(crate) exception: Option<PyErr>,
+    pub(crate) pending: Option<super::adopt::Pending>,
+    pub(crate) tickets: u64,
+    /// Counts how often everything was forgotten, so that pod keys are never used again.
+    pub(crate) generation: u64,
+}
+
+// SAFETY: the raw pointers inside are touched only by methods that take `Python<'_>`, that is with the interpreter
+// attached, and by Drop, which attaches first.
+unsafe impl Send for PySession {}
+// SAFETY: there is no method that changes anything through a shared reference.
+unsafe impl Sync for PySession {}
+
+impl PySession {
+    /// Makes an empty session.
+    ///
+    /// # Errors
+    /// When `chipmink._reducers` cannot be imported.
+    pub fn new(py: Python<'_>, options: SessionOptions) -> PyResult<Self> {
+        let reducers = py.import("chipmink._reducers")?;
+        Ok(PySession {
+            memo: Memo::new(),
+            kinds: Kinds::new(py)?,
+            names: Names::new(py)?,
+            shapes: Shapes::default(),
+            tracker: Tracker::default(),
+            pods: Vec::new(),
+            roots: HashMap::new(),
+            exports: HashMap::new(),
+            export_lists: HashMap::new(),
+            policy: options.policy,
+            volatility: Box::new(TypePrior),
+            shadow_bytes: options.shadow_bytes,
+            context_type: reducers.getattr("Context")?.unbind(),
+            reducers: reducers.unbind(),
+            exception: None,
+            pending: None,
+            tickets: 0,
+            generation: 0,
+        })
+    }
+
+    /// The exception that made the last walk fail, if it was a Python exception.
+    pub fn take_exception(&mut self) -> Option<PyErr> {
+        self.exception.take()
+    }
+
+    /// Bytes held by shadows, memo and pod states (without the thesaurus, which is the store's).
+    pub fn byte_len(&self) -> u64 {
+        let pods: usize = self
+            .pods
+            .iter()
+            .flatten()
+            .map(|pod| {
+                pod.shadow.as_ref().map_or(0, |shadow| shadow.byte_len())
+                    + pod.roots.capacity() * size_of::<RootKey>()
+                    + size_of::<PodState>()
+            })
+            .sum();
+        let maps = self.roots.capacity() * (size_of::<(RootKey, u32)>() + 1)
+            + self.exports.capacity() * (size_of::<(usize, (u32, u32))>() + 1)
+            + self.export_lists.values().map(|list| 48 + 8 * list.slots.capacity()).sum::<usize>();
+        (self.memo.byte_len() + pods + maps) as u64
+    }
+
+    pub(crate) fn pod(&self, id: u32) -> Option<&PodState> {
+        self.pods.get(id as usize)?.as_deref()
+    }
+
+    pub(crate) fn pod_mut(&mut self, id: u32) -> Option<&mut PodState> {
+        self.pods.get_mut(id as usize)?.as_deref_mut()
+    }
+
+    /// Forgets everything: the base is another version, or a save came to nothing.
+    pub(crate) fn forget(&mut self) {
+        self.memo.clear();
+        self.tracker = Tracker::default();
+        self.pods.clear();
+        self.roots.clear();
+        self.exports.clear();
+        self.export_lists.clear();
+        self.shapes.clear();
+        self.pending = None;
+        self.generation += 1;
+    }
+}
+
+impl Drop for PySession {
+    fn drop(&mut self) {
+        // Without an interpreter (it has shut down) the references are leaked; there is nobody to give them back to.
+        let attached = Python::try_attach(|_| self.forget());
+        if attached.is_none() {
+            std::mem::forget(std::mem::take(&mut self.pods));
+            std::mem::forget(std::mem::take(&mut self.shapes));
+        }
+    }
+}
+
+/// The key under which a root is found again.
+pub(crate) fn address_key(object: Obj) -> RootKey {
+    RootKey::Address(object.addr(), object.ty_addr())
+}

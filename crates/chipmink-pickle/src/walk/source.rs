@@ -1,0 +1,259 @@
+//! A namespace as a source of saves: which variables are walked, in which order, and what becomes of those that fail.
+
+use super::adopt::Pending;
+use super::session::PySession;
+use super::shadow::may_hold;
+use super::tracker::Plan;
+use super::walker::{Step, Stop, Walker};
+use crate::py::Obj;
+use chipmink_types::{
+    BlobSink, GlobalName, GraphSource, SkippedVariable, VariableRoot, WalkError, WalkOutcome, WalkRequest,
+};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyModule};
+
+/// An atom up to this many encoded bytes stands in the manifest itself.
+const INLINE_BYTES: usize = 64;
+
+/// A live namespace together with what the session knows of it.
+pub struct PySource<'a, 'py> {
+    py: Python<'py>,
+    session: &'a mut PySession,
+    namespace: Bound<'py, PyDict>,
+}
+
+impl PySession {
+    /// The namespace as a source of saves.
+    pub fn source<'a, 'py>(&'a mut self, namespace: &Bound<'py, PyDict>) -> PySource<'a, 'py> {
+        PySource { py: namespace.py(), session: self, namespace: namespace.clone() }
+    }
+
+    /// Takes what the last walk learned as known. `ticket` is the outcome's.
+    pub fn adopt(&mut self, py: Python<'_>, ticket: u64) {
+        match self.pending.take() {
+            Some(pending) if pending.ticket == ticket => self.take_over(py, pending),
+            // Nothing was walked, so nothing was learned.
+            None if ticket == 0 => {}
+            _ => self.forget(),
+        }
+    }
+
+    /// Forgets what the last walk learned.
+    pub fn discard(&mut self) {
+        self.forget();
+    }
+}
+
+impl GraphSource for PySource<'_, '_> {
+    fn walk(&mut self, request: &WalkRequest<'_>, sink: &mut dyn BlobSink) -> Result<WalkOutcome, WalkError> {
+        let outcome = self.try_walk(request, sink);
+        if outcome.is_err() {
+            self.session.forget();
+        }
+        outcome
+    }
+
+    fn adopt(&mut self, outcome: WalkOutcome) {
+        self.session.adopt(self.py, outcome.ticket);
+    }
+
+    fn discard(&mut self, _outcome: WalkOutcome) {
+        self.session.discard();
+    }
+
+    fn reset(&mut self) {
+        self.session.forget();
+    }
+}
+
+impl PySource<'_, '_> {
+    fn try_walk(
+        &mut self,
+        request: &WalkRequest<'_>,
+        sink: &mut dyn BlobSink,
+    ) -> Result<WalkOutcome, WalkError> {
+        let py = self.py;
+        let dict = Obj::of(self.namespace.as_any());
+        let mut variables = Vec::new();
+        let mut bad_name = None;
+        let plan = {
+            let mut collect = || {
+                let (found, bad) = collect(py, dict);
+                variables.clone_from(&found);
+                bad_name = bad;
+                found
+            };
+            self.session.tracker.plan(py, dict, request.accessed, &mut collect)
+        };
+        if let Some(type_name) = bad_name {
+            return Err(WalkError::Source(format!(
+                "a name of the namespace is not a plain str but of type {type_name}; remove it or rename it"
+            )));
+        }
+        let active = match plan {
+            Plan::Nothing => return Ok(WalkOutcome { is_unchanged: true, ..WalkOutcome::default() }),
+            Plan::Walk(active) => active,
+        };
+        let some_inactive = self.session.tracker.has_inactive();
+        let mut walker = Walker::new(py, self.session, sink, Some(dict), false)
+            .map_err(|error| WalkError::Source(error.to_string()))?;
+        walker.some_inactive = some_inactive;
+        for (_, value) in &variables {
+            // The namespace itself may change as soon as Python code runs.
+            value.incref();
+            walker.kept.push(*value);
+        }
+        let mut roots = vec![None; variables.len()];
+        for (i, (name, value)) in variables.iter().enumerate() {
+            if active[i] {
+                roots[i] = Some(walker.variable(i as u32, name, *value)?);
+            }
+        }
+        walker.walk_activated(&variables, &mut roots)?;
+        walker.finish(&variables, roots)
+    }
+}
+
+/// The names and values of a namespace, in order; the type of the first name that is no str.
+fn collect(py: Python<'_>, dict: Obj) -> (Vec<(String, Obj)>, Option<String>) {
+    let mut variables = Vec::with_capacity(dict.dict_len());
+    let mut position = 0;
+    let mut bad = None;
+    while let Some((key, value)) = dict.dict_next(&mut position) {
+        if !key.is_str() {
+            bad.get_or_insert_with(|| crate::py::type_name(&key.bound(py)));
+            continue;
+        }
+        match key.str_text(py) {
+            Ok(name) => variables.push((name, value)),
+            Err(_) => {
+                bad.get_or_insert_with(|| "str with lone surrogates".to_owned());
+            }
+        }
+    }
+    (variables, bad)
+}
+
+/// What a variable's walk came to.
+#[derive(Clone)]
+pub(crate) enum Walked {
+    /// Stored in full in the manifest.
+    Root(VariableRoot),
+    /// Pod and export slot.
+    Pod(u32, u32),
+}
+
+impl Walker<'_, '_> {
+    /// Walks a variable. A failure that is its own is part of the answer.
+    pub(crate) fn variable(&mut self, index: u32, name: &str, value: Obj) -> Result<Walked, WalkError> {
+        self.variable = index;
+        let mark = self.variable_mark(value);
+        let stubs = self.stubs.len();
+        match self.walk_value(value) {
+            Ok(walked) => {
+                if let Err(Stop::Fatal(error)) = self.flush() {
+                    return Err(error);
+                }
+                Ok(walked)
+            }
+            Err(Stop::Fatal(error)) => Err(error),
+            Err(Stop::Variable(error)) => {
+                let path = self.path();
+                let skipped = self.describe(path, value, &error);
+                self.roll_back(&mark);
+                self.stubs.truncate(stubs);
+                Ok(Walked::Root(VariableRoot::Skipped(skipped)))
+            }
+            Err(Stop::Miss(_) | Stop::Break(_)) => {
+                Err(WalkError::Source(format!("the walk of variable {name:?} lost its place; please report this")))
+            }
+        }
+    }
+
+    fn walk_value(&mut self, value: Obj) -> Step<Walked> {
+        if let Some(bytes) = self.inline(value) {
+            return Ok(Walked::Root(VariableRoot::Inline(bytes)));
+        }
+        if let Ok(module) = value.bound(self.py).cast::<PyModule>() {
+            let name = module.name()?.to_string();
+            return Ok(Walked::Root(VariableRoot::Named(GlobalName { module: name, qualname: String::new() })));
+        }
+        let is_nameable = value.is_class() || value.is_function();
+        if is_nameable && let Some(id) = self.global_of(value)? {
+            return Ok(Walked::Root(VariableRoot::Named(self.session.names.name(id).clone())));
+        }
+        if let Some(entry) = self.session.memo.get(value.addr()) {
+            let slot = self.export_slot(value, entry.pod);
+            return Ok(Walked::Pod(entry.pod, slot));
+        }
+        let pod = self.begin_variable(value)?;
+        Ok(Walked::Pod(pod, 0))
+    }
+
+    /// The encoded value of an atom that is small enough for the manifest.
+    fn inline(&mut self, value: Obj) -> Option<Vec<u8>> {
+        if !(value.is_atom() && may_hold(value)) && !super::shadow::is_singleton(value) {
+            return None;
+        }
+        let mut builder = self.spare.pop().unwrap_or_default();
+        builder.reset();
+        builder.buf.clear();
+        let written = if value.is_atom() {
+            builder.atom_in_full(value)
+        } else {
+            use chipmink_format::tag;
+            builder.byte(match () {
+                () if value.is_ellipsis() => tag::ELLIPSIS,
+                () if value.is_not_implemented() => tag::NOT_IMPLEMENTED,
+                () => tag::EMPTY_TUPLE,
+            });
+            true
+        };
+        let bytes = (written && builder.buf.len() <= INLINE_BYTES).then(|| builder.buf.clone());
+        self.spare.push(builder);
+        bytes
+    }
+
+    /// Walks the variables whose objects were met although they were to be left alone.
+    fn walk_activated(
+        &mut self,
+        variables: &[(String, Obj)],
+        roots: &mut [Option<Walked>],
+    ) -> Result<(), WalkError> {
+        while let Some(group) = self.activated.pop() {
+            let names = self.session.tracker.names(group).to_vec();
+            for name in names {
+                if let Some(i) = variables.iter().position(|(known, _)| *known == name)
+                    && roots[i].is_none()
+                {
+                    roots[i] = Some(self.variable(i as u32, &name, variables[i].1)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn describe(&self, path: String, value: Obj, error: &PyErr) -> SkippedVariable {
+        let py = self.py;
+        let culprit = self.stack.iter().rev().find_map(|frame| match frame.kind {
+            super::frames::FrameKind::Reduce { object } => Some(object),
+            _ => None,
+        });
+        let type_name = crate::py::type_name(&culprit.unwrap_or(value).bound(py));
+        let text = error.value(py).str().map(|text| text.to_string()).unwrap_or_default();
+        let first_line = text.lines().next().unwrap_or("").chars().take(400).collect::<String>();
+        let kind = error.get_type(py).name().map(|name| name.to_string()).unwrap_or_default();
+        SkippedVariable { path, type_name, reason: format!("{kind}: {first_line}") }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        for (_, walked) in &self.variables {
+            if let Some((value, _)) = walked {
+                value.decref();
+            }
+        }
+    }
+}
+

@@ -1,0 +1,246 @@
+//! Which variables need not be walked.
+//!
+//! A variable is left alone only if the caller says that its objects were not touched *and* its binding is proved
+//! unchanged: the namespace dict has not changed at all since the base, or the name still refers to a held atom or
+//! type, or to an object that a weak reference shows to be alive. Everything else is walked, and its shadow decides.
+
+use crate::py::Obj;
+use hashbrown::{HashMap, HashSet};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyWeakrefReference;
+
+/// Why an address means the same object as before.
+enum Proof {
+    /// We hold it: an exact immutable atom, or a type.
+    Held,
+    /// It is alive as long as the weak reference is.
+    Weak(Py<PyWeakrefReference>),
+    /// None: the address may have been used again.
+    None,
+}
+
+struct Binding {
+    addr: usize,
+    proof: Proof,
+    component: u32,
+}
+
+/// Variables that share objects.
+#[derive(Default, Clone)]
+pub(crate) struct Group {
+    pub names: Vec<String>,
+    /// The walker cannot see into something of it.
+    pub is_opaque: bool,
+    is_active: bool,
+}
+
+impl Group {
+    pub(crate) fn new(names: Vec<String>, is_opaque: bool) -> Self {
+        Group { names, is_opaque, is_active: true }
+    }
+}
+
+/// What is known of the base's namespace.
+#[derive(Default)]
+pub(crate) struct Tracker {
+    is_known: bool,
+    dict: usize,
+    dict_version: u64,
+    bindings: HashMap<String, Binding>,
+    groups: Vec<Group>,
+    /// Names that the functions of a variable read.
+    edges: HashMap<String, Vec<String>>,
+    any_inactive: bool,
+}
+
+/// Which variables to walk.
+pub(crate) enum Plan {
+    /// Nothing can have changed.
+    Nothing,
+    /// Those marked, in the order of the namespace.
+    Walk(Vec<bool>),
+}
+
+impl Tracker {
+    /// Decides what to walk. `names` and `values` are the namespace's, in order.
+    pub(crate) fn plan(
+        &mut self,
+        py: Python<'_>,
+        dict: Obj,
+        accessed: Option<&[String]>,
+        variables: &mut dyn FnMut() -> Vec<(String, Obj)>,
+    ) -> Plan {
+        self.any_inactive = false;
+        self.groups.iter_mut().for_each(|group| group.is_active = false);
+        let Some(accessed) = accessed.filter(|_| self.is_known) else {
+            self.groups.iter_mut().for_each(|group| group.is_active = true);
+            return Plan::Walk(vec![true; variables().len()]);
+        };
+        let version = dict.dict_version();
+        let same_dict = version != 0 && self.dict == dict.addr() && self.dict_version == version;
+        if same_dict && accessed.iter().all(|name| !self.bindings.contains_key(name)) {
+            return Plan::Nothing;
+        }
+        let variables = variables();
+        let mut todo: Vec<&str> = accessed.iter().map(String::as_str).collect();
+        for (name, value) in &variables {
+            let is_proved = self.bindings.get(name).is_some_and(|binding| {
+                same_dict || (binding.addr == value.addr() && binding.proof.holds(py, *value))
+            });
+            if !is_proved {
+                todo.push(name);
+            }
+        }
+        let active = self.close_over(todo);
+        let walk: Vec<bool> = variables.iter().map(|(name, _)| active.contains(name.as_str())).collect();
+        self.any_inactive = walk.iter().any(|walk| !walk);
+        Plan::Walk(walk)
+    }
+
+    /// All names that must be walked with the given ones: of the same group, read by their functions, and everything if
+    /// one reaches an object that cannot be seen into.
+    fn close_over(&mut self, todo: Vec<&str>) -> HashSet<String> {
+        let mut active: HashSet<String> = HashSet::new();
+        let mut todo: Vec<String> = todo.into_iter().map(str::to_owned).collect();
+        let mut groups = vec![false; self.groups.len()];
+        while let Some(name) = todo.pop() {
+            if active.contains(&name) {
+                continue;
+            }
+            todo.extend(self.edges.get(&name).into_iter().flatten().cloned());
+            if let Some(binding) = self.bindings.get(&name)
+                && let Some(group) = self.groups.get(binding.component as usize)
+                && !std::mem::replace(&mut groups[binding.component as usize], true)
+            {
+                todo.extend(group.names.iter().cloned());
+                if group.is_opaque {
+                    todo.extend(self.bindings.keys().cloned());
+                }
+            }
+            active.insert(name);
+        }
+        for group in &mut self.groups {
+            group.is_active = group.names.iter().any(|name| active.contains(name));
+        }
+        active
+    }
+
+    /// Whether some variables are not walked.
+    pub(crate) fn has_inactive(&self) -> bool {
+        self.any_inactive
+    }
+
+    /// An object of the group was met. Returns whether the group becomes active by that.
+    pub(crate) fn activate(&mut self, group: u32) -> bool {
+        match self.groups.get_mut(group as usize) {
+            Some(group) if !group.is_active => {
+                group.is_active = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Names of a group.
+    pub(crate) fn names(&self, group: u32) -> &[String] {
+        self.groups.get(group as usize).map_or(&[], |group| &group.names)
+    }
+
+    /// Whether a group was walked.
+    pub(crate) fn is_active(&self, group: u32) -> bool {
+        self.groups.get(group as usize).is_none_or(|group| group.is_active)
+    }
+
+    /// The group's number after an adopt that keeps the inactive ones.
+    pub(crate) fn adopt(
+        &mut self,
+        py: Python<'_>,
+        dict: Obj,
+        groups: Vec<Group>,
+        edges: HashMap<String, Vec<String>>,
+        variables: &[(String, Option<(Obj, u32)>)],
+    ) -> Vec<u32> {
+        let mut moved = vec![u32::MAX; self.groups.len()];
+        let mut all = groups;
+        for (old, group) in self.groups.iter().enumerate() {
+            if !group.is_active {
+                moved[old] = all.len() as u32;
+                all.push(group.clone());
+            }
+        }
+        let walked_names: HashSet<&str> =
+            variables.iter().filter(|(_, walked)| walked.is_some()).map(|(name, _)| name.as_str()).collect();
+        let mut bindings = HashMap::with_capacity(variables.len());
+        for (name, walked) in variables {
+            let binding = match walked {
+                Some((value, group)) => {
+                    Binding { addr: value.addr(), proof: Proof::of(py, *value), component: *group }
+                }
+                None => match self.bindings.remove(name) {
+                    Some(old) => Binding {
+                        component: moved.get(old.component as usize).copied().unwrap_or(u32::MAX),
+                        ..old
+                    },
+                    None => continue,
+                },
+            };
+            bindings.insert(name.clone(), binding);
+        }
+        self.edges.retain(|name, _| bindings.contains_key(name) && !walked_names.contains(name.as_str()));
+        self.edges.extend(edges);
+        for (_, binding) in self.bindings.drain() {
+            binding.proof.release(binding.addr);
+        }
+        self.bindings = bindings;
+        self.groups = all;
+        self.is_known = true;
+        self.dict = dict.addr();
+        self.dict_version = dict.dict_version();
+        moved
+    }
+}
+
+impl Proof {
+    fn of(py: Python<'_>, value: Obj) -> Proof {
+        if super::shadow::may_hold(value) || value.is_class() {
+            value.incref();
+            return Proof::Held;
+        }
+        // SAFETY: a live type.
+        let offset = unsafe { (*value.ty()).tp_weaklistoffset };
+        if offset == 0 {
+            return Proof::None;
+        }
+        match PyWeakrefReference::new(&value.bound(py)) {
+            Ok(weak) => Proof::Weak(weak.unbind()),
+            Err(_) => Proof::None,
+        }
+    }
+
+    fn holds(&self, py: Python<'_>, value: Obj) -> bool {
+        match self {
+            Proof::Held => true,
+            Proof::Weak(weak) => {
+                use pyo3::types::PyWeakrefMethods;
+                weak.bind(py).upgrade().is_some_and(|alive| alive.as_ptr() == value.ptr())
+            }
+            Proof::None => false,
+        }
+    }
+
+    fn release(self, addr: usize) {
+        if let Proof::Held = self {
+            // SAFETY: the binding owns a reference to the object at this address.
+            unsafe { Obj::from_ptr(addr as *mut ffi::PyObject) }.decref();
+        }
+    }
+}
+
+impl Drop for Tracker {
+    fn drop(&mut self) {
+        for (_, binding) in self.bindings.drain() {
+            binding.proof.release(binding.addr);
+        }
+    }
+}

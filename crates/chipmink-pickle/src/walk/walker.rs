@@ -1,0 +1,355 @@
+//! One walk: a depth-first pass over the active variables, with an explicit stack.
+//!
+//! Invariants:
+//! 1. `stack`, `reductions` and `sequences` grow and shrink together; a frame owns the last entry of its side stack.
+//! 2. `current` is the visit whose stream takes the next value; its mode is `Bytes` or `Shadow`.
+//! 3. Before Python code may run, `hold` is called: from then on the walk owns a reference to every container that it
+//!    has begun, so that no address is mistaken for another object and no borrowed pointer dies.
+//! 4. Everything that a walk changes in the session is undone by forgetting the session (`PySession::forget`).
+
+use super::builder::Builder;
+use super::dumps::StreamState;
+use super::frames::{Frame, FrameKind, Mode, Visit};
+use super::reduce::Reduction;
+use super::session::{NONE, PySession};
+use crate::py::Obj;
+use chipmink_types::{BlobKind, BlobSink, Digest, SkippedVariable, WalkError, WalkStats};
+use hashbrown::HashMap;
+use pyo3::prelude::*;
+
+/// Pods wait here until their variable is complete, so that a variable that fails leaves nothing behind; beyond this
+/// many bytes they go to the sink at once.
+const QUEUE_BYTES: usize = 8 << 20;
+
+/// Edge targets between two looks for Ctrl-C.
+const SIGNAL_INTERVAL: u64 = 1 << 18;
+
+/// Why the walk of a value stopped.
+pub(crate) enum Stop {
+    /// The variable cannot be saved.
+    Variable(PyErr),
+    /// The whole walk fails.
+    Fatal(WalkError),
+    /// The pod of this visit is not as its shadow says: its bytes must be produced.
+    Miss(u32),
+    /// The present root of this sibling refers to an object that its first root could not have met.
+    Break(u32),
+}
+
+impl From<PyErr> for Stop {
+    fn from(error: PyErr) -> Self {
+        Stop::Variable(error)
+    }
+}
+
+impl From<chipmink_types::BlobError> for Stop {
+    fn from(error: chipmink_types::BlobError) -> Self {
+        Stop::Fatal(WalkError::Blob(error))
+    }
+}
+
+pub(crate) type Step<T = ()> = Result<T, Stop>;
+
+pub(crate) struct Queued {
+    pub visit: usize,
+    pub digest: Digest,
+    pub bytes: Vec<u8>,
+}
+
+pub(crate) struct Walker<'w, 'py> {
+    pub py: Python<'py>,
+    pub session: &'w mut PySession,
+    pub sink: &'w mut dyn BlobSink,
+    pub namespace: Option<Obj>,
+    pub context: Py<PyAny>,
+    pub stack: Vec<Frame>,
+    pub reductions: Vec<Reduction>,
+    pub sequences: Vec<Vec<Obj>>,
+    pub visits: Vec<Visit>,
+    pub current: u32,
+    /// Siblings whose later roots are being visited, outermost first.
+    pub open_siblings: Vec<u32>,
+    pub queue: Vec<Queued>,
+    pub queued_bytes: usize,
+    /// Builders to be used again.
+    pub spare: Vec<Box<Builder>>,
+    /// References owned until the walk ends.
+    pub kept: Vec<Obj>,
+    pub held: bool,
+    /// Reduce values being visited: their parts may be temporary.
+    pub temporaries: u32,
+    /// Everything goes into one pod (`dumps`).
+    pub single: bool,
+    /// What stands beside that pod.
+    pub stream: Option<StreamState>,
+    /// Dtypes met, by address; kept.
+    pub dtypes: HashMap<usize, Option<super::arrays::Dtype>>,
+    /// Some variables are not walked: objects of theirs must be noticed.
+    pub some_inactive: bool,
+    /// Reducers by type, kept.
+    pub rules: HashMap<usize, Option<Py<PyAny>>>,
+    /// Components that turned out to be touched.
+    pub activated: Vec<u32>,
+    pub variable: u32,
+    pub stubs: Vec<(u32, SkippedVariable)>,
+    pub stats: WalkStats,
+    pub decisions: u64,
+    pub next_signal_check: u64,
+    /// Objects compared in vain; shadows are given up for the rest of the walk when it is too much.
+    pub wasted: u64,
+    /// Bytes of shadows kept or built so far.
+    pub shadow_bytes: u64,
+}
+
+impl<'w, 'py> Walker<'w, 'py> {
+    pub(crate) fn new(
+        py: Python<'py>,
+        session: &'w mut PySession,
+        sink: &'w mut dyn BlobSink,
+        namespace: Option<Obj>,
+        single: bool,
+    ) -> PyResult<Self> {
+        let context = session
+            .context_type
+            .call1(py, (namespace.map(|dict| dict.bound(py)),))?;
+        let ndarray = super::arrays::numpy_types(py);
+        session.kinds.begin_walk(ndarray);
+        session.names.begin_walk(namespace);
+        if !session.memo.begin_walk() {
+            session.forget();
+        }
+        session.policy.begin();
+        let shadow_bytes = 0;
+        Ok(Walker {
+            py,
+            session,
+            sink,
+            namespace,
+            context,
+            stack: Vec::new(),
+            reductions: Vec::new(),
+            sequences: Vec::new(),
+            visits: Vec::new(),
+            current: NONE,
+            open_siblings: Vec::new(),
+            queue: Vec::new(),
+            queued_bytes: 0,
+            spare: Vec::new(),
+            kept: Vec::new(),
+            held: false,
+            temporaries: 0,
+            single,
+            stream: None,
+            dtypes: HashMap::new(),
+            rules: HashMap::new(),
+            some_inactive: false,
+            activated: Vec::new(),
+            variable: 0,
+            stubs: Vec::new(),
+            stats: WalkStats::default(),
+            decisions: 0,
+            next_signal_check: SIGNAL_INTERVAL,
+            wasted: 0,
+            shadow_bytes,
+        })
+    }
+
+    /// The builder of the current visit, which must be producing bytes.
+    #[inline(always)]
+    pub(crate) fn builder(&mut self) -> &mut Builder {
+        match &mut self.visits[self.current as usize].mode {
+            Mode::Bytes(builder) => builder,
+            _ => unreachable!("values are written only while the current pod's bytes are produced"),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn current_pod(&self) -> u32 {
+        self.visits[self.current as usize].pod
+    }
+
+    /// Takes references to everything met so far, before Python code runs for the first time.
+    pub(crate) fn hold(&mut self) {
+        if self.held {
+            return;
+        }
+        self.held = true;
+        for addr in self.session.memo.journal() {
+            // SAFETY: no Python code has run since the address was entered, and its owner still refers to it.
+            let object = unsafe { Obj::from_ptr(*addr as *mut pyo3::ffi::PyObject) };
+            object.incref();
+            self.kept.push(object);
+        }
+        for frame in &self.stack {
+            for object in frame.objects().into_iter().flatten() {
+                object.incref();
+                self.kept.push(object);
+            }
+        }
+        for object in self.sequences.iter().flatten() {
+            object.incref();
+            self.kept.push(*object);
+        }
+    }
+
+    /// Keeps an object until the walk ends, if Python code may run from now on.
+    #[inline(always)]
+    pub(crate) fn keep(&mut self, object: Obj) {
+        if self.held {
+            object.incref();
+            self.kept.push(object);
+        }
+    }
+
+    /// Takes over a new reference until the walk ends.
+    pub(crate) fn own(&mut self, object: Bound<'py, PyAny>) -> Obj {
+        // SAFETY: `into_ptr` hands over a reference, which `kept` owns.
+        let object = unsafe { Obj::from_ptr(object.into_ptr()) };
+        self.kept.push(object);
+        object
+    }
+
+    /// Enters an object that is created now, in the current pod, under this memo number.
+    #[inline(always)]
+    pub(crate) fn memoize(&mut self, object: Obj, number: u32) {
+        self.keep(object);
+        let pod = self.visits[self.current as usize].pod;
+        let stale = self.session.memo.put(object.addr(), pod, number);
+        if self.some_inactive
+            && let Some(stale) = stale
+            && stale != pod
+        {
+            self.notice(stale);
+        }
+    }
+
+    /// An object of this pod was met: if its variables are not being walked, they must be.
+    #[cold]
+    fn notice(&mut self, pod: u32) {
+        if let Some(state) = self.session.pod(pod)
+            && state.visit == NONE
+        {
+            let component = state.component;
+            if self.session.tracker.activate(component) {
+                self.activated.push(component);
+            }
+        }
+    }
+
+    /// Visits the values on the stack until it is empty.
+    pub(crate) fn run(&mut self) -> Step {
+        while !self.stack.is_empty() {
+            match self.step() {
+                Ok(()) => {}
+                Err(Stop::Miss(visit)) => self.produce_instead(visit)?,
+                Err(Stop::Break(visit)) => self.split_sibling(visit)?,
+                Err(stop) => return Err(stop),
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with the topmost frame.
+    fn step(&mut self) -> Step {
+        if self.stats.objects >= self.next_signal_check {
+            self.check_signals()?;
+        }
+        let top = self.stack.len() - 1;
+        let frame = self.stack[top];
+        match frame.kind {
+            FrameKind::List { .. }
+            | FrameKind::Tuple { .. }
+            | FrameKind::Items { .. }
+            | FrameKind::Members { .. }
+            | FrameKind::Values { .. } => self.step_sequence(top, frame),
+            FrameKind::Dict { .. } => self.step_dict(top, frame),
+            FrameKind::Attributes { .. } => self.step_attributes(top, frame),
+            FrameKind::Reduce { object } => self.step_reduce(top, object),
+            FrameKind::Shadow { .. } => self.step_shadow(top, frame),
+            FrameKind::Root { visit, previous, emit, at } => self.end_root(visit, previous, emit, at),
+            FrameKind::Instance { object, at } => {
+                self.pop()?;
+                self.instance(object, at)
+            }
+            FrameKind::CheckInstance { object } => {
+                self.pop()?;
+                self.check_record(object)
+            }
+        }
+    }
+
+    /// Removes the topmost frame, closing its open sibling first.
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Step {
+        let top = self.stack.len() - 1;
+        let sibling = self.stack[top].sibling;
+        if sibling != NONE {
+            self.close(sibling)?;
+        }
+        self.stack.pop();
+        Ok(())
+    }
+
+    #[cold]
+    fn check_signals(&mut self) -> Step {
+        self.next_signal_check = self.stats.objects + SIGNAL_INTERVAL;
+        self.hold();
+        self.py.check_signals().map_err(|error| self.interrupted(error))
+    }
+
+    /// An exception that ends the whole walk.
+    pub(crate) fn interrupted(&mut self, error: PyErr) -> Stop {
+        self.session.exception = Some(error);
+        Stop::Fatal(WalkError::Interrupted)
+    }
+
+    /// Gives the waiting pods to the sink.
+    pub(crate) fn flush(&mut self) -> Step {
+        self.queued_bytes = 0;
+        for queued in self.queue.drain(..) {
+            self.sink.put(BlobKind::Pod, queued.digest, &queued.bytes)?;
+            if queued.bytes.capacity() <= 1 << 20
+                && let Some(builder) = self.spare.iter_mut().find(|builder| builder.buf.capacity() == 0)
+            {
+                builder.buf = queued.bytes;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn enqueue(&mut self, visit: usize, digest: Digest, bytes: Vec<u8>) -> Step {
+        self.queued_bytes += bytes.len();
+        self.queue.push(Queued { visit, digest, bytes });
+        if self.queued_bytes > QUEUE_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Walker<'_, '_> {
+    fn drop(&mut self) {
+        for object in self.kept.drain(..) {
+            object.decref();
+        }
+    }
+}
+
+impl Frame {
+    /// The objects that the frame itself refers to.
+    fn objects(&self) -> [Option<Obj>; 2] {
+        match self.kind {
+            FrameKind::List { list, .. } => [Some(list), None],
+            FrameKind::Tuple { tuple, .. } => [Some(tuple), None],
+            FrameKind::Dict { dict, value, .. } => [Some(dict), value],
+            FrameKind::Attributes { dict, .. } => [Some(dict), None],
+            FrameKind::Members { set, .. } => [Some(set), None],
+            FrameKind::Items { array, .. } => [Some(array), None],
+            FrameKind::Reduce { object }
+            | FrameKind::Instance { object, .. }
+            | FrameKind::CheckInstance { object } => [Some(object), None],
+            FrameKind::Shadow { after, .. } => [after.map(|(object, _)| object), None],
+            FrameKind::Values { .. } | FrameKind::Root { .. } => [None, None],
+        }
+    }
+}
