@@ -1,7 +1,8 @@
 //! What can go wrong while objects are rebuilt, and what Python sees of it.
 
+use chipmink_format::FormatError;
 use chipmink_types::BlobError;
-use pyo3::exceptions::{PyOSError, PyPermissionError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyPermissionError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 /// Why a rebuild failed, where that is not an exception that Python code raised.
@@ -35,11 +36,19 @@ pub enum RebuildError {
     /// A blob could not be had.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// The bytes given to `loads` are no stream that can be read.
+    #[error(transparent)]
+    Stream(#[from] FormatError),
 }
 
 /// The exception class of chipmink's own with this name, if the package is there.
 fn exception_class<'py>(py: Python<'py>, name: &str) -> Option<Bound<'py, PyAny>> {
     py.import("chipmink._errors").and_then(|module| module.getattr(name)).ok()
+}
+
+/// Whether bytes are sound, but not for this chipmink to read.
+fn is_foreign(error: &FormatError) -> bool {
+    matches!(error, FormatError::Pickle | FormatError::UnsupportedForReading { .. })
 }
 
 impl RebuildError {
@@ -49,6 +58,7 @@ impl RebuildError {
         let name = match &self {
             RebuildError::Refused { .. } => "NotAllowedError",
             RebuildError::Blob(BlobError::Storage { .. }) => "StorageError",
+            RebuildError::Stream(error) if is_foreign(error) => "UnsupportedError",
             _ => "DamagedError",
         };
         if let Some(exception) =
@@ -59,6 +69,7 @@ impl RebuildError {
         match &self {
             RebuildError::Refused { .. } => PyPermissionError::new_err(message),
             RebuildError::Blob(BlobError::Storage { .. }) => PyOSError::new_err(message),
+            RebuildError::Stream(error) if is_foreign(error) => PyTypeError::new_err(message),
             _ => PyValueError::new_err(message),
         }
     }

@@ -296,14 +296,23 @@ impl<'py, 'a> Loader<'py, 'a> {
         result.map(|()| atoms)
     }
 
+    /// What messages call the plan's pod at `position`.
+    #[cold]
+    pub(super) fn pod_name(&self, position: usize) -> String {
+        match self.plan.get(position) {
+            Some(pod) => self.supply.pod_name(position, pod),
+            None => format!("pod {position}, which does not exist,"),
+        }
+    }
+
     /// Says where a failure happened, as a Python exception.
     pub(super) fn explain(&self, failure: Failure) -> PyErr {
         match failure.into_cause() {
             Cause::Python(error) => error,
             Cause::Known(error) => error.into_exception(self.py),
             Cause::Damaged(reason) => {
-                let pod = match self.active.last().and_then(|active| self.plan.get(active.position)) {
-                    Some(pod) => format!("pod {}", pod.digest),
+                let pod = match self.active.last() {
+                    Some(active) => self.pod_name(active.position),
                     None => "a value outside any pod".to_owned(),
                 };
                 RebuildError::Damaged { pod, byte_offset: self.at.reader.at() as u64, reason }

@@ -170,13 +170,13 @@ impl<'py> Loader<'py, '_> {
             return Err(Failure::damaged("an array reaches beyond its region"));
         }
         let is_whole = byte_len == place.byte_len && region.views.len() == 1;
-        if is_whole && byte_len > 0 && self.supply.outside(ordinal).is_none() {
+        if is_whole && byte_len > 0 && self.outside(ordinal)?.is_none() {
             let array = self.empty_array(dtype, header)?;
             check_len(&array, byte_len)?;
             // SAFETY: a new contiguous array of `byte_len` bytes without objects, known to nobody else, that lives until
             // the slice is gone. Its memory comes from an allocator that the compiler knows nothing of.
             let into = unsafe { std::slice::from_raw_parts_mut(memory(&array).0, byte_len) };
-            self.supply.region(ordinal, region, into)?;
+            self.read_region(ordinal, region, into)?;
             return Ok(array);
         }
         let base = self.region_base(ordinal)?;
@@ -190,8 +190,8 @@ impl<'py> Loader<'py, '_> {
 
     /// The object whose buffer is a region that several arrays, or an array and its reader, share.
     fn region_base(&mut self, ordinal: usize) -> Result<Bound<'py, PyAny>> {
-        if let Some(object) = self.supply.outside(ordinal) {
-            return Ok(object.clone());
+        if let Some(object) = self.outside(ordinal)? {
+            return Ok(object);
         }
         if let Some((_, base)) = self.current()?.regions.iter().find(|(known, _)| *known == ordinal) {
             return Ok(base.clone());

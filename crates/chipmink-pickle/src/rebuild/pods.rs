@@ -133,12 +133,12 @@ impl<'py, 'a> Loader<'py, 'a> {
     /// Puts a pod's frame on the stack; the decoder goes on at its first root.
     pub(super) fn begin_pod(&mut self, position: usize) -> Result<()> {
         let pod = &self.plan[position];
+        let bytes = self.supply.pod(position)?;
         let damaged = |byte_offset: usize, reason: String| RebuildError::Damaged {
-            pod: format!("pod {}", pod.digest),
+            pod: self.pod_name(position),
             byte_offset: byte_offset as u64,
             reason,
         };
-        let bytes = self.supply.pod(position)?;
         if bytes.len() as u64 != pod.byte_len {
             let reason = format!("it has {} bytes instead of {}", bytes.len(), pod.byte_len);
             return Err(damaged(0, reason).into());
@@ -232,8 +232,10 @@ impl<'py, 'a> Loader<'py, 'a> {
     /// What a pod offers under an export slot.
     pub(super) fn export(&self, position: usize, slot: u64) -> Result<Offer<'py>> {
         let missing = || {
-            let digest = self.plan.get(position).map(|pod| pod.digest.to_string()).unwrap_or_default();
-            Failure::damaged(format!("export {slot} of pod {digest} is referred to, which does not exist"))
+            Failure::damaged(format!(
+                "export {slot} of {} is referred to, which does not exist",
+                self.pod_name(position)
+            ))
         };
         let index = usize::try_from(slot).map_err(|_| missing())?;
         let active = match self.states.get(position) {
@@ -261,8 +263,8 @@ impl<'py, 'a> Loader<'py, 'a> {
         };
         entry.map(Offer::Object).ok_or_else(|| {
             Failure::damaged(format!(
-                "export {slot} of pod {} is referred to before the object exists",
-                self.plan[position].digest
+                "export {slot} of {} is referred to before the object exists",
+                self.pod_name(position)
             ))
         })
     }

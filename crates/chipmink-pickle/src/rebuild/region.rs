@@ -40,6 +40,23 @@ impl<'py, 'a> Loader<'py, 'a> {
         }
     }
 
+    /// The object that the caller of the load passed in place of a region of the pod being read.
+    pub(super) fn outside(&mut self, ordinal: usize) -> Result<Option<Bound<'py, PyAny>>> {
+        let position = self.current()?.position;
+        Ok(self.supply.outside(position, ordinal).cloned())
+    }
+
+    /// Fills `into` with a region of the pod being read.
+    pub(super) fn read_region(
+        &mut self,
+        ordinal: usize,
+        region: &RegionRecord,
+        into: &mut [u8],
+    ) -> Result<()> {
+        let position = self.current()?.position;
+        self.supply.region(position, ordinal, region, into)
+    }
+
     /// A region as an object: from the view's first byte to the region's end.
     pub(super) fn region_object(&mut self) -> Result<Bound<'py, PyAny>> {
         let py = self.py;
@@ -47,11 +64,11 @@ impl<'py, 'a> Loader<'py, 'a> {
         let ordinal = self.at.reader.size()?;
         let view = self.at.reader.size()?;
         let place = self.region_place(ordinal, view)?;
-        if let Some(object) = self.supply.outside(ordinal)
+        if let Some(object) = self.outside(ordinal)?
             && matches!(kind, tag::REGION_BYTEARRAY | tag::REGION_BYTES)
             && place.byte_offset == 0
         {
-            return Ok(object.clone());
+            return Ok(object);
         }
         match kind {
             tag::REGION_BYTEARRAY if place.byte_offset == 0 => self.region_bytearray(ordinal),
@@ -118,8 +135,8 @@ impl<'py, 'a> Loader<'py, 'a> {
 
     /// The bytes of a region from the view's first on, outside any object.
     fn region_copy(&mut self, ordinal: usize, place: &RegionPlace<'a>) -> Result<Vec<u8>> {
-        if let Some(object) = self.supply.outside(ordinal) {
-            let bytes = self.py.get_type::<pyo3::types::PyBytes>().call1((object,))?;
+        if let Some(object) = self.outside(ordinal)? {
+            let bytes = self.py.get_type::<pyo3::types::PyBytes>().call1((&object,))?;
             let content = bytes.extract::<&[u8]>().map_err(PyErr::from)?;
             return Ok(content.get(place.byte_offset..).unwrap_or_default().to_vec());
         }
@@ -128,7 +145,7 @@ impl<'py, 'a> Loader<'py, 'a> {
             return Err(pyo3::exceptions::PyMemoryError::new_err("a region does not fit the memory").into());
         }
         content.resize(place.byte_len, 0);
-        self.supply.region(ordinal, place.region, &mut content)?;
+        self.read_region(ordinal, place.region, &mut content)?;
         content.drain(..place.byte_offset);
         Ok(content)
     }
@@ -140,7 +157,7 @@ impl<'py, 'a> Loader<'py, 'a> {
         // SAFETY: every caller passes the memory of an object that it has just made with `byte_len` bytes, holds, and has
         // shown to nobody. The memory comes from an allocator that the compiler knows nothing of.
         let into = unsafe { std::slice::from_raw_parts_mut(data, byte_len) };
-        self.supply.region(ordinal, place.region, into)?;
+        self.read_region(ordinal, place.region, into)?;
         Ok(into)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::error::{Failure, Result};
 use bytes::Bytes;
-use chipmink_types::{PodSource, RegionRecord};
+use chipmink_types::{LoadPod, PodSource, RegionRecord};
 use pyo3::prelude::*;
 
 /// Gives the decoder pods and regions.
@@ -10,11 +10,20 @@ pub(super) trait Supply<'py> {
     /// The bytes of the plan's pod at `position`.
     fn pod(&mut self, position: usize) -> Result<Bytes>;
 
-    /// Fills `into`, which has exactly the region's length.
-    fn region(&mut self, ordinal: usize, region: &RegionRecord, into: &mut [u8]) -> Result<()>;
+    /// Fills `into`, which has exactly the region's length, with the region of this ordinal of the pod at `position`.
+    fn region(
+        &mut self,
+        position: usize,
+        ordinal: usize,
+        region: &RegionRecord,
+        into: &mut [u8],
+    ) -> Result<()>;
 
     /// The object that holds a region's bytes, if the caller of the load passed it beside the stream.
-    fn outside(&self, ordinal: usize) -> Option<&Bound<'py, PyAny>>;
+    fn outside(&self, position: usize, ordinal: usize) -> Option<&Bound<'py, PyAny>>;
+
+    /// What messages call a pod.
+    fn pod_name(&self, position: usize, pod: &LoadPod) -> String;
 }
 
 /// The pods and regions of a repository.
@@ -25,38 +34,48 @@ impl<'py> Supply<'py> for Stored<'_> {
         Ok(self.0.pod(position)?)
     }
 
-    fn region(&mut self, _ordinal: usize, region: &RegionRecord, into: &mut [u8]) -> Result<()> {
+    fn region(&mut self, _: usize, _: usize, region: &RegionRecord, into: &mut [u8]) -> Result<()> {
         Ok(self.0.read_region(region, into)?)
     }
 
-    fn outside(&self, _ordinal: usize) -> Option<&Bound<'py, PyAny>> {
+    fn outside(&self, _: usize, _: usize) -> Option<&Bound<'py, PyAny>> {
         None
+    }
+
+    fn pod_name(&self, _: usize, pod: &LoadPod) -> String {
+        format!("pod {}", pod.digest)
     }
 }
 
-/// The one pod of a stream that stands by itself.
-pub(super) struct SelfContained<'py> {
-    pub(super) pod: Bytes,
-    /// By region ordinal.
-    pub(super) regions: Vec<StreamRegion<'py>>,
+/// The pods of a stream.
+pub(super) struct Streamed<'py> {
+    /// By position: the bytes, and the regions by ordinal.
+    pub(super) pods: Vec<(Bytes, Vec<StreamedRegion<'py>>)>,
 }
 
 /// A region of a stream.
-pub(super) enum StreamRegion<'py> {
+pub(super) enum StreamedRegion<'py> {
     /// Its bytes stand in the stream.
     Inline(Bytes),
     /// The caller passed the buffer.
     Outside(Bound<'py, PyAny>),
 }
 
-impl<'py> Supply<'py> for SelfContained<'py> {
-    fn pod(&mut self, _position: usize) -> Result<Bytes> {
-        Ok(self.pod.clone())
+impl<'py> Streamed<'py> {
+    fn find(&self, position: usize, ordinal: usize) -> Option<&StreamedRegion<'py>> {
+        self.pods.get(position)?.1.get(ordinal)
+    }
+}
+
+impl<'py> Supply<'py> for Streamed<'py> {
+    fn pod(&mut self, position: usize) -> Result<Bytes> {
+        let pod = self.pods.get(position).map(|(bytes, _)| bytes.clone());
+        pod.ok_or_else(|| Failure::damaged(format!("the stream has no pod {position}")))
     }
 
-    fn region(&mut self, ordinal: usize, _region: &RegionRecord, into: &mut [u8]) -> Result<()> {
-        match self.regions.get(ordinal) {
-            Some(StreamRegion::Inline(bytes)) if bytes.len() == into.len() => {
+    fn region(&mut self, position: usize, ordinal: usize, _: &RegionRecord, into: &mut [u8]) -> Result<()> {
+        match self.find(position, ordinal) {
+            Some(StreamedRegion::Inline(bytes)) if bytes.len() == into.len() => {
                 into.copy_from_slice(bytes);
                 Ok(())
             }
@@ -64,10 +83,14 @@ impl<'py> Supply<'py> for SelfContained<'py> {
         }
     }
 
-    fn outside(&self, ordinal: usize) -> Option<&Bound<'py, PyAny>> {
-        match self.regions.get(ordinal)? {
-            StreamRegion::Outside(object) => Some(object),
-            StreamRegion::Inline(_) => None,
+    fn outside(&self, position: usize, ordinal: usize) -> Option<&Bound<'py, PyAny>> {
+        match self.find(position, ordinal)? {
+            StreamedRegion::Outside(object) => Some(object),
+            StreamedRegion::Inline(_) => None,
         }
+    }
+
+    fn pod_name(&self, position: usize, _: &LoadPod) -> String {
+        format!("pod {position} of the stream")
     }
 }
