@@ -177,3 +177,6 @@ impl Commit {
         digest(&self.encode())
     }
 }
+
+#[cfg(test)]
+mod tests;

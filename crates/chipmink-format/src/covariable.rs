@@ -182,3 +182,6 @@ fn store_bytes(bytes: &[u8], sink: &mut dyn BlobSink) -> Result<Digest> {
     sink.put(BlobKind::Table, name, bytes).map_err(FormatError::from)?;
     Ok(name)
 }
+
+#[cfg(test)]
+mod tests;

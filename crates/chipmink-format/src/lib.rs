@@ -69,6 +69,6 @@ pub use root::{
 pub use row::{Dependency, PodRow, RowShape, parse_slot_key, slot_key};
 pub use stream::{
     STREAM_MAGIC, StreamParts, StreamPod, StreamRegion, bodies, decode_stream, encode_stream,
-    encode_stream_head, stream_body_len,
+    encode_stream_head, stream_body_len, stream_len,
 };
 pub use tree::{Edit, TREE_KEY_MAX, TREE_LEVEL_MAX, TREE_NODE_LEN, Tree, TreeChange, TreeRoot, VisitRow};

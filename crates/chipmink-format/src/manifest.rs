@@ -142,3 +142,6 @@ pub fn manifest_name(key: &[u8]) -> Result<String> {
         Err(_) => Err(Input::new("manifest key", key).damaged("a name is not UTF-8")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -113,6 +113,35 @@ pub fn encode_stream(parts: &StreamParts<'_>) -> Vec<u8> {
 /// # Errors
 /// [`FormatError::Pickle`] when the bytes are a pickle; else when they are no stream, damaged, or of a later version.
 pub fn decode_stream(bytes: &[u8]) -> Result<StreamParts<'_>> {
+    let (mut parts, lens, mut input) = decode_stream_head(bytes)?;
+    let mut body = |len: u64| input.take(usize::try_from(len).unwrap_or(usize::MAX)).map(Cow::Borrowed);
+    for region in parts.pods.iter_mut().flat_map(|pod| &mut pod.regions) {
+        if region.content.is_some() {
+            region.content = Some(body(region.byte_len)?);
+        }
+    }
+    for (pod, len) in parts.pods.iter_mut().zip(lens) {
+        pod.bytes = body(len)?;
+    }
+    input.end()?;
+    Ok(parts)
+}
+
+/// The length in bytes of the stream that `bytes` begin with; they must hold at least its head.
+///
+/// # Errors
+/// As [`decode_stream`].
+pub fn stream_len(bytes: &[u8]) -> Result<u64> {
+    let (parts, lens, input) = decode_stream_head(bytes)?;
+    let regions = parts.pods.iter().flat_map(|pod| &pod.regions).filter(|region| region.content.is_some());
+    let body = regions.map(|region| region.byte_len).chain(lens).try_fold(0u64, u64::checked_add);
+    let head = (bytes.len() - input.left()) as u64;
+    body.and_then(|body| body.checked_add(head))
+        .ok_or_else(|| input.damaged("it claims to be longer than 2^64 bytes"))
+}
+
+/// The stream with empty bodies, the lengths of the pods, and what follows the head.
+fn decode_stream_head(bytes: &[u8]) -> Result<(StreamParts<'_>, Vec<u64>, Input<'_>)> {
     if !bytes.starts_with(STREAM_MAGIC) {
         return Err(not_a_stream(bytes));
     }
@@ -137,17 +166,7 @@ pub fn decode_stream(bytes: &[u8]) -> Result<StreamParts<'_>> {
         return Err(head.damaged(format!("its object is in pod {} of {count}", root.0)));
     }
     head.end()?;
-    let mut body = |len: u64| input.take(usize::try_from(len).unwrap_or(usize::MAX)).map(Cow::Borrowed);
-    for region in pods.iter_mut().flat_map(|pod: &mut StreamPod<'_>| &mut pod.regions) {
-        if region.content.is_some() {
-            region.content = Some(body(region.byte_len)?);
-        }
-    }
-    for (pod, len) in pods.iter_mut().zip(lens) {
-        pod.bytes = body(len)?;
-    }
-    input.end()?;
-    Ok(StreamParts { pods, root, extensions })
+    Ok((StreamParts { pods, root, extensions }, lens, input))
 }
 
 fn put_pod(pod: &StreamPod<'_>, out: &mut Vec<u8>) {

@@ -220,3 +220,6 @@ fn filled<T: Items>(
         None => Ok(Vec::new()),
     }
 }
+
+#[cfg(test)]
+mod tests;
