@@ -3,11 +3,17 @@
 //! It holds no logic of its own; what is saved and how is decided in the crates beneath, and what a user sees is the
 //! Python package around it.
 
+mod errors;
+mod stream;
+
 use pyo3::prelude::*;
 
 #[pymodule(gil_used = true)]
 mod _chipmink {
     use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::stream::{dumps, loads, stream_len};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

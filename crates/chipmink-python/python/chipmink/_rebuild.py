@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-import _abc
+import _abc  # type: ignore[import-not-found]
 import abc
 import builtins
 import enum
@@ -173,7 +173,7 @@ def _new_class(metaclass: type, name: str, bases: tuple[type, ...], head: dict[s
     if _inherits_hook(bases):
         for quiet in (_Quiet, _QuietSlots):
             try:
-                cls = type.__new__(metaclass, name, (quiet, *bases), dict(head))
+                cls: type = type.__new__(metaclass, name, (quiet, *bases), dict(head))
                 type.__setattr__(cls, "__bases__", bases)
             except TypeError:
                 # The layouts do not allow it; the next way may.
@@ -181,11 +181,11 @@ def _new_class(metaclass: type, name: str, bases: tuple[type, ...], head: dict[s
             if cls.__dictoffset__ == _expected_dictoffset(cls, metaclass, name, bases, head):
                 return cls
     try:
-        return type.__new__(metaclass, name, bases, dict(head))
+        made: type = type.__new__(metaclass, name, bases, dict(head))
     except TypeError:
         # A metaclass written in C insists on its own constructor.
-        made: type = metaclass.__new__(metaclass, name, bases, dict(head))
-        return made
+        made = metaclass.__new__(metaclass, name, bases, dict(head))
+    return made
 
 
 def _inherits_hook(bases: tuple[type, ...]) -> bool:
@@ -259,7 +259,8 @@ def make_enum(
     namespace["__new__"] = _new_member
     namespace["__init__"] = _init_member
     kwargs = {} if boundary is None else {"boundary": enum.FlagBoundary[boundary]}
-    made: type = enum.EnumMeta.__new__(metaclass, name, bases, namespace, **kwargs)
+    create: Any = enum.EnumMeta.__new__
+    made: type = create(metaclass, name, bases, namespace, **kwargs)
     for key in ("__init__", "__new_member__"):
         if key in made.__dict__:
             type.__delattr__(made, key)
@@ -276,6 +277,7 @@ class _Member:
 
 def _new_member(cls: type, member: _Member) -> Any:
     static = next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
+    made: Any
     if static is object:
         made = object.__new__(cls)
     elif member.payload is not None:
@@ -451,7 +453,9 @@ def make_memoryview(base: Any, format: str, shape: tuple[int, ...]) -> memoryvie
     if (view.format, view.shape) == (format, shape):
         return view
     flat = view if view.format == "B" and view.ndim == 1 else view.cast("B")
-    return flat.cast(format, shape) if len(shape) != 1 else flat.cast(format)  # type: ignore[call-overload]
+    cast: Any = flat.cast
+    made: memoryview = cast(format, shape) if len(shape) != 1 else cast(format)
+    return made
 
 
 def make_readonly_memoryview(base: Any, format: str, shape: tuple[int, ...]) -> memoryview:

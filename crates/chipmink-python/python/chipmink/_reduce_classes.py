@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import _abc  # type: ignore[import-not-found]
 import abc
 import dataclasses
 import enum
@@ -82,8 +83,7 @@ def reduce_class(cls: type, ctx: Context) -> tuple[Any, ...]:
         registered = _registered(cls)
         if registered:
             state["registered"] = registered
-    arguments = (type(cls), cls.__name__, cls.__bases__, head)
-    return _rebuild.make_class, arguments, state, None, None, _rebuild.class_setstate
+    return _rebuild.make_class, (type(cls), cls.__name__, cls.__bases__, head), state, None, None, _rebuild.class_setstate
 
 
 def _refuse_foreign(cls: type) -> None:
@@ -141,8 +141,6 @@ def _attributes(cls: type, left_out: Any) -> dict[str, Any]:
 
 
 def _registered(cls: abc.ABCMeta) -> list[type]:
-    import _abc
-
     references = _abc._get_dump(cls)[0]
     found = [subclass for subclass in (reference() for reference in references) if subclass is not None]
     return sorted(found, key=lambda subclass: (subclass.__module__, subclass.__qualname__))

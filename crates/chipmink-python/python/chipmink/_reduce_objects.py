@@ -151,6 +151,7 @@ def reduce_repository(repository: Any, ctx: Context) -> tuple[Any, ...]:
     return _rebuild.repository, (repository.url,)
 
 
+_plain: dict[Any, Any] = {}
 _ordered: OrderedDict[Any, Any] = OrderedDict()
 
 REDUCERS: dict[type, Any] = {
@@ -169,7 +170,7 @@ REDUCERS: dict[type, Any] = {
     types.ModuleType: reduce_module,
     **{
         type(getattr(mapping, kind)()): _dict_view(kind)
-        for mapping in ({}, _ordered)
+        for mapping in (_plain, _ordered)
         for kind in ("keys", "values", "items")
     },
 }

@@ -37,5 +37,32 @@ def loads(data: Any, /, *, buffers: Iterable[Any] | None = None, allow: Allow | 
 
 
 def load(file: IO[bytes], *, buffers: Iterable[Any] | None = None, allow: Allow | None = None) -> Any:
-    """Loads the one stream that a file holds from its position to its end."""
-    return loads(file.read(), buffers=buffers, allow=allow)
+    """Loads the stream that stands next in a file, and reads no further. ``EOFError`` if there is none."""
+    return loads(_read_stream(file), buffers=buffers, allow=allow)
+
+
+# Magic, version and flags; then the length of the head as a varint of at most ten bytes.
+_FIXED_LEN = 6
+_MAGIC = b"\xc1chm"
+
+
+def _read_stream(file: IO[bytes]) -> bytes:
+    head = file.read(_FIXED_LEN)
+    if not head:
+        raise EOFError("the file is at its end: no stream follows")
+    if head[:4] != _MAGIC or len(head) < _FIXED_LEN:
+        # Not ours: all of it, for an error that says what it is.
+        return head + file.read()
+    head_len = shift = 0
+    while shift < 70:
+        byte = file.read(1)
+        head += byte
+        if not byte:
+            return head
+        head_len |= (byte[0] & 0x7F) << shift
+        shift += 7
+        if byte[0] < 0x80:
+            break
+    head += file.read(head_len)
+    missing = _chipmink.stream_len(head) - len(head)
+    return head + file.read(missing)
