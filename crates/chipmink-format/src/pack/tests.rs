@@ -118,13 +118,10 @@ proptest! {
         let len = bytes.len();
         let intact = PackFooter::decode(&bytes, len as u64).unwrap();
         bytes[len - back] ^= 1 << bit;
-        match PackFooter::decode(&bytes, len as u64) {
-            // The flip lies in the index before the footer, which has checksums of its own.
-            Ok(footer) => {
-                prop_assert_eq!(&footer, &intact);
-                prop_assert!(decode_segment(&segment(&bytes, &footer.segments[0].place)).is_err());
-            }
-            Err(_) => {}
+        // If it decodes, the flip lies in the index before the footer, which has checksums of its own.
+        if let Ok(footer) = PackFooter::decode(&bytes, len as u64) {
+            prop_assert_eq!(&footer, &intact);
+            prop_assert!(decode_segment(&segment(&bytes, &footer.segments[0].place)).is_err());
         }
     }
 
