@@ -55,7 +55,8 @@ _ENUM_FIRST = (
 )
 _MEMBER_LEFT_OUT = frozenset({"__objclass__", "_inverted_", "_name_", "_sort_order_", "_value_"})
 
-_BUILTIN_NAMES = {value: name for name, value in reversed(_rebuild.BUILTIN_TYPES.items())}
+# By address: a metaclass may make its classes unhashable.
+_BUILTIN_NAMES = {id(value): name for name, value in reversed(_rebuild.BUILTIN_TYPES.items())}
 
 # Py_TPFLAGS_HEAPTYPE, from CPython's Include/object.h: unset for the types that the interpreter is built with.
 _HEAP_TYPE = 1 << 9
@@ -63,8 +64,9 @@ _HEAP_TYPE = 1 << 9
 
 def reduce_class(cls: type, ctx: Context) -> tuple[Any, ...]:
     """By value; for a class that importing its module does not find."""
-    if cls in _BUILTIN_NAMES:
-        return _rebuild.builtin_type, (_BUILTIN_NAMES[cls],)
+    builtin = _BUILTIN_NAMES.get(id(cls))
+    if builtin is not None:
+        return _rebuild.builtin_type, (builtin,)
     _refuse_foreign(cls)
     head = _head(cls)
     state: dict[str, Any] = {}

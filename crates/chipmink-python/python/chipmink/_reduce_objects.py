@@ -62,9 +62,11 @@ def reduce_ref(ref: weakref.ref[Any], ctx: Context) -> tuple[Any, ...]:
     return _rebuild.make_ref, (target,) if callback is None else (target, callback)
 
 
-def reduce_proxy(proxy: Any, ctx: Context) -> tuple[Any, ...] | Stub:
-    """The target, as for a weak reference."""
+def reduce_proxy(proxy: Any, ctx: Context) -> Any:
+    """The target, as for a weak reference; in a stream a copy of the target itself, as pickle has it."""
     try:
+        if ctx.namespace is None:
+            return proxy.__reduce_ex__(5)
         target = proxy.__reduce_ex__.__self__
     except ReferenceError:
         return Stub("weak-proxy", "weakref.ProxyType", "the object it stood for is gone")
