@@ -1,5 +1,46 @@
 //! Packs, tables and the root log of a repository, over `object_store`.
+//!
+//! A repository is a place with two kinds of objects: *packs*, which hold blobs, and the numbered entries of the *root
+//! log*, of which the newest says what the repository is. Both are written once and never changed.
+//!
+//! ```text
+//!  Store::begin ──► PackTransaction ── put(blob)… ──► packs/<name>        (seen by nobody yet)
+//!                        │
+//!                        └── publish(ref, commit) ──► root/<number>       (created only if absent: now all is seen)
+//!
+//!  Store::get(digest) ──► thesaurus, index segments ──► range of a pack ──► decoded, checked
+//! ```
+//!
+//! - [`Store`]: an open repository; reads are checked against digests ([`chipmink_types::BlobSource`]).
+//! - [`PackTransaction`]: one save ([`chipmink_types::BlobSink`]), published by compare-and-set.
+//! - [`Place`], [`Backend`]: where it lies. [`local`] is the durable backend on disk, with the seam for faults.
+//! - [`VerifyReport`]: what a check of everything found.
+//!
+//! It refuses to know what pods mean, and never deletes what was published.
 #![forbid(unsafe_code)]
 
+mod backend;
+mod creation;
+mod error;
+mod generations;
+mod index;
+mod inner;
 pub mod local;
+mod log;
+mod options;
+mod pack_check;
+mod pack_writer;
+mod place;
 mod random;
+mod read;
+mod store;
+mod transaction;
+mod verify;
+
+pub use backend::Backend;
+pub use error::{Result, StoreError};
+pub use options::StoreOptions;
+pub use place::Place;
+pub use store::{Entries, Head, Store};
+pub use transaction::{PackTransaction, Publication, TransactionStats};
+pub use verify::{Problem, VerifyReport};

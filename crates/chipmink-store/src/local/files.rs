@@ -7,11 +7,23 @@ use std::fs::File;
 
 /// Objects that are local files: they can be synced later, mapped, read in place and written without a copy.
 pub trait LocalFiles: fmt::Debug + Send + Sync {
+    /// Makes the directories of a repository; if durable, syncs them up to the first that was there before.
+    ///
+    /// # Errors
+    /// When one cannot be made or synced.
+    fn make_directories(&self, names: &[&str]) -> Result<()>;
+
+    /// Removes what dead processes left unfinished. Best effort.
+    fn clean(&self);
+
     /// Makes objects survive a power cut, whoever wrote them, with the entries in their directories.
+    ///
+    /// Returns those whose sync failed and whose bytes, as they could still be read, went to new files: the caller
+    /// must check them.
     ///
     /// # Errors
     /// When one cannot be synced, not even by writing its bytes to a new file.
-    fn sync(&self, locations: &[ObjectPath]) -> Result<()>;
+    fn sync(&self, locations: &[ObjectPath]) -> Result<Vec<ObjectPath>>;
 
     /// Makes the directory of the repository, and those above it, survive a power cut.
     ///
@@ -39,7 +51,7 @@ pub trait LocalFiles: fmt::Debug + Send + Sync {
 }
 
 /// A pack that is being written. Dropped before [`PackOutput::finish`], it leaves nothing.
-pub trait PackOutput: fmt::Debug + Send + Sync {
+pub trait PackOutput: fmt::Debug + Send {
     /// Appends bytes.
     ///
     /// # Errors

@@ -51,18 +51,9 @@ impl LocalDisk {
         &self.disk.root
     }
 
-    /// Makes the directory and the named ones in it; if durable, syncs them up to the first that was there before.
-    ///
-    /// # Errors
-    /// When a directory cannot be made or synced.
-    pub fn make_directories(&self, names: &[&str]) -> std::result::Result<(), LocalError> {
-        self.disk.make_directories(&self.disk.root.join(TMP))?;
-        names.iter().try_for_each(|name| self.disk.make_directories(&self.disk.root.join(name)))
-    }
-
-    /// Removes files under `tmp/` that are older than a day. Best effort.
-    pub fn clean_tmp(&self) {
-        self.disk.clean_tmp(SystemTime::now());
+    /// A handle of the same directory that syncs nothing.
+    pub fn relaxed(&self) -> Self {
+        LocalDisk::new(self.disk.root.clone(), Arc::clone(&self.disk.calls), false)
     }
 
     fn file(&self, location: &ObjectPath) -> Result<PathBuf> {
@@ -386,12 +377,24 @@ impl MultipartUpload for LocalUpload {
 }
 
 impl LocalFiles for LocalDisk {
-    fn sync(&self, locations: &[ObjectPath]) -> Result<()> {
+    fn make_directories(&self, names: &[&str]) -> Result<()> {
+        self.disk.make_directories(&self.disk.root.join(TMP))?;
+        names.iter().try_for_each(|name| self.disk.make_directories(&self.disk.root.join(name)))?;
+        Ok(())
+    }
+
+    fn clean(&self) {
+        self.disk.clean_tmp(SystemTime::now());
+    }
+
+    fn sync(&self, locations: &[ObjectPath]) -> Result<Vec<ObjectPath>> {
         let mut directories = Vec::new();
+        let mut rewritten = Vec::new();
         for location in locations {
             let path = self.file(location)?;
             if self.disk.fsync(&path).is_err() {
                 self.disk.write_again(&path, None)?;
+                rewritten.push(location.clone());
             }
             let directory = parent_of(&path).to_owned();
             if !directories.contains(&directory) {
@@ -399,7 +402,7 @@ impl LocalFiles for LocalDisk {
             }
         }
         directories.iter().try_for_each(|directory| self.disk.fsync(directory))?;
-        Ok(())
+        Ok(rewritten)
     }
 
     fn sync_upwards(&self) -> Result<()> {

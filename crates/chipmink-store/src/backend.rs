@@ -1,0 +1,315 @@
+//! [`Backend`]: an object store behind blocking calls that say what they were doing.
+
+use crate::error::{Result, StoreError};
+use crate::local::{LocalDisk, LocalFiles, PackOutput};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use std::future::Future;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+use tokio::runtime::Runtime;
+
+/// Bytes of one part of an upload. Stores ask for at least 5 MiB.
+const PART_LEN: usize = 8 << 20;
+
+/// How the futures of a store are run.
+#[derive(Clone, Debug)]
+enum Runner {
+    /// They are ready when polled: no thread is needed, and a fork harms nothing.
+    InPlace,
+    /// They need timers or sockets; the runtime starts at first use.
+    Runtime(Arc<OnceLock<Runtime>>),
+}
+
+/// An object store, and what can be done with it beyond that.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    objects: Arc<dyn ObjectStore>,
+    /// The same place, for objects that need not survive a power cut.
+    relaxed: Arc<dyn ObjectStore>,
+    files: Option<Arc<dyn LocalFiles>>,
+    runner: Runner,
+    label: Arc<str>,
+}
+
+impl Backend {
+    /// Files in a directory.
+    pub fn local(disk: LocalDisk) -> Self {
+        let label = disk.root().display().to_string().into();
+        let relaxed = Arc::new(disk.relaxed());
+        let disk = Arc::new(disk);
+        Backend { objects: disk.clone(), relaxed, files: Some(disk), runner: Runner::InPlace, label }
+    }
+
+    /// Any object store. `label` is what errors call it.
+    pub fn remote(objects: Arc<dyn ObjectStore>, label: &str) -> Self {
+        Backend {
+            relaxed: objects.clone(),
+            objects,
+            files: None,
+            runner: Runner::Runtime(Arc::default()),
+            label: label.into(),
+        }
+    }
+
+    /// What errors call it.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The same place, for objects that need not survive a power cut.
+    pub(crate) fn relaxed(&self) -> Backend {
+        Backend { objects: self.relaxed.clone(), files: None, ..self.clone() }
+    }
+
+    /// What can be done if objects are local files.
+    pub fn files(&self) -> Option<&Arc<dyn LocalFiles>> {
+        self.files.as_ref()
+    }
+
+    fn run<T>(&self, future: impl Future<Output = T>) -> T {
+        match &self.runner {
+            Runner::InPlace => futures::executor::block_on(future),
+            Runner::Runtime(runtime) => {
+                let runtime = runtime.get_or_init(|| {
+                    tokio::runtime::Builder::new_multi_thread()
+                        .worker_threads(2)
+                        .thread_name("chipmink-store")
+                        .enable_time()
+                        .build()
+                        .expect("threads can be started")
+                });
+                runtime.block_on(future)
+            }
+        }
+    }
+
+    fn context(&self, verb: &str, path: &str) -> String {
+        format!("{verb} {path} in {}", self.label)
+    }
+
+    /// The whole of an object, which must not be longer than `limit`.
+    pub(crate) fn get(&self, path: &str, limit: u64) -> Result<Bytes> {
+        let location = Path::from(path);
+        let read = async {
+            let found = self.objects.get(&location).await?;
+            if found.meta.size > limit {
+                let reason = format!("it has {} bytes, at most {limit} are expected", found.meta.size);
+                return Err(object_store::Error::Generic { store: "chipmink", source: reason.into() });
+            }
+            found.bytes().await
+        };
+        self.run(read).map_err(|error| StoreError::storage(self.context("reading", path), error))
+    }
+
+    /// Bytes from the end of an object, at most `byte_len`, and the object's length.
+    pub(crate) fn get_tail(&self, path: &str, byte_len: u64) -> Result<(Bytes, u64)> {
+        let location = Path::from(path);
+        let read = async {
+            let options = GetOptions { range: Some(GetRange::Suffix(byte_len)), ..GetOptions::default() };
+            let found = self.objects.get_opts(&location, options).await?;
+            let size = found.meta.size;
+            Ok((found.bytes().await?, size))
+        };
+        self.run(read).map_err(|error| StoreError::storage(self.context("reading the end of", path), error))
+    }
+
+    /// Several ranges of an object.
+    pub(crate) fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let location = Path::from(path);
+        self.run(self.objects.get_ranges(&location, ranges))
+            .and_then(|found| {
+                let fits = found.len() == ranges.len()
+                    && found
+                        .iter()
+                        .zip(ranges)
+                        .all(|(bytes, range)| bytes.len() as u64 == range.end - range.start);
+                if fits {
+                    return Ok(found);
+                }
+                Err(object_store::Error::Generic {
+                    store: "chipmink",
+                    source: "it is shorter than expected".into(),
+                })
+            })
+            .map_err(|error| StoreError::storage(self.context("reading", path), error))
+    }
+
+    pub(crate) fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes> {
+        Ok(self.get_ranges(path, std::slice::from_ref(&range))?.swap_remove(0))
+    }
+
+    /// Length of an object, if it is there.
+    pub(crate) fn byte_len(&self, path: &str) -> Result<Option<u64>> {
+        match self.run(self.objects.head(&Path::from(path))) {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(StoreError::storage(self.context("looking at", path), error)),
+        }
+    }
+
+    /// Creates an object that must not be there. The error is as the store gave it: it decides nothing yet.
+    pub(crate) fn create(&self, path: &str, bytes: Bytes) -> object_store::Result<()> {
+        let payload = PutPayload::from_bytes(bytes);
+        self.run(self.objects.put_opts(&Path::from(path), payload, PutMode::Create.into())).map(|_| ())
+    }
+
+    /// Replaces an object.
+    pub(crate) fn replace(&self, path: &str, bytes: Bytes) -> Result<()> {
+        self.run(self.objects.put(&Path::from(path), PutPayload::from_bytes(bytes)))
+            .map(|_| ())
+            .map_err(|error| StoreError::storage(self.context("writing", path), error))
+    }
+
+    pub(crate) fn delete(&self, path: &str) -> Result<()> {
+        self.run(self.objects.delete(&Path::from(path)))
+            .map_err(|error| StoreError::storage(self.context("removing", path), error))
+    }
+
+    /// Paths under a prefix in the order of the store, until `take` says that it has seen enough.
+    pub(crate) fn list(&self, prefix: &str, mut take: impl FnMut(&str) -> bool) -> Result<()> {
+        let prefix = Path::from(prefix);
+        let read = async {
+            let mut listing = self.objects.list(Some(&prefix)).boxed();
+            while let Some(meta) = listing.try_next().await? {
+                if !take(meta.location.as_ref()) {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        self.run(read).map_err(|error| StoreError::storage(self.context("listing", prefix.as_ref()), error))
+    }
+
+    /// Makes the directories of a repository, where there are directories.
+    pub(crate) fn make_directories(&self, names: &[&str]) -> Result<()> {
+        let Some(files) = &self.files else { return Ok(()) };
+        files.make_directories(names).map_err(|error| self.write_error("making its folders", error))
+    }
+
+    /// Removes what dead processes left. Best effort.
+    pub(crate) fn clean(&self) {
+        if let Some(files) = &self.files {
+            files.clean();
+        }
+    }
+
+    /// What a failed write means.
+    pub(crate) fn write_error(&self, context: &str, error: object_store::Error) -> StoreError {
+        match error {
+            object_store::Error::NotSupported { source } => {
+                let reason =
+                    format!("its file system can neither link nor rename without replacing ({source})");
+                StoreError::ReadOnly { place: self.label.to_string(), reason }
+            }
+            error => StoreError::storage(format!("{context} in {}", self.label), error),
+        }
+    }
+
+    /// Begins an object that is written from front to back.
+    pub(crate) fn create_pack(&self, path: &str) -> Result<Box<dyn PackOutput>> {
+        let location = Path::from(path);
+        let begun = match &self.files {
+            Some(files) => files.create_pack(&location),
+            None => {
+                Ok(Box::new(Upload { backend: self.clone(), location, parts: None, buffer: Vec::new() }) as _)
+            }
+        };
+        begun.map_err(|error| StoreError::storage(self.context("beginning", path), error))
+    }
+
+    /// Fills `into` from an object.
+    pub(crate) fn read_into(&self, path: &str, byte_offset: u64, into: &mut [u8]) -> Result<()> {
+        match &self.files {
+            Some(files) => files
+                .read_at(&Path::from(path), byte_offset, into)
+                .map_err(|error| StoreError::storage(self.context("reading", path), error)),
+            None => {
+                into.copy_from_slice(&self.get_range(path, byte_offset..byte_offset + into.len() as u64)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes objects of any writer survive a power cut (remote stores have done that when they answered). Returns
+    /// those that had to be written to new files and must be checked.
+    pub(crate) fn sync(&self, paths: &[String]) -> Result<Vec<String>> {
+        let Some(files) = &self.files else { return Ok(Vec::new()) };
+        let locations: Vec<Path> = paths.iter().map(|path| Path::from(path.as_str())).collect();
+        let context = || format!("syncing earlier saves in {}", self.label);
+        let rewritten = files.sync(&locations).map_err(|error| StoreError::storage(context(), error))?;
+        Ok(rewritten.iter().map(ToString::to_string).collect())
+    }
+
+    /// Makes the directory of the repository survive a power cut.
+    pub(crate) fn sync_upwards(&self) -> Result<()> {
+        let Some(files) = &self.files else { return Ok(()) };
+        files
+            .sync_upwards()
+            .map_err(|error| StoreError::storage(format!("syncing the folder {}", self.label), error))
+    }
+}
+
+/// A pack on its way to a store that takes parts; a short one is put whole.
+#[derive(Debug)]
+struct Upload {
+    backend: Backend,
+    location: Path,
+    parts: Option<Box<dyn MultipartUpload>>,
+    buffer: Vec<u8>,
+}
+
+impl Upload {
+    fn send(&mut self) -> object_store::Result<()> {
+        let part = PutPayload::from(std::mem::take(&mut self.buffer));
+        let backend = self.backend.clone();
+        let parts = match &mut self.parts {
+            Some(parts) => parts,
+            none => none.insert(backend.run(backend.objects.put_multipart(&self.location))?),
+        };
+        let sent = parts.put_part(part);
+        backend.run(sent)
+    }
+}
+
+impl PackOutput for Upload {
+    fn write(&mut self, parts: &[&[u8]]) -> object_store::Result<()> {
+        for part in parts {
+            let mut rest = *part;
+            while self.buffer.len() + rest.len() >= PART_LEN {
+                let (now, later) = rest.split_at(PART_LEN - self.buffer.len());
+                self.buffer.extend_from_slice(now);
+                self.send()?;
+                rest = later;
+            }
+            self.buffer.extend_from_slice(rest);
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> object_store::Result<()> {
+        let backend = self.backend.clone();
+        if self.parts.is_none() {
+            let payload = PutPayload::from(std::mem::take(&mut self.buffer));
+            return backend.run(backend.objects.put(&self.location, payload)).map(|_| ());
+        }
+        if !self.buffer.is_empty() {
+            self.send()?;
+        }
+        match self.parts.take() {
+            Some(mut parts) => backend.run(parts.complete()).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(mut parts) = self.parts.take() {
+            // What cannot be removed now is removed by the store's own rule for unfinished uploads.
+            let _ = self.backend.run(parts.abort());
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Failures of a store.
+
+use chipmink_format::FormatError;
+use chipmink_types::{BlobError, TimeId, WriteId};
+use std::io;
+
+/// What went wrong with a repository.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The text names no place that can hold a repository.
+    #[error("cannot use {place:?} as a place for a repository: {reason}")]
+    Place {
+        /// The text.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no repository.
+    #[error("there is no chipmink repository in {place}; save something there first, or check the path")]
+    NoRepository {
+        /// Where one was looked for.
+        place: String,
+    },
+    /// There is a repository already.
+    #[error("there is a chipmink repository in {place} already; open it")]
+    AlreadyThere {
+        /// Where it is.
+        place: String,
+    },
+    /// Several writers were told that they alone had created one object.
+    #[error(
+        "{place} does not honour conditional writes ({winners} of {writers} creators of one name won); a repository there could be damaged by two writers, so none is made"
+    )]
+    Unconditional {
+        /// The place.
+        place: String,
+        /// How many tried.
+        writers: usize,
+        /// How many were told that they had won.
+        winners: usize,
+    },
+    /// The place can be read and not written.
+    #[error("{place} can only be read: {reason}")]
+    ReadOnly {
+        /// The place.
+        place: String,
+        /// Why.
+        reason: String,
+    },
+    /// Somebody moved the ref since the caller looked.
+    #[error("ref {ref_name:?} has moved: expected {}, found {}; load the newer version or save under another ref", shown(*expected), shown(*found))]
+    RefMoved {
+        /// The ref.
+        ref_name: String,
+        /// What the caller built on.
+        expected: Option<TimeId>,
+        /// What the ref refers to now.
+        found: Option<TimeId>,
+    },
+    /// It could not be found out whether the version was published.
+    #[error("the outcome of publishing as entry {number} of {place} is unknown (write id {}): {reason}; look with `chipmink log` before you save again", hex(&write_id.0))]
+    OutcomeUnknown {
+        /// The place.
+        place: String,
+        /// The number under which it was to be published.
+        number: TimeId,
+        /// By this the entry can be recognised.
+        write_id: WriteId,
+        /// What stood in the way.
+        reason: String,
+    },
+    /// The disk, or a quota, is full.
+    #[error(
+        "no space left while {context}; nothing of this save was published, free some space and save again"
+    )]
+    DiskFull {
+        /// What was being done, on what.
+        context: String,
+        /// The failure.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The place failed.
+    #[error("{context} failed: {source}")]
+    Storage {
+        /// What was being done, on what.
+        context: String,
+        /// The failure.
+        #[source]
+        source: object_store::Error,
+    },
+    /// No entry has this number, or it published no version.
+    #[error("version {time} is not in {place}: {reason}")]
+    UnknownVersion {
+        /// The place.
+        place: String,
+        /// The number.
+        time: TimeId,
+        /// Why not.
+        reason: String,
+    },
+    /// An object is damaged, or made by a later version.
+    #[error("{object} in {place}: {source}")]
+    Format {
+        /// The place.
+        place: String,
+        /// Path of the object.
+        object: String,
+        /// What is wrong.
+        #[source]
+        source: FormatError,
+    },
+    /// The repository was replaced by another while it was open.
+    #[error("{place} holds another repository than when it was opened; open it again")]
+    Replaced {
+        /// The place.
+        place: String,
+    },
+    /// Packs that this save builds on were swept by another process.
+    #[error("another process swept data that this save builds on; save again")]
+    BaseSwept,
+    /// A failed transaction was used again.
+    #[error("this save failed before ({reason}); begin another")]
+    Spent {
+        /// How it failed.
+        reason: String,
+    },
+    /// A blob could not be read or taken.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+}
+
+fn shown(time: Option<TimeId>) -> String {
+    time.map_or_else(|| "no version".to_owned(), |time| format!("version {time}"))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Result of this crate.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// The first I/O error among the causes.
+fn io_cause(error: &object_store::Error) -> Option<&io::Error> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref::<io::Error>() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+impl StoreError {
+    /// Says what was being done when the place failed.
+    pub(crate) fn storage(context: impl Into<String>, source: object_store::Error) -> Self {
+        let context = context.into();
+        match io_cause(&source).map(io::Error::kind) {
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                StoreError::DiskFull { context, source }
+            }
+            _ => StoreError::Storage { context, source },
+        }
+    }
+
+    /// Whether the object was not there.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, StoreError::Storage { source: object_store::Error::NotFound { .. }, .. })
+    }
+}
+
+impl From<StoreError> for BlobError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Blob(error) => error,
+            StoreError::Storage { context, source } => {
+                BlobError::Storage { context, source: Box::new(source) }
+            }
+            other => BlobError::Storage { context: "the repository".to_owned(), source: Box::new(other) },
+        }
+    }
+}

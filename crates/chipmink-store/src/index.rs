@@ -1,0 +1,368 @@
+//! [`Index`]: from digest to place, over the index segments of all packs.
+//!
+//! Invariants:
+//! 1. What the index says is bounded by the pack's length in the root log before anything is read or allocated.
+//! 2. A condemned pack is never named.
+//! 3. A damaged segment hides no blob that another segment knows, and never turns into "missing".
+
+use crate::backend::Backend;
+use crate::error::{Result, StoreError};
+use crate::generations::{ByDigest, Generations};
+use chipmink_format::{Codec, Fence, FormatError, IndexRow, PackName, SegmentHead, SegmentPlace, pack_path};
+use chipmink_types::Digest;
+use hashbrown::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Blocks that lie nearer to each other than this are read at once.
+const BLOCK_GAP: u64 = 32 << 10;
+
+/// Where a blob lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Location {
+    pub(crate) byte_offset: u64,
+    pub(crate) stored_len: u64,
+    pub(crate) decoded_len: u64,
+    /// Ordinal in the index.
+    pub(crate) pack: u32,
+    pub(crate) codec: Codec,
+}
+
+/// Where a blob lies, and what it is a delta of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Found {
+    pub(crate) location: Location,
+    pub(crate) base: Option<Digest>,
+}
+
+/// A pack that the root log names.
+#[derive(Clone, Debug)]
+pub(crate) struct Pack {
+    pub(crate) name: PackName,
+    pub(crate) byte_len: u64,
+    pub(crate) is_live: bool,
+}
+
+#[derive(Debug)]
+struct Segment {
+    stands_in: u32,
+    place: SegmentPlace,
+    /// Head, and ordinals here of the packs that it names.
+    head: Option<(Arc<SegmentHead>, Arc<[u32]>)>,
+    /// All its rows went into the thesaurus when that had dropped so many.
+    resident_since: Option<u64>,
+}
+
+/// The segments, and what is kept of them.
+#[derive(Debug)]
+pub(crate) struct Index {
+    backend: Backend,
+    packs: Vec<Pack>,
+    by_name: HashMap<PackName, u32>,
+    segments: Vec<Segment>,
+    thesaurus: ByDigest<Location>,
+    blocks: Generations<(u32, u64), Arc<[IndexRow]>>,
+}
+
+fn rows_bytes(rows: &Arc<[IndexRow]>) -> u64 {
+    (rows.len() * size_of::<IndexRow>()) as u64
+}
+
+impl Index {
+    pub(crate) fn new(backend: Backend, thesaurus_bytes: u64, cache_bytes: u64) -> Self {
+        Index {
+            backend,
+            packs: Vec::new(),
+            by_name: HashMap::new(),
+            segments: Vec::new(),
+            thesaurus: ByDigest::new(thesaurus_bytes),
+            blocks: Generations::new(cache_bytes),
+        }
+    }
+
+    /// The ordinal of a pack, which becomes known with its length.
+    pub(crate) fn add_pack(&mut self, name: PackName, byte_len: u64) -> u32 {
+        *self.by_name.entry(name).or_insert_with(|| {
+            self.packs.push(Pack { name, byte_len, is_live: true });
+            self.packs.len() as u32 - 1
+        })
+    }
+
+    pub(crate) fn condemn(&mut self, name: &PackName) {
+        if let Some(at) = self.by_name.get(name) {
+            self.packs[*at as usize].is_live = false;
+        }
+    }
+
+    pub(crate) fn pack(&self, ordinal: u32) -> &Pack {
+        &self.packs[ordinal as usize]
+    }
+
+    /// Replaces the list of segments, newest last; what is known of a segment that stays is kept.
+    pub(crate) fn set_segments(&mut self, wanted: impl IntoIterator<Item = (PackName, SegmentPlace)>) {
+        let mut old: HashMap<(u32, u64), Segment> = self
+            .segments
+            .drain(..)
+            .map(|segment| ((segment.stands_in, segment.place.byte_offset), segment))
+            .collect();
+        for (name, place) in wanted {
+            self.push_segment(
+                name,
+                place,
+                old.remove(&(self.by_name.get(&name).copied().unwrap_or(u32::MAX), place.byte_offset)),
+            );
+        }
+    }
+
+    fn push_segment(&mut self, name: PackName, place: SegmentPlace, known: Option<Segment>) {
+        let Some(&stands_in) = self.by_name.get(&name) else { return };
+        self.segments.push(known.unwrap_or(Segment { stands_in, place, head: None, resident_since: None }));
+    }
+
+    /// Adds one segment as the newest.
+    pub(crate) fn add_segment(&mut self, name: PackName, place: SegmentPlace) {
+        self.push_segment(name, place, None);
+    }
+
+    /// Takes the rows of a pack that this process has written, whose own segment is the newest.
+    pub(crate) fn learn(&mut self, name: PackName, rows: &[IndexRow]) {
+        let Some(&pack) = self.by_name.get(&name) else { return };
+        for row in rows.iter().filter(|row| row.codec != Codec::Delta) {
+            let IndexRow { byte_offset, stored_len, decoded_len, codec, .. } = *row;
+            self.thesaurus.insert(
+                row.digest,
+                Location { byte_offset, stored_len, decoded_len, pack, codec },
+                0,
+            );
+        }
+        let dropped = self.thesaurus.dropped();
+        let is_whole = rows.iter().all(|row| row.codec != Codec::Delta);
+        if let Some(segment) =
+            self.segments.last_mut().filter(|segment| is_whole && segment.stands_in == pack)
+        {
+            segment.resident_since = Some(dropped);
+        }
+    }
+
+    /// Bytes that the thesaurus and the cached blocks take, as an estimate.
+    pub(crate) fn byte_len(&self) -> u64 {
+        self.thesaurus.byte_len() + self.blocks.byte_len()
+    }
+
+    /// Forgets what can be read again.
+    pub(crate) fn forget(&mut self) {
+        self.thesaurus.clear();
+        self.blocks.clear();
+        for segment in &mut self.segments {
+            segment.head = None;
+            segment.resident_since = None;
+        }
+    }
+
+    pub(crate) fn find(&mut self, digest: &Digest) -> Result<Option<Found>> {
+        if let Some(location) = self.known(digest) {
+            return Ok(Some(Found { location, base: None }));
+        }
+        let (found, error) = self.search(&[*digest], None);
+        match (found[0], error) {
+            (Some(found), _) => Ok(Some(found)),
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn known(&mut self, digest: &Digest) -> Option<Location> {
+        let location = self.thesaurus.get(digest, |_| 0)?;
+        self.packs[location.pack as usize].is_live.then_some(location)
+    }
+
+    /// Where each of several blobs lies; and the first damage met, if something was not found.
+    pub(crate) fn find_many(&mut self, digests: &[Digest]) -> (Vec<Option<Found>>, Option<StoreError>) {
+        let mut found: Vec<Option<Found>> = digests
+            .iter()
+            .map(|digest| self.known(digest).map(|location| Found { location, base: None }))
+            .collect();
+        let missing: Vec<usize> = (0..digests.len()).filter(|at| found[*at].is_none()).collect();
+        if missing.is_empty() {
+            return (found, None);
+        }
+        let wanted: Vec<Digest> = missing.iter().map(|at| digests[*at]).collect();
+        let (more, error) = self.search(&wanted, None);
+        missing.into_iter().zip(more).for_each(|(at, place)| found[at] = place);
+        (found, error)
+    }
+
+    /// Another place of a blob than in the packs `except`.
+    pub(crate) fn find_elsewhere(&mut self, digest: &Digest, except: &[u32]) -> Option<Found> {
+        self.search(&[*digest], Some(except)).0[0]
+    }
+
+    /// Asks the segments, newest first.
+    fn search(
+        &mut self,
+        digests: &[Digest],
+        except: Option<&[u32]>,
+    ) -> (Vec<Option<Found>>, Option<StoreError>) {
+        let mut found = vec![None; digests.len()];
+        let mut open: Vec<usize> = (0..digests.len()).collect();
+        open.sort_unstable_by_key(|at| digests[*at]);
+        let mut failure = None;
+        for segment in (0..self.segments.len()).rev() {
+            if open.is_empty() {
+                return (found, None);
+            }
+            let is_resident = self.segments[segment].resident_since == Some(self.thesaurus.dropped());
+            if is_resident && except.is_none() {
+                continue;
+            }
+            if let Err(error) = self.search_segment(segment, digests, except, &open, &mut found) {
+                failure.get_or_insert(error);
+            }
+            open.retain(|at| found[*at].is_none());
+        }
+        if open.is_empty() { (found, None) } else { (found, failure) }
+    }
+
+    fn search_segment(
+        &mut self,
+        segment: usize,
+        digests: &[Digest],
+        except: Option<&[u32]>,
+        open: &[usize],
+        found: &mut [Option<Found>],
+    ) -> Result<()> {
+        let (head, ordinals) = self.head(segment)?;
+        // Digests ascend, and so do the blocks that may hold them.
+        let mut wanted: Vec<(&Fence, Range<usize>)> = Vec::new();
+        let mut candidates = Vec::new();
+        for &at in open {
+            let Some(fence) = head.block_for(&digests[at]) else { continue };
+            candidates.push(at);
+            match wanted.last_mut() {
+                Some((last, range)) if last.byte_offset == fence.byte_offset => range.end += 1,
+                _ => wanted.push((fence, candidates.len() - 1..candidates.len())),
+            }
+        }
+        let mut first = 0;
+        while first < wanted.len() {
+            let mut end = first + 1;
+            while end < wanted.len()
+                && wanted[end].0.byte_offset - (wanted[end - 1].0.byte_offset + wanted[end - 1].0.byte_len)
+                    < BLOCK_GAP
+            {
+                end += 1;
+            }
+            let fences: Vec<&Fence> = wanted[first..end].iter().map(|(fence, _)| *fence).collect();
+            let blocks = self.blocks(segment, &head, &fences)?;
+            for (rows, (_, range)) in blocks.iter().zip(&wanted[first..end]) {
+                for &at in &candidates[range.clone()] {
+                    found[at] = self.choose(rows, &digests[at], &ordinals, except, segment)?;
+                }
+            }
+            first = end;
+        }
+        Ok(())
+    }
+
+    /// The best of a blob's rows in a block: in a live pack, and whole rather than a delta.
+    fn choose(
+        &mut self,
+        rows: &[IndexRow],
+        digest: &Digest,
+        ordinals: &[u32],
+        except: Option<&[u32]>,
+        segment: usize,
+    ) -> Result<Option<Found>> {
+        let start = rows.partition_point(|row| row.digest < *digest);
+        let mut best: Option<Found> = None;
+        for row in rows[start..].iter().take_while(|row| row.digest == *digest) {
+            let ordinal = ordinals[row.pack as usize];
+            let pack = &self.packs[ordinal as usize];
+            if !pack.is_live || except.is_some_and(|except| except.contains(&ordinal)) {
+                continue;
+            }
+            // Both were added without overflow when the row was decoded.
+            if row.byte_offset + row.stored_len > pack.byte_len {
+                let reason = format!("blob {digest} ends behind the end of pack {}", pack.name).into();
+                let source =
+                    FormatError::Damaged { what: "index row".into(), byte_offset: row.byte_offset, reason };
+                return Err(self.damage(segment, source));
+            }
+            let IndexRow { byte_offset, stored_len, decoded_len, codec, base, .. } = *row;
+            let location = Location { byte_offset, stored_len, decoded_len, pack: ordinal, codec };
+            if best.is_none_or(|best| best.base.is_some() && base.is_none()) {
+                best = Some(Found { location, base });
+            }
+        }
+        if let Some(Found { location, base: None }) = best {
+            self.thesaurus.insert(*digest, location, 0);
+        }
+        Ok(best)
+    }
+
+    fn damage(&self, segment: usize, source: FormatError) -> StoreError {
+        let object = pack_path(self.packs[self.segments[segment].stands_in as usize].name);
+        StoreError::Format { place: self.backend.label().to_owned(), object, source }
+    }
+
+    /// The head of a segment, with the ordinals here of the packs that it names.
+    fn head(&mut self, at: usize) -> Result<(Arc<SegmentHead>, Arc<[u32]>)> {
+        let Segment { stands_in, place, head, .. } = &self.segments[at];
+        if let Some(head) = head {
+            return Ok(head.clone());
+        }
+        let pack = &self.packs[*stands_in as usize];
+        if place.byte_offset + place.byte_len > pack.byte_len {
+            let (what, reason) = ("index segment".into(), "it ends behind the end of its pack".into());
+            return Err(
+                self.damage(at, FormatError::Damaged { what, byte_offset: place.byte_offset, reason })
+            );
+        }
+        let range = place.byte_offset..place.byte_offset + place.head_len;
+        let bytes = self.backend.get_range(&pack_path(pack.name), range)?;
+        let head = SegmentHead::decode(&bytes, place.byte_len).map_err(|source| self.damage(at, source))?;
+        let ordinals: Arc<[u32]> = match head.packs.is_empty() {
+            true => [*stands_in].into(),
+            // A pack that the root log does not name (any more) is not live.
+            false => {
+                let names = head.packs.clone();
+                names.into_iter().map(|name| self.ordinal_or_dead(name)).collect()
+            }
+        };
+        let head = (Arc::new(head), ordinals);
+        self.segments[at].head = Some(head.clone());
+        Ok(head)
+    }
+
+    fn ordinal_or_dead(&mut self, name: PackName) -> u32 {
+        *self.by_name.entry(name).or_insert_with(|| {
+            self.packs.push(Pack { name, byte_len: 0, is_live: false });
+            self.packs.len() as u32 - 1
+        })
+    }
+
+    /// The rows of neighbouring blocks; those not cached are read at once.
+    fn blocks(&mut self, at: usize, head: &SegmentHead, fences: &[&Fence]) -> Result<Vec<Arc<[IndexRow]>>> {
+        let Segment { stands_in, place, .. } = self.segments[at];
+        let key = |fence: &Fence| (stands_in, place.byte_offset + fence.byte_offset);
+        let mut blocks: Vec<Option<Arc<[IndexRow]>>> =
+            fences.iter().map(|fence| self.blocks.get(&key(fence), rows_bytes)).collect();
+        let Some(first) = blocks.iter().position(Option::is_none) else {
+            return Ok(blocks.into_iter().flatten().collect());
+        };
+        let last = blocks.iter().rposition(Option::is_none).unwrap_or(first);
+        let (start, end) = (fences[first].byte_offset, fences[last].byte_offset + fences[last].byte_len);
+        let path = pack_path(self.packs[stands_in as usize].name);
+        let bytes = self.backend.get_range(&path, place.byte_offset + start..place.byte_offset + end)?;
+        for (fence, block) in fences.iter().zip(&mut blocks).filter(|(_, block)| block.is_none()) {
+            let from = (fence.byte_offset - start) as usize;
+            let rows = head
+                .decode_block(fence, &bytes[from..from + fence.byte_len as usize])
+                .map_err(|source| self.damage(at, source))?;
+            let rows: Arc<[IndexRow]> = rows.into();
+            self.blocks.insert(key(fence), rows.clone(), rows_bytes(&rows));
+            *block = Some(rows);
+        }
+        Ok(blocks.into_iter().flatten().collect())
+    }
+}

@@ -1,0 +1,244 @@
+//! [`Inner`]: what a store and its transactions share.
+
+use crate::backend::Backend;
+use crate::error::{Result, StoreError};
+use crate::generations::ByDigest;
+use crate::index::Index;
+use crate::log::{Log, ReadEntry, read_entry};
+use crate::options::StoreOptions;
+use crate::pack_check::check_pack;
+use bytes::Bytes;
+use chipmink_format::{
+    ConditionalWrites, FormatError, PackInfo, PackName, SegmentPlace, pack_path, root_path,
+};
+use chipmink_types::TimeId;
+use hashbrown::HashSet;
+use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// State shared by the handles of one open repository.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) backend: Backend,
+    pub(crate) options: StoreOptions,
+    log: RwLock<Log>,
+    index: Mutex<Index>,
+    blobs: Mutex<ByDigest<Bytes>>,
+    /// One publication at a time: threads of one process need not race each other.
+    publishing: Mutex<()>,
+    /// Packs written through this handle; what others left unsynced is checked before it is promised.
+    own_packs: Mutex<HashSet<PackName>>,
+}
+
+/// Longest blob that is kept decoded, in bytes.
+const CACHED_BLOB_MAX: usize = 16 << 10;
+
+fn heap_bytes(bytes: &Bytes) -> u64 {
+    bytes.len() as u64
+}
+
+impl Inner {
+    pub(crate) fn new(backend: Backend, options: StoreOptions, log: Log) -> Self {
+        let mut index = Index::new(backend.clone(), options.thesaurus_bytes, options.cache_bytes);
+        index_all(&mut index, &log);
+        Inner {
+            blobs: Mutex::new(ByDigest::new(options.cache_bytes)),
+            publishing: Mutex::new(()),
+            own_packs: Mutex::default(),
+            log: RwLock::new(log),
+            index: Mutex::new(index),
+            backend,
+            options,
+        }
+    }
+
+    // A panic while a lock is held leaves no half-made state behind: what is guarded is replaced as a whole or can be
+    // read again.
+    pub(crate) fn log(&self) -> RwLockReadGuard<'_, Log> {
+        self.log.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn log_mut(&self) -> RwLockWriteGuard<'_, Log> {
+        self.log.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn blobs(&self) -> MutexGuard<'_, ByDigest<Bytes>> {
+        self.blobs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(crate) fn publishing(&self) -> MutexGuard<'_, ()> {
+        self.publishing.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(crate) fn own_packs(&self) -> MutexGuard<'_, HashSet<PackName>> {
+        self.own_packs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(crate) fn cached_blob(&self, digest: &chipmink_types::Digest) -> Option<Bytes> {
+        self.blobs().get(digest, heap_bytes)
+    }
+
+    /// Keeps a small decoded blob. It is copied, so that it holds no larger read in memory.
+    pub(crate) fn cache_blob(&self, digest: chipmink_types::Digest, bytes: &[u8]) {
+        if bytes.len() <= CACHED_BLOB_MAX {
+            self.blobs().insert(digest, Bytes::copy_from_slice(bytes), bytes.len() as u64);
+        }
+    }
+
+    /// Whether a blob of this length may be kept decoded.
+    pub(crate) const fn caches(&self, byte_len: usize) -> bool {
+        byte_len <= CACHED_BLOB_MAX && byte_len as u64 <= self.options.cache_bytes / 8
+    }
+
+    /// Bytes that caches and thesaurus take, as an estimate.
+    pub(crate) fn cache_bytes(&self) -> u64 {
+        let blobs = self.blobs().byte_len();
+        blobs + self.index().byte_len()
+    }
+
+    pub(crate) fn forget(&self) {
+        self.blobs().clear();
+        self.index().forget();
+    }
+
+    /// Takes an entry that follows the head, of this process or another.
+    pub(crate) fn take(&self, read: &ReadEntry) -> Result<()> {
+        let mut log = self.log_mut();
+        log.apply(read).map_err(|source| StoreError::Format {
+            place: self.backend.label().to_owned(),
+            object: root_path(read.entry.number),
+            source,
+        })?;
+        let mut index = self.index();
+        let entry = &read.entry;
+        for pack in &entry.packs_added {
+            index.add_pack(pack.name, pack.byte_len);
+        }
+        entry.packs_condemned.iter().for_each(|name| index.condemn(name));
+        if entry.segments_added.is_empty() && entry.packs_condemned.is_empty() {
+            entry.packs_added.iter().for_each(|pack| index.add_segment(pack.name, pack.index));
+        } else {
+            index.set_segments(segments(&log));
+        }
+        Ok(())
+    }
+
+    /// Notes what was found out of the store.
+    pub(crate) fn note_verdict(&self, verdict: ConditionalWrites) {
+        self.log_mut().state.conditional_writes = verdict;
+    }
+
+    /// Reads the parts of the root state that are tables, which need the index.
+    pub(crate) fn with_tables(self) -> Result<Self> {
+        let mut state = self.log().state.clone();
+        if state.refs_table.is_none() && state.packs_table.is_none() {
+            return Ok(self);
+        }
+        let object = || self.log().place.map_or_else(String::new, |place| pack_path(place.pack));
+        let label = || self.backend.label().to_owned();
+        state.read_tables(&self).map_err(|source| StoreError::Format {
+            place: label(),
+            object: object(),
+            source,
+        })?;
+        self.log_mut().state = state;
+        index_all(&mut self.index(), &self.log());
+        Ok(self)
+    }
+
+    /// Notes a number that is spent without a sound entry.
+    pub(crate) fn note_void(&self, number: TimeId) {
+        let mut log = self.log_mut();
+        log.highest = log.highest.max(number);
+        if !log.void.contains(&number) {
+            log.void.push(number);
+        }
+    }
+
+    /// Reads the entries that were published since this process looked.
+    pub(crate) fn refresh(&self) -> Result<()> {
+        loop {
+            let (next, repository) = {
+                let log = self.log();
+                (TimeId(log.highest.0 + 1), log.state.repository)
+            };
+            match read_entry(&self.backend, next) {
+                Ok(read) => self.take_foreign(&read, repository)?,
+                Err(error) if error.is_missing() => return Ok(()),
+                Err(StoreError::Format { source: FormatError::Void { .. }, .. }) => self.note_void(next),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Takes an entry of another writer, if it follows the head.
+    pub(crate) fn take_foreign(
+        &self,
+        read: &ReadEntry,
+        repository: chipmink_types::RepositoryId,
+    ) -> Result<()> {
+        let follows = read.entry.previous == Some(self.log().head);
+        if read.entry.repository != repository || !follows {
+            return Err(StoreError::Replaced { place: self.backend.label().to_owned() });
+        }
+        self.take(read)
+    }
+
+    /// Makes everything up to the head survive a power cut. Returns the head's number.
+    pub(crate) fn sync_all(&self) -> Result<TimeId> {
+        let (head, entries, packs) = {
+            let log = self.log();
+            if log.is_synced() {
+                return Ok(log.head.number);
+            }
+            (log.head.number, log.unsynced_entries(&self.backend)?, log.unsynced_packs())
+        };
+        // What another process wrote may have been lost by a power cut since; syncing it would promise the ruin.
+        for pack in &packs {
+            if !self.own_packs().contains(&pack.name) {
+                check_pack(&self.backend, pack, self.options.blob_bytes_max)?;
+                self.own_packs().insert(pack.name);
+            }
+        }
+        let mut paths: Vec<String> = packs.iter().map(|pack| pack_path(pack.name)).collect();
+        for number in &entries {
+            // A number without a sound entry is no part of the log.
+            if self.backend.byte_len(&root_path(*number))?.is_some() {
+                paths.push(root_path(*number));
+            }
+        }
+        let rewritten = self.backend.sync(&paths)?;
+        for pack in packs.iter().filter(|pack| rewritten.contains(&pack_path(pack.name))) {
+            check_pack(&self.backend, pack, self.options.blob_bytes_max)?;
+        }
+        if entries.contains(&TimeId(0)) {
+            self.backend.sync_upwards()?;
+        }
+        self.log_mut().note_synced(head);
+        Ok(head)
+    }
+}
+
+/// The index segments that are in force, newest last: merged ones, then those of the packs that no merge covers.
+fn segments(log: &Log) -> Vec<(PackName, SegmentPlace)> {
+    let covered: HashSet<&PackName> = log.state.segments.iter().flat_map(|segment| &segment.covers).collect();
+    let own = log.state.packs.iter().filter(|pack| !covered.contains(&pack.name));
+    let merged = log.state.segments.iter().map(|segment| (segment.pack, segment.place));
+    merged.chain(own.map(|pack| (pack.name, pack.index))).collect()
+}
+
+/// Packs whose own index no merged segment covers, oldest first.
+pub(crate) fn uncovered(log: &Log) -> Vec<PackInfo> {
+    let covered: HashSet<&PackName> = log.state.segments.iter().flat_map(|segment| &segment.covers).collect();
+    log.state.packs.iter().filter(|pack| !covered.contains(&pack.name)).copied().collect()
+}
+
+fn index_all(index: &mut Index, log: &Log) {
+    for pack in &log.state.packs {
+        index.add_pack(pack.name, pack.byte_len);
+    }
+    index.set_segments(segments(log));
+}

@@ -1,0 +1,424 @@
+//! [`Log`]: what the root log says, summed up to its newest entry.
+//!
+//! Invariants:
+//! 1. The log is the chain of `previous` links from the newest sound entry. A number that stands outside it (a void
+//!    entry, one that outlived a power cut without what it builds on) is spent: the next entry goes above it.
+//! 2. An entry that was synced is believed. One that was not is believed only with all that it builds on: the entries
+//!    before it and its packs in their full length.
+
+use crate::backend::Backend;
+use crate::error::{Result, StoreError};
+use chipmink_digest::digest;
+use chipmink_format::{
+    FormatError, LeaseChange, PackInfo, PackName, PreviousEntry, ROOT_ENTRY_LEN_MAX, RefTarget, Requirements,
+    RootEntry, RootState, StatePlace, decode_blob, pack_path, parse_root_path, root_path,
+};
+use chipmink_types::{Digest, TimeId};
+use hashbrown::HashMap;
+
+/// File that remembers about how far the log goes. Best effort, never trusted.
+pub(crate) const HINT: &str = "hint";
+
+/// Bound on a root state, in bytes: sixteen million packs.
+const STATE_LEN_MAX: u64 = 1 << 30;
+
+/// What the log says up to its newest entry.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    /// Highest number under which anything was seen.
+    pub(crate) highest: TimeId,
+    /// The newest sound entry.
+    pub(crate) head: PreviousEntry,
+    /// What all entries up to the head add up to.
+    pub(crate) state: RootState,
+    /// Where the newest stored root state lies.
+    pub(crate) place: Option<StatePlace>,
+    pub(crate) requirements: Requirements,
+    /// All entries up to this one, and their packs, are synced.
+    pub(crate) synced_through: Option<TimeId>,
+    /// Entries above that, as far as they were read, that were not synced for themselves.
+    unsynced: Vec<TimeId>,
+    /// Entries up to this one, which were not read, may not be synced.
+    older_unsynced: Option<TimeId>,
+    /// By which entry each pack that is not synced was added.
+    unsynced_packs: HashMap<PackName, TimeId>,
+    /// Numbers that are spent without a sound entry.
+    pub(crate) void: Vec<TimeId>,
+}
+
+/// An entry with the digest of its bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct ReadEntry {
+    pub(crate) entry: RootEntry,
+    pub(crate) digest: Digest,
+}
+
+/// Reads one entry.
+pub(crate) fn read_entry(backend: &Backend, number: TimeId) -> Result<ReadEntry> {
+    let path = root_path(number);
+    let bytes = backend.get(&path, ROOT_ENTRY_LEN_MAX)?;
+    match RootEntry::decode(&bytes, number) {
+        Ok(entry) => Ok(ReadEntry { entry, digest: digest(&bytes) }),
+        Err(source) => Err(StoreError::Format { place: backend.label().to_owned(), object: path, source }),
+    }
+}
+
+/// The highest number under which an entry stands.
+fn newest_number(backend: &Backend) -> Result<Option<TimeId>> {
+    let mut newest = None;
+    let mut seen = 0;
+    backend.list("root", |path| {
+        newest = newest.max(parse_root_path(path));
+        seen += 1;
+        // Names are such that the newest sorts first; a store that lists in another order is asked beyond the hint.
+        seen < 16
+    })?;
+    let hint =
+        backend.get(HINT, 64).ok().and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok());
+    if let Some(hint) = hint.map(TimeId).filter(|hint| Some(*hint) > newest && hint.0 < u64::MAX / 2) {
+        newest = newest.max(gallop(backend, hint)?);
+    }
+    Ok(newest)
+}
+
+/// Looks for the highest number by asking for names from `from` on, in growing steps and then by halves.
+fn gallop(backend: &Backend, from: TimeId) -> Result<Option<TimeId>> {
+    let is_there = |number: u64| backend.byte_len(&root_path(TimeId(number))).map(|len| len.is_some());
+    if !is_there(from.0)? {
+        return Ok(None);
+    }
+    let (mut low, mut step) = (from.0, 1);
+    while is_there(low + step)? {
+        low += step;
+        step *= 2;
+    }
+    let mut high = low + step;
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if is_there(middle)? { low = middle } else { high = middle }
+    }
+    Ok(Some(TimeId(low)))
+}
+
+/// The numbers under which something stands, read when first needed: only damage needs them.
+struct Numbers<'a> {
+    backend: &'a Backend,
+    descending: Option<Vec<TimeId>>,
+}
+
+impl Numbers<'_> {
+    /// The highest number below `number`.
+    fn below(&mut self, number: TimeId) -> Result<Option<TimeId>> {
+        if self.descending.is_none() {
+            self.descending = Some(all_numbers(self.backend)?);
+        }
+        let all = self.descending.as_deref().unwrap_or_default();
+        Ok(all.get(all.partition_point(|other| *other >= number)).copied())
+    }
+}
+
+/// All numbers under which something stands, descending.
+fn all_numbers(backend: &Backend) -> Result<Vec<TimeId>> {
+    let mut all = Vec::new();
+    backend.list("root", |path| {
+        all.extend(parse_root_path(path));
+        true
+    })?;
+    all.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(all)
+}
+
+impl Log {
+    /// Reads the log of a repository, `None` if there is none.
+    pub(crate) fn open(backend: &Backend) -> Result<Option<Self>> {
+        let Some(highest) = newest_number(backend)? else { return Ok(None) };
+        let mut numbers = Numbers { backend, descending: None };
+        let mut void = Vec::new();
+        let mut first_failure = None;
+        let mut next = Some(highest);
+        while let Some(number) = next {
+            match Log::open_at(backend, number, highest, &mut numbers) {
+                Ok(mut log) => {
+                    log.void.append(&mut void);
+                    log.void.sort_unstable();
+                    return Ok(Some(log));
+                }
+                Err(Unsound::Step { spent, failure }) => {
+                    let lowest = spent.iter().copied().min().unwrap_or(number);
+                    void.extend(spent);
+                    first_failure.get_or_insert(failure);
+                    next = numbers.below(lowest)?;
+                }
+                Err(Unsound::Fatal(failure)) => return Err(failure),
+            }
+        }
+        Err(first_failure.unwrap_or_else(|| StoreError::NoRepository { place: backend.label().to_owned() }))
+    }
+
+    /// Reads the chain that ends at `number`.
+    fn open_at(
+        backend: &Backend,
+        number: TimeId,
+        highest: TimeId,
+        numbers: &mut Numbers<'_>,
+    ) -> std::result::Result<Self, Unsound> {
+        let mut chain: Vec<ReadEntry> = Vec::new();
+        let mut void = Vec::new();
+        let mut next = number;
+        // What the entry above says of the next one; not known behind a damaged one.
+        let mut expected: Option<Digest> = None;
+        let mut place = None;
+        loop {
+            let read = match read_entry(backend, next) {
+                Ok(read) if expected.is_none_or(|expected| expected == read.digest) => read,
+                Ok(_) => return Err(Unsound::broken(&chain, next, not_linked(backend, next))?),
+                Err(failure) if is_void(&failure) || failure.is_missing() => {
+                    // Below an entry that was synced this is damage: the rest of the log is still worth reading.
+                    let failure = Unsound::broken(&chain, next, failure);
+                    if let Err(unsound @ Unsound::Step { .. }) = failure {
+                        return Err(unsound);
+                    }
+                    void.push(next);
+                    match numbers.below(next).map_err(Unsound::Fatal)? {
+                        Some(below) if place.is_none_or(|place: StatePlace| below > place.covers) => {
+                            (next, expected) = (below, None);
+                            continue;
+                        }
+                        _ => break,
+                    }
+                }
+                Err(failure) => return Err(Unsound::Fatal(failure)),
+            };
+            if chain.is_empty() {
+                place = read.entry.state;
+            }
+            let previous = read.entry.previous;
+            chain.push(read);
+            match previous {
+                Some(previous) if place.is_none_or(|place| previous.number > place.covers) => {
+                    (next, expected) = (previous.number, Some(previous.digest));
+                }
+                _ => break,
+            }
+        }
+        check_unsynced_packs(backend, &chain)?;
+        let newest = &chain[0];
+        let state = match place {
+            None => RootState::new(newest.entry.repository),
+            Some(place) => read_state(backend, &place).map_err(Unsound::Fatal)?,
+        };
+        if state.repository != newest.entry.repository {
+            let place = backend.label().to_owned();
+            return Err(Unsound::Fatal(StoreError::Replaced { place }));
+        }
+        let older_unsynced =
+            (newest.entry.synced_through < Some(state.covers) && place.is_some()).then_some(state.covers);
+        let mut log = Log {
+            highest,
+            head: PreviousEntry { number: state.covers, digest: digest(&[]) },
+            requirements: newest.entry.requirements,
+            place,
+            synced_through: None,
+            unsynced: Vec::new(),
+            older_unsynced,
+            unsynced_packs: HashMap::new(),
+            void,
+            state,
+        };
+        for pack in log.state.packs.iter().filter(|pack| !pack.is_synced) {
+            log.unsynced_packs.insert(pack.name, log.state.covers);
+        }
+        for read in chain.iter().rev() {
+            log.apply(read).map_err(|source| {
+                let object = root_path(read.entry.number);
+                Unsound::Fatal(StoreError::Format { place: backend.label().to_owned(), object, source })
+            })?;
+        }
+        log.highest = highest;
+        Ok(log)
+    }
+
+    /// Takes the entry that follows the head.
+    pub(crate) fn apply(&mut self, read: &ReadEntry) -> Result<(), FormatError> {
+        let entry = &read.entry;
+        let changes = entry.ref_changes()?;
+        for (name, target) in changes {
+            match target {
+                Some(target) => self.state.refs.insert(name, target),
+                None => self.state.refs.remove(&name),
+            };
+        }
+        for pack in &entry.packs_added {
+            if !pack.is_synced {
+                self.unsynced_packs.insert(pack.name, entry.number);
+            }
+            self.state.packs.push(*pack);
+        }
+        self.state.segments.extend(entry.segments_added.iter().cloned());
+        if !entry.packs_condemned.is_empty() {
+            self.state.packs.retain(|pack| !entry.packs_condemned.contains(&pack.name));
+            self.state.segments.retain(|segment| !entry.packs_condemned.contains(&segment.pack));
+            self.state.condemned.extend(entry.packs_condemned.iter().map(|name| (*name, entry.number)));
+            entry.packs_condemned.iter().for_each(|name| {
+                self.unsynced_packs.remove(name);
+            });
+        }
+        for change in &entry.leases {
+            let id = match change {
+                LeaseChange::Taken(lease) => lease.id,
+                LeaseChange::Released(id) => *id,
+            };
+            self.state.leases.retain(|lease| lease.id != id);
+            if let LeaseChange::Taken(lease) = change {
+                self.state.leases.push(*lease);
+            }
+        }
+        self.state.floor = self.state.floor.max(entry.floor);
+        self.state.covers = entry.number;
+        self.requirements = self.requirements.joined(entry.requirements);
+        if entry.state.is_some() {
+            self.place = entry.state;
+        }
+        if entry.is_synced {
+            // Nothing above the last one that was not synced is in doubt.
+            if self.unsynced.is_empty() && self.older_unsynced.is_none() {
+                self.synced_through = self.synced_through.max(Some(entry.number));
+            }
+        } else {
+            self.unsynced.push(entry.number);
+        }
+        if entry.synced_through > self.synced_through {
+            self.note_synced_through(entry.synced_through);
+        }
+        self.head = PreviousEntry { number: entry.number, digest: read.digest };
+        self.highest = self.highest.max(entry.number);
+        Ok(())
+    }
+
+    fn note_synced_through(&mut self, through: Option<TimeId>) {
+        self.synced_through = self.synced_through.max(through);
+        self.unsynced.retain(|number| Some(*number) > through);
+        self.older_unsynced = self.older_unsynced.filter(|older| Some(*older) > through);
+        if self.unsynced_packs.is_empty() {
+            return;
+        }
+        self.unsynced_packs.retain(|_, added| Some(*added) > through);
+        for pack in self.state.packs.iter_mut().filter(|pack| !pack.is_synced) {
+            pack.is_synced = !self.unsynced_packs.contains_key(&pack.name);
+        }
+    }
+
+    /// Whether anything up to the head is not known to be synced.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.unsynced.is_empty() && self.older_unsynced.is_none() && self.unsynced_packs.is_empty()
+    }
+
+    /// Entries up to the head that are not known to be synced.
+    pub(crate) fn unsynced_entries(&self, backend: &Backend) -> Result<Vec<TimeId>> {
+        let mut all = self.unsynced.clone();
+        if let Some(older) = self.older_unsynced {
+            let is_in_doubt = |number: &TimeId| Some(*number) > self.synced_through && *number <= older;
+            all.extend(all_numbers(backend)?.into_iter().filter(is_in_doubt));
+        }
+        Ok(all)
+    }
+
+    /// Packs that are not known to be synced.
+    pub(crate) fn unsynced_packs(&self) -> Vec<PackInfo> {
+        self.state.packs.iter().filter(|pack| self.unsynced_packs.contains_key(&pack.name)).copied().collect()
+    }
+
+    /// All up to `through` was synced now.
+    pub(crate) fn note_synced(&mut self, through: TimeId) {
+        self.note_synced_through(Some(through));
+    }
+
+    pub(crate) fn target(&self, ref_name: &str) -> Option<&RefTarget> {
+        self.state.refs.get(ref_name)
+    }
+}
+
+/// Why a chain cannot be the log.
+enum Unsound {
+    /// These numbers are spent; the log may end below them.
+    Step { spent: Vec<TimeId>, failure: StoreError },
+    /// The log cannot be read.
+    Fatal(StoreError),
+}
+
+impl Unsound {
+    /// The entry `broken` cannot be had. What stands above it is not to be believed, unless a part of that was synced,
+    /// and with it all below: then it is damage (the failure is given back), not what a power cut leaves.
+    fn broken(chain: &[ReadEntry], broken: TimeId, failure: StoreError) -> std::result::Result<Self, Self> {
+        if chain.iter().any(|read| read.entry.is_synced || read.entry.synced_through >= Some(broken)) {
+            return Ok(Unsound::Fatal(failure));
+        }
+        let spent = chain.iter().map(|read| read.entry.number).chain([broken]).collect();
+        Err(Unsound::Step { spent, failure })
+    }
+}
+
+/// An entry that was not synced counts only with its packs.
+fn check_unsynced_packs(backend: &Backend, chain: &[ReadEntry]) -> std::result::Result<(), Unsound> {
+    let synced_through = chain.iter().map(|read| read.entry.synced_through).max().flatten();
+    for read in chain.iter().rev() {
+        if read.entry.is_synced || Some(read.entry.number) <= synced_through {
+            continue;
+        }
+        for pack in &read.entry.packs_added {
+            let found = backend.byte_len(&pack_path(pack.name)).map_err(Unsound::Fatal)?;
+            if found != Some(pack.byte_len) {
+                let failure = lost_pack(backend, read.entry.number, pack, found);
+                let spent = chain.iter().map(|read| read.entry.number);
+                let spent = spent.filter(|number| *number >= read.entry.number).collect();
+                return Err(Unsound::Step { spent, failure });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_void(error: &StoreError) -> bool {
+    matches!(error, StoreError::Format { source: FormatError::Void { .. }, .. })
+}
+
+fn not_linked(backend: &Backend, number: TimeId) -> StoreError {
+    let reason = "it is not the one that the next entry follows".into();
+    let source = FormatError::Damaged { what: "root entry".into(), byte_offset: 0, reason };
+    StoreError::Format { place: backend.label().to_owned(), object: root_path(number), source }
+}
+
+fn lost_pack(backend: &Backend, number: TimeId, pack: &PackInfo, found: Option<u64>) -> StoreError {
+    let found = found.map_or_else(|| "is missing".to_owned(), |len| format!("has {len} bytes"));
+    let reason = format!("version {number} needs it with {} bytes, it {found}", pack.byte_len).into();
+    let source = FormatError::Damaged { what: "pack".into(), byte_offset: 0, reason };
+    StoreError::Format { place: backend.label().to_owned(), object: pack_path(pack.name), source }
+}
+
+/// Reads a root state from its pack.
+fn read_state(backend: &Backend, place: &StatePlace) -> Result<RootState> {
+    let path = pack_path(place.pack);
+    let stored = backend.get_range(&path, place.byte_offset..place.byte_offset + place.stored_len)?;
+    let decode = || {
+        let bytes = decode_blob(stored, place.codec, place.decoded_len, STATE_LEN_MAX)?;
+        if digest(&bytes) != place.digest {
+            let reason = "its digest is not the one that the root entry states".into();
+            return Err(FormatError::Damaged {
+                what: "root state".into(),
+                byte_offset: place.byte_offset,
+                reason,
+            });
+        }
+        let state = RootState::decode(&bytes)?;
+        if state.covers != place.covers {
+            let reason = format!("it covers {}, the root entry says {}", state.covers, place.covers).into();
+            return Err(FormatError::Damaged {
+                what: "root state".into(),
+                byte_offset: place.byte_offset,
+                reason,
+            });
+        }
+        Ok(state)
+    };
+    decode().map_err(|source| StoreError::Format { place: backend.label().to_owned(), object: path, source })
+}

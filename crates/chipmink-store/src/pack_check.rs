@@ -1,0 +1,103 @@
+//! Checking one pack from its first byte to its last.
+
+use crate::backend::Backend;
+use crate::error::{Result, StoreError};
+use bytes::Bytes;
+use chipmink_digest::digest;
+use chipmink_format::{
+    Codec, FormatError, IndexRow, PACK_FOOTER_GUESS, PACK_HEADER_LEN, PackFooter, PackHeader, PackInfo,
+    decode_blob, decode_segment, pack_path,
+};
+
+/// Bytes of blobs that are read at once.
+const WINDOW: u64 = 8 << 20;
+
+/// Checks that a pack is what the root log says and that each of its blobs has its digest (deltas apart, which need
+/// their bases). Returns the rows of its own index.
+pub(crate) fn check_pack(backend: &Backend, pack: &PackInfo, blob_bytes_max: u64) -> Result<Vec<IndexRow>> {
+    let rows = check_structure(backend, pack)?;
+    let mut by_place: Vec<&IndexRow> = rows.iter().filter(|row| row.codec != Codec::Delta).collect();
+    by_place.sort_unstable_by_key(|row| row.byte_offset);
+    let mut rest = by_place.as_slice();
+    while let Some(first) = rest.first() {
+        let ends = |row: &&IndexRow| row.byte_offset + row.stored_len - first.byte_offset <= WINDOW;
+        let (window, after) = rest.split_at(rest.iter().take_while(|row| ends(row)).count().max(1));
+        rest = after;
+        let end = window.iter().map(|row| row.byte_offset + row.stored_len).max().unwrap_or(0);
+        let bytes = backend.get_range(&pack_path(pack.name), first.byte_offset..end)?;
+        for row in window {
+            let from = (row.byte_offset - first.byte_offset) as usize;
+            let stored = bytes.slice(from..from + row.stored_len as usize);
+            let decoded = decode_blob(stored, row.codec, row.decoded_len, blob_bytes_max)
+                .map_err(|source| damage(backend, pack, source.in_blob(&row.digest)))?;
+            if digest(&decoded) != row.digest {
+                let reason = format!("blob {} does not have its digest", row.digest);
+                return Err(damage(backend, pack, bad(row.byte_offset, reason)));
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// Checks header, footer and index segments, and that every row lies within the pack.
+pub(crate) fn check_structure(backend: &Backend, pack: &PackInfo) -> Result<Vec<IndexRow>> {
+    let path = pack_path(pack.name);
+    let (tail, byte_len) = backend.get_tail(&path, PACK_FOOTER_GUESS)?;
+    if byte_len != pack.byte_len {
+        let reason = format!("it has {byte_len} bytes, the root log says {}", pack.byte_len);
+        return Err(damage(backend, pack, bad(byte_len, reason)));
+    }
+    let header_len = (PACK_HEADER_LEN as u64).min(byte_len);
+    let header = PackHeader::decode(&backend.get_range(&path, 0..header_len)?);
+    let header = header.map_err(|source| damage(backend, pack, source))?;
+    if header.name != pack.name {
+        return Err(damage(backend, pack, bad(0, format!("it is pack {} under another name", header.name))));
+    }
+    let footer = read_footer(backend, pack, tail)?;
+    let mut own = Vec::new();
+    for (at, segment) in footer.segments.iter().enumerate() {
+        let range = segment.place.byte_offset..segment.place.byte_offset + segment.place.byte_len;
+        let (head, rows) = decode_segment(&backend.get_range(&path, range)?)
+            .map_err(|source| damage(backend, pack, source))?;
+        if at > 0 {
+            continue;
+        }
+        if segment.place != pack.index || !head.packs.is_empty() {
+            return Err(damage(
+                backend,
+                pack,
+                bad(segment.place.byte_offset, "its index is not where the root log says".into()),
+            ));
+        }
+        let inside = |row: &IndexRow| {
+            row.byte_offset >= PACK_HEADER_LEN as u64
+                && row.byte_offset + row.stored_len <= pack.index.byte_offset
+        };
+        if let Some(row) = rows.iter().find(|row| !inside(row)) {
+            return Err(damage(
+                backend,
+                pack,
+                bad(row.byte_offset, format!("blob {} lies outside it", row.digest)),
+            ));
+        }
+        own = rows;
+    }
+    Ok(own)
+}
+
+fn read_footer(backend: &Backend, pack: &PackInfo, tail: Bytes) -> Result<PackFooter> {
+    let tail = match PackFooter::decode(&tail, pack.byte_len) {
+        Ok(footer) => return Ok(footer),
+        Err(FormatError::NeedMore { needed }) => backend.get_tail(&pack_path(pack.name), needed)?.0,
+        Err(source) => return Err(damage(backend, pack, source)),
+    };
+    PackFooter::decode(&tail, pack.byte_len).map_err(|source| damage(backend, pack, source))
+}
+
+fn bad(byte_offset: u64, reason: String) -> FormatError {
+    FormatError::Damaged { what: "pack".into(), byte_offset, reason: reason.into() }
+}
+
+fn damage(backend: &Backend, pack: &PackInfo, source: FormatError) -> StoreError {
+    StoreError::Format { place: backend.label().to_owned(), object: pack_path(pack.name), source }
+}

@@ -1,0 +1,118 @@
+//! [`PackWriter`]: a pack on its way to the store, blob by blob.
+
+use crate::backend::Backend;
+use crate::error::{Result, StoreError};
+use crate::local::PackOutput;
+use crate::random;
+use chipmink_format::{
+    Codec, EncodedSegment, IndexRow, PackHeader, PackInfo, PackLayout, PackName, SegmentInfo, pack_path,
+};
+use chipmink_types::{BlobKind, Digest, RepositoryId, TimeId};
+
+/// Bytes that are gathered before they are written.
+const BUFFER_LEN: usize = 1 << 20;
+/// Blobs of this length are not copied into the buffer: a system call costs less than the copy.
+const DIRECT_LEN: usize = 64 << 10;
+
+/// A pack that is being written.
+#[derive(Debug)]
+pub(crate) struct PackWriter {
+    layout: PackLayout,
+    output: Box<dyn PackOutput>,
+    buffer: Vec<u8>,
+    path: String,
+    label: String,
+}
+
+/// A pack that stands in its place, and is not published yet.
+#[derive(Debug)]
+pub(crate) struct SealedPack {
+    pub(crate) info: PackInfo,
+    pub(crate) segments: Vec<SegmentInfo>,
+    pub(crate) rows: Vec<IndexRow>,
+}
+
+/// A merged index segment and the packs whose own it replaces.
+#[derive(Debug)]
+pub(crate) struct Merged {
+    pub(crate) segment: EncodedSegment,
+    pub(crate) covers: Vec<PackName>,
+}
+
+impl PackWriter {
+    pub(crate) fn begin(backend: &Backend, repository: RepositoryId, born: TimeId) -> Result<Self> {
+        let header = PackHeader { name: PackName(random::bytes()), repository, born };
+        let path = pack_path(header.name);
+        let output = backend.create_pack(&path)?;
+        let (layout, bytes) = PackLayout::begin(header);
+        let mut buffer = Vec::with_capacity(BUFFER_LEN);
+        buffer.extend_from_slice(&bytes);
+        Ok(PackWriter { layout, output, buffer, path, label: backend.label().to_owned() })
+    }
+
+    pub(crate) fn byte_len(&self) -> u64 {
+        self.layout.byte_len()
+    }
+
+    pub(crate) fn name(&self) -> PackName {
+        self.layout.header().name
+    }
+
+    fn failed(&self, error: object_store::Error) -> StoreError {
+        StoreError::storage(format!("writing {} in {}", self.path, self.label), error)
+    }
+
+    /// Appends a blob as it is stored; returns where it begins.
+    pub(crate) fn put(
+        &mut self,
+        digest: Digest,
+        kind: BlobKind,
+        codec: Codec,
+        decoded_len: u64,
+        stored: &[u8],
+    ) -> Result<u64> {
+        let byte_offset = self.layout.append(digest, kind, codec, decoded_len, None, stored.len() as u64);
+        self.write(stored)?;
+        Ok(byte_offset)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        if bytes.len() >= DIRECT_LEN {
+            self.output.write(&[&self.buffer, bytes]).map_err(|error| self.failed(error))?;
+            self.buffer.clear();
+            return Ok(());
+        }
+        if self.buffer.len() + bytes.len() > BUFFER_LEN {
+            self.output.write(&[&self.buffer]).map_err(|error| self.failed(error))?;
+            self.buffer.clear();
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Ends the pack and puts it in its place.
+    pub(crate) fn seal(mut self, merged: Option<Merged>, is_synced: bool) -> Result<SealedPack> {
+        let header = *self.layout.header();
+        let placeholder = PackLayout::begin(header).0;
+        let layout = std::mem::replace(&mut self.layout, placeholder);
+        let (segments, covers) =
+            merged.map(|merged| (vec![merged.segment], merged.covers)).unwrap_or_default();
+        let finished = layout.finish(&segments);
+        self.output.write(&[&self.buffer, &finished.tail]).map_err(|error| self.failed(error))?;
+        self.output.finish().map_err(|error| self.failed(error))?;
+        let placed = finished.merged.iter().map(|segment| SegmentInfo {
+            pack: header.name,
+            place: segment.place,
+            level: segment.level,
+            covers: covers.clone(),
+        });
+        let info = PackInfo {
+            name: header.name,
+            byte_len: finished.byte_len,
+            index: finished.index,
+            born: header.born,
+            is_synced,
+        };
+        Ok(SealedPack { info, segments: placed.collect(), rows: finished.rows })
+    }
+}

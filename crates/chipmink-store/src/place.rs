@@ -1,0 +1,94 @@
+//! [`Place`]: where a repository lies.
+
+use crate::error::StoreError;
+use std::path::PathBuf;
+
+/// Where a repository lies.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Place {
+    /// A directory of a local file system.
+    Local(PathBuf),
+}
+
+impl Place {
+    /// Understands a path, or a URL with the scheme `file`.
+    ///
+    /// # Errors
+    /// When the text is empty or a URL with another scheme or a host.
+    pub fn parse(text: &str) -> Result<Self, StoreError> {
+        let unsupported =
+            |reason: &str| StoreError::Place { place: text.to_owned(), reason: reason.to_owned() };
+        if text.is_empty() {
+            return Err(unsupported("it is empty; give a folder"));
+        }
+        let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) else {
+            return Ok(Place::Local(PathBuf::from(text)));
+        };
+        match scheme.to_ascii_lowercase().as_str() {
+            "file" => {
+                let path =
+                    rest.strip_prefix("localhost").filter(|path| path.starts_with('/')).unwrap_or(rest);
+                if !path.starts_with('/') {
+                    return Err(unsupported(
+                        "a file URL needs an absolute path, as in file:///home/me/checkpoints",
+                    ));
+                }
+                decode_percent(path)
+                    .map(Place::Local)
+                    .ok_or_else(|| unsupported("its percent signs are no encoding"))
+            }
+            other => Err(unsupported(&format!(
+                "the scheme {other:?} is not built yet; give a folder or a file:// URL"
+            ))),
+        }
+    }
+}
+
+/// RFC 3986, section 3.1. One letter is taken for a drive, not a scheme.
+fn is_scheme(text: &str) -> bool {
+    text.len() > 1
+        && text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
+}
+
+fn decode_percent(path: &str) -> Option<PathBuf> {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digits = [rest.next()?, rest.next()?];
+                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok().map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_and_file_urls_are_places() {
+        let local = |path: &str| Place::Local(PathBuf::from(path));
+        assert_eq!(Place::parse("checkpoints").unwrap(), local("checkpoints"));
+        assert_eq!(Place::parse("/a b/c").unwrap(), local("/a b/c"));
+        assert_eq!(Place::parse("file:///a%20b/c").unwrap(), local("/a b/c"));
+        assert_eq!(Place::parse("FILE://localhost/a").unwrap(), local("/a"));
+        assert_eq!(Place::parse("a:b").unwrap(), local("a:b"));
+    }
+
+    #[test]
+    fn other_places_are_refused_by_name() {
+        for wrong in
+            ["", "s3://bucket/prefix", "memory://", "file://host/a", "file://a", "file:///%zz", "file:///%4"]
+        {
+            let error = Place::parse(wrong).unwrap_err();
+            assert!(matches!(&error, StoreError::Place { place, .. } if place == wrong), "{error}");
+        }
+        assert!(Place::parse("s3://bucket").unwrap_err().to_string().contains("not built yet"));
+    }
+}

@@ -1,0 +1,263 @@
+//! [`Store`]: an open repository.
+
+use crate::backend::Backend;
+use crate::creation;
+use crate::error::{Result, StoreError};
+use crate::inner::Inner;
+use crate::local::{LocalDisk, System};
+use crate::log::{Log, read_entry};
+use crate::options::StoreOptions;
+use crate::place::Place;
+use crate::transaction::PackTransaction;
+use crate::verify::{self, VerifyReport};
+use bytes::Bytes;
+use chipmink_format::{Commit, ConditionalWrites, FormatError, RefTarget, RootEntry, root_path};
+use chipmink_types::{BlobError, BlobSource, Digest, RepositoryId, TimeId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What the root log says now, as far as this process has looked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Head {
+    /// Number of the newest entry.
+    pub number: TimeId,
+    /// The refs and what they point at.
+    pub refs: BTreeMap<String, RefTarget>,
+}
+
+/// An open repository. Clones are one handle; threads may share it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+impl Store {
+    /// Creates a repository where there is none.
+    ///
+    /// # Errors
+    /// When there is one already, the place cannot be written, or it does not honour conditional writes.
+    pub fn create(place: Place, options: StoreOptions) -> Result<Self> {
+        Store::create_in(backend(place, &options), options)
+    }
+
+    /// Opens a repository.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read by this build.
+    pub fn open(place: Place, options: StoreOptions) -> Result<Self> {
+        Store::open_in(backend(place, &options), options)
+    }
+
+    /// Opens a repository, creating it if there is none.
+    ///
+    /// # Errors
+    /// As [`Store::open`] and [`Store::create`].
+    pub fn open_or_create(place: Place, options: StoreOptions) -> Result<Self> {
+        Store::open_or_create_in(backend(place, &options), options)
+    }
+
+    /// As [`Store::create`], on any backend.
+    ///
+    /// # Errors
+    /// As [`Store::create`].
+    pub fn create_in(backend: Backend, options: StoreOptions) -> Result<Self> {
+        creation::create(&backend, &options)?;
+        let store = Store::open_in(backend, options)?;
+        store.inner.note_verdict(ConditionalWrites::Honoured);
+        Ok(store)
+    }
+
+    /// As [`Store::open`], on any backend.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_in(backend: Backend, options: StoreOptions) -> Result<Self> {
+        match Log::open(&backend)? {
+            Some(log) => Ok(Store { inner: Arc::new(Inner::new(backend, options, log).with_tables()?) }),
+            None => Err(StoreError::NoRepository { place: backend.label().to_owned() }),
+        }
+    }
+
+    /// As [`Store::open_or_create`], on any backend.
+    ///
+    /// # Errors
+    /// As [`Store::open_or_create`].
+    pub fn open_or_create_in(backend: Backend, options: StoreOptions) -> Result<Self> {
+        match Store::open_in(backend.clone(), options.clone()) {
+            Err(StoreError::NoRepository { .. }) => {}
+            other => return other,
+        }
+        match Store::create_in(backend.clone(), options.clone()) {
+            Err(StoreError::AlreadyThere { .. }) => Store::open_in(backend, options),
+            other => other,
+        }
+    }
+
+    /// The identity of the repository.
+    pub fn repository(&self) -> RepositoryId {
+        self.inner.log().state.repository
+    }
+
+    /// What errors call the place.
+    pub fn label(&self) -> &str {
+        self.inner.backend.label()
+    }
+
+    /// How the store works.
+    pub fn options(&self) -> &StoreOptions {
+        &self.inner.options
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> &Backend {
+        &self.inner.backend
+    }
+
+    /// What the root log says, as far as this process has looked.
+    pub fn head(&self) -> Head {
+        let log = self.inner.log();
+        Head { number: log.head.number, refs: log.state.refs.clone() }
+    }
+
+    /// Numbers that are spent without a sound entry, as far as this process has met them.
+    pub fn void_entries(&self) -> Vec<TimeId> {
+        self.inner.log().void.clone()
+    }
+
+    /// Looks for entries that others have published.
+    ///
+    /// # Errors
+    /// When the place fails or an entry is damaged.
+    pub fn refresh(&self) -> Result<()> {
+        self.inner.refresh()
+    }
+
+    /// One entry of the root log.
+    ///
+    /// # Errors
+    /// When there is no sound one with this number.
+    pub fn entry(&self, time: TimeId) -> Result<RootEntry> {
+        let unknown = |reason: &str| StoreError::UnknownVersion {
+            place: self.label().to_owned(),
+            time,
+            reason: reason.to_owned(),
+        };
+        let read = match read_entry(&self.inner.backend, time) {
+            Ok(read) => read,
+            Err(error) if error.is_missing() => {
+                return Err(unknown("no entry of the root log has this number"));
+            }
+            Err(StoreError::Format { source: source @ FormatError::Void { .. }, .. }) => {
+                return Err(unknown(&source.to_string()));
+            }
+            Err(error) => return Err(error),
+        };
+        if read.entry.repository != self.repository() {
+            return Err(StoreError::Replaced { place: self.label().to_owned() });
+        }
+        if self.inner.log().void.contains(&time) {
+            return Err(unknown("it was not synced, and a power cut left it without what it builds on"));
+        }
+        Ok(read.entry)
+    }
+
+    /// The entries of the root log, newest first.
+    pub fn entries(&self) -> Entries {
+        Entries { store: self.clone(), next: Some(self.inner.log().head.number) }
+    }
+
+    /// The commit that an entry published.
+    ///
+    /// # Errors
+    /// When there is no such entry, or it published none.
+    pub fn commit(&self, time: TimeId) -> Result<Commit> {
+        let entry = self.entry(time)?;
+        if entry.commits.is_empty() {
+            let reason = "that entry of the root log published no version".to_owned();
+            return Err(StoreError::UnknownVersion { place: self.label().to_owned(), time, reason });
+        }
+        let object = root_path(time);
+        entry.commit(0).map_err(|source| StoreError::Format {
+            place: self.label().to_owned(),
+            object,
+            source,
+        })
+    }
+
+    /// Whether the repository holds a blob, as far as its index says.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn contains(&self, digest: &Digest) -> Result<bool> {
+        self.inner.index().find(digest).map(|found| found.is_some())
+    }
+
+    /// Fills `into` with blobs one after another, each given with its length. What lies raw and together in one pack is
+    /// read in place, without a copy.
+    ///
+    /// # Errors
+    /// When a blob is missing, damaged or of another length, or the lengths do not fill `into`.
+    pub fn read_into(&self, blobs: &[(Digest, u64)], into: &mut [u8]) -> Result<(), BlobError> {
+        self.inner.read_into(blobs, into)
+    }
+
+    /// Begins a save.
+    pub fn begin(&self) -> PackTransaction {
+        PackTransaction::new(Arc::clone(&self.inner))
+    }
+
+    /// Checks everything that versions reach, from disk: of all versions and down to each byte if `full`, else the
+    /// tables of what the refs point at and the whereabouts of the rest.
+    ///
+    /// # Errors
+    /// When the log itself cannot be read; other damage is in the report.
+    pub fn verify(&self, full: bool) -> Result<VerifyReport> {
+        verify::verify(&self.inner, full)
+    }
+
+    /// Bytes that caches and thesaurus take, as an estimate.
+    pub fn cache_bytes(&self) -> u64 {
+        self.inner.cache_bytes()
+    }
+
+    /// Forgets all that can be read again.
+    pub fn clear_caches(&self) {
+        self.inner.forget();
+    }
+}
+
+impl BlobSource for Store {
+    fn get(&self, digest: &Digest) -> Result<Bytes, BlobError> {
+        self.inner.get(digest)
+    }
+
+    fn get_many(&self, digests: &[Digest]) -> Result<Vec<Bytes>, BlobError> {
+        self.inner.get_many(digests)
+    }
+}
+
+fn backend(place: Place, options: &StoreOptions) -> Backend {
+    match place {
+        Place::Local(root) => Backend::local(LocalDisk::new(root, Arc::new(System), options.durable)),
+    }
+}
+
+/// The entries of a root log, newest first, over void ones.
+#[derive(Debug)]
+pub struct Entries {
+    store: Store,
+    next: Option<TimeId>,
+}
+
+impl Iterator for Entries {
+    type Item = Result<RootEntry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let number = self.next.take()?;
+        let entry = self.store.entry(number);
+        if let Ok(entry) = &entry {
+            self.next = entry.previous.map(|previous| previous.number);
+        }
+        Some(entry)
+    }
+}

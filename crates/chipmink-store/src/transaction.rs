@@ -1,0 +1,466 @@
+//! [`PackTransaction`]: one save, from its first blob to its root entry.
+//!
+//! Invariants:
+//! 1. Nothing that a transaction wrote is known to anybody before its entry exists; then all of it is, at once.
+//! 2. A lost race changes the entry only. The packs stay as they are, also for another try after `RefMoved`.
+//! 3. The bytes for a number never change until an entry has been read there.
+
+use crate::creation::{now_micros, race};
+use crate::error::{Result, StoreError};
+use crate::generations::DigestSet;
+use crate::inner::{Inner, uncovered};
+use crate::log::{HINT, ReadEntry, read_entry};
+use crate::pack_writer::{Merged, PackWriter, SealedPack};
+use crate::random;
+use bytes::Bytes;
+use chipmink_digest::digest;
+use chipmink_format::{
+    Commit, Compressor, ConditionalWrites, FormatError, InlineCommit, MergePart, PackInfo, RefChange,
+    RefMove, RootEntry, STATE_EVERY, StatePlace, decode_segment, encode_blob, merge_segments, pack_path,
+    root_path,
+};
+use chipmink_types::{BlobError, BlobKind, BlobSink, Digest, TimeId, WriteId};
+use hashbrown::HashSet;
+use std::sync::Arc;
+
+/// Packs whose indexes are merged into one segment.
+const FAN_OUT: usize = 16;
+/// How often the same bytes are sent again before the outcome counts as unknown.
+const TRIES: usize = 4;
+/// Small blobs kept for the cache, in bytes: the next save reads the tables of this one.
+const FRESH_BYTES: usize = 4 << 20;
+
+/// What a transaction publishes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Publication {
+    /// The ref to move.
+    pub ref_name: String,
+    /// The version that it points at now; `None`: there is no such ref yet.
+    pub expected: Option<TimeId>,
+    /// The commit to move it to.
+    pub commit: Commit,
+}
+
+/// Figures of a transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TransactionStats {
+    /// Blobs that were new.
+    pub blobs_new: u64,
+    /// Blobs that the repository held already.
+    pub blobs_known: u64,
+    /// Decoded bytes of the new blobs.
+    pub blob_bytes: u64,
+    /// Bytes of packs and entry, as they stand in the store.
+    pub bytes_written: u64,
+}
+
+/// One save. Given up when dropped before it is published.
+#[derive(Debug)]
+pub struct PackTransaction {
+    inner: Arc<Inner>,
+    born: TimeId,
+    writer: Option<PackWriter>,
+    sealed: Vec<SealedPack>,
+    own: DigestSet,
+    /// Packs of others in which blobs were found that this save will name.
+    relied_on: HashSet<u32>,
+    compressor: Compressor,
+    fresh: Vec<(Digest, Bytes)>,
+    fresh_bytes: usize,
+    state: Option<(StatePlace, ConditionalWrites)>,
+    stats: TransactionStats,
+    failure: Option<String>,
+    is_over: bool,
+    /// A forked child must not remove its parent's packs.
+    process: u32,
+}
+
+/// What became of an attempt to create an entry.
+enum Outcome {
+    Won,
+    Lost(Box<ReadEntry>),
+    Spent,
+}
+
+impl PackTransaction {
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        let born = inner.log().head.number;
+        PackTransaction {
+            inner,
+            born,
+            writer: None,
+            sealed: Vec::new(),
+            own: DigestSet::default(),
+            relied_on: HashSet::new(),
+            compressor: Compressor::new(),
+            fresh: Vec::new(),
+            fresh_bytes: 0,
+            state: None,
+            stats: TransactionStats::default(),
+            failure: None,
+            is_over: false,
+            process: std::process::id(),
+        }
+    }
+
+    /// Figures so far.
+    pub fn stats(&self) -> TransactionStats {
+        self.stats
+    }
+
+    /// Gives the save up; what it wrote is removed.
+    pub fn abandon(mut self) {
+        self.clean_up();
+    }
+
+    fn clean_up(&mut self) {
+        if std::mem::replace(&mut self.is_over, true) || self.process != std::process::id() {
+            return;
+        }
+        self.writer = None;
+        for pack in self.sealed.drain(..) {
+            self.inner.own_packs().remove(&pack.info.name);
+            // What cannot be removed now is an orphan, which a sweep removes.
+            let _ = self.inner.backend.delete(&pack_path(pack.info.name));
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        match &self.failure {
+            Some(reason) => Err(StoreError::Spent { reason: reason.clone() }),
+            None if self.is_over => Err(StoreError::Spent { reason: "it is published".to_owned() }),
+            None => Ok(()),
+        }
+    }
+
+    fn fail<T>(&mut self, error: StoreError) -> Result<T> {
+        self.failure = Some(error.to_string());
+        Err(error)
+    }
+
+    fn is_held(&mut self, digest: &Digest) -> bool {
+        if self.own.contains(digest) {
+            return true;
+        }
+        // An index that cannot be read costs a duplicate, no error.
+        match self.inner.index().find(digest) {
+            Ok(Some(found)) => {
+                self.relied_on.insert(found.location.pack);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn write(&mut self, kind: BlobKind, name: Digest, bytes: &[u8]) -> Result<()> {
+        if self.writer.as_ref().is_some_and(|writer| writer.byte_len() >= self.inner.options.pack_bytes) {
+            self.seal(false)?;
+        }
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => {
+                let repository = self.inner.log().state.repository;
+                none.insert(PackWriter::begin(&self.inner.backend, repository, self.born)?)
+            }
+        };
+        let (codec, stored) = encode_blob(kind, bytes, &mut self.compressor);
+        writer.put(name, kind, codec, bytes.len() as u64, &stored)?;
+        Ok(())
+    }
+
+    /// Puts the open pack in its place.
+    fn seal(&mut self, is_last: bool) -> Result<()> {
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        let merged = if is_last { self.merge() } else { None };
+        let name = writer.name();
+        let sealed = writer.seal(merged, self.inner.options.durable)?;
+        self.inner.own_packs().insert(name);
+        self.stats.bytes_written += sealed.info.byte_len;
+        self.sealed.push(sealed);
+        Ok(())
+    }
+
+    /// The merged index of the packs that no merge covers, once they are many. What cannot be read is left as it is.
+    fn merge(&self) -> Option<Merged> {
+        let packs = uncovered(&self.inner.log());
+        if packs.len() < FAN_OUT {
+            return None;
+        }
+        let read = |pack: &PackInfo| {
+            let range = pack.index.byte_offset..pack.index.byte_offset + pack.index.byte_len;
+            let bytes = self.inner.backend.get_range(&pack_path(pack.name), range).ok()?;
+            decode_segment(&bytes).ok()
+        };
+        let decoded: Vec<_> =
+            packs.iter().filter_map(|pack| read(pack).map(|parts| (pack.name, parts))).collect();
+        if decoded.len() < 2 {
+            return None;
+        }
+        let parts: Vec<MergePart<'_>> =
+            decoded.iter().map(|(name, (head, rows))| MergePart { head, rows, stands_in: *name }).collect();
+        let covers = decoded.iter().map(|(name, _)| *name).collect();
+        Some(Merged { segment: merge_segments(&parts), covers })
+    }
+
+    /// Writes the root state into the pack, if one is due.
+    fn write_state(&mut self) -> Result<()> {
+        if self.state.is_some() {
+            return Ok(());
+        }
+        let mut state = {
+            let log = self.inner.log();
+            let since = |place: StatePlace| log.head.number.0.saturating_sub(place.covers.0);
+            if log.place.is_some_and(|place| since(place) < STATE_EVERY - 1) {
+                return Ok(());
+            }
+            log.state.clone()
+        };
+        if state.conditional_writes == ConditionalWrites::Untested {
+            race(&self.inner.backend)?;
+            state.conditional_writes = ConditionalWrites::Honoured;
+        }
+        let bytes = state.encode();
+        let name = digest(&bytes);
+        if self.writer.is_none() {
+            let repository = state.repository;
+            self.writer = Some(PackWriter::begin(&self.inner.backend, repository, self.born)?);
+        }
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        let (codec, stored) = encode_blob(BlobKind::Table, &bytes, &mut self.compressor);
+        let (decoded_len, stored_len) = (bytes.len() as u64, stored.len() as u64);
+        let byte_offset = writer.put(name, BlobKind::Table, codec, decoded_len, &stored)?;
+        let (covers, pack) = (state.covers, writer.name());
+        let place = StatePlace { covers, pack, byte_offset, stored_len, decoded_len, codec, digest: name };
+        self.state = Some((place, state.conditional_writes));
+        Ok(())
+    }
+
+    /// Publishes the version. After `RefMoved` the transaction can publish again, on another base or ref.
+    ///
+    /// # Errors
+    /// [`StoreError::RefMoved`] when the ref is not where it was expected; [`StoreError::OutcomeUnknown`] when it could
+    /// not be found out whether the entry exists; else when the place fails, and then nothing was published.
+    pub fn publish(&mut self, publication: &Publication) -> Result<TimeId> {
+        self.check()?;
+        let inner = Arc::clone(&self.inner);
+        let _turn = inner.publishing();
+        match self.publish_in_turn(&inner, publication) {
+            Ok(time) => Ok(time),
+            Err(error @ StoreError::RefMoved { .. }) => Err(error),
+            Err(error @ StoreError::OutcomeUnknown { .. }) => {
+                // The packs may be needed: they stay.
+                self.is_over = true;
+                self.fail(error)
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn publish_in_turn(&mut self, inner: &Inner, publication: &Publication) -> Result<TimeId> {
+        let label = || inner.backend.label().to_owned();
+        if inner.log().state.conditional_writes == ConditionalWrites::Broken {
+            let reason = "it was found not to honour conditional writes".to_owned();
+            return Err(StoreError::ReadOnly { place: label(), reason });
+        }
+        // Somebody may have emptied the folder since: an entry without those before it would be a ruin.
+        if inner.backend.byte_len(&root_path(inner.log().head.number))?.is_none() {
+            return Err(StoreError::Replaced { place: label() });
+        }
+        if self.moved(inner, publication).is_some() {
+            inner.refresh()?;
+            if let Some(error) = self.moved(inner, publication) {
+                return Err(error);
+            }
+        }
+        self.write_state()?;
+        self.seal(true)?;
+        let commit = Bytes::from(publication.commit.encode());
+        let write_id = WriteId(random::bytes());
+        loop {
+            let synced = if inner.options.durable { Some(inner.sync_all()?) } else { None };
+            let entry = self.entry(inner, publication, &commit, write_id, synced)?;
+            let bytes = Bytes::from(entry.encode());
+            match self.create(inner, &entry, &bytes)? {
+                Outcome::Won => {
+                    // From here on the packs are not this transaction's to remove.
+                    self.is_over = true;
+                    self.stats.bytes_written += bytes.len() as u64;
+                    let number = entry.number;
+                    self.adopt(inner, &ReadEntry { entry, digest: digest(&bytes) })?;
+                    return Ok(number);
+                }
+                Outcome::Lost(read) => {
+                    inner.take_foreign(&read, entry.repository)?;
+                    inner.refresh()?;
+                }
+                Outcome::Spent => inner.note_void(entry.number),
+            }
+            if let Some(error) = self.moved(inner, publication) {
+                return Err(error);
+            }
+            let index = inner.index();
+            if self.relied_on.iter().any(|pack| !index.pack(*pack).is_live) {
+                return Err(StoreError::BaseSwept);
+            }
+        }
+    }
+
+    /// The error if the ref is not where it is expected.
+    fn moved(&self, inner: &Inner, publication: &Publication) -> Option<StoreError> {
+        let found = inner.log().target(&publication.ref_name).map(|target| target.time);
+        (found != publication.expected).then(|| StoreError::RefMoved {
+            ref_name: publication.ref_name.clone(),
+            expected: publication.expected,
+            found,
+        })
+    }
+
+    fn entry(
+        &self,
+        inner: &Inner,
+        publication: &Publication,
+        commit: &Bytes,
+        write_id: WriteId,
+        synced: Option<TimeId>,
+    ) -> Result<RootEntry> {
+        let log = inner.log();
+        let place = || inner.backend.label().to_owned();
+        log.requirements.check_write("repository").map_err(|source| StoreError::Format {
+            place: place(),
+            object: root_path(log.head.number),
+            source,
+        })?;
+        if self.born < log.state.floor && !self.sealed.is_empty() {
+            return Err(StoreError::BaseSwept);
+        }
+        let Some(number) = log.highest.0.checked_add(1).map(TimeId) else {
+            return Err(StoreError::ReadOnly {
+                place: place(),
+                reason: "its last number is spent".to_owned(),
+            });
+        };
+        let mut entry = RootEntry::new(number, log.state.repository, write_id);
+        entry.requirements = log.requirements;
+        entry.published_at = now_micros();
+        entry.floor = log.state.floor;
+        entry.is_synced = inner.options.durable;
+        entry.synced_through = synced.max(log.synced_through);
+        entry.previous = Some(log.head);
+        // Somebody may have written a newer one since.
+        entry.state =
+            self.state.map(|(place, _)| place).into_iter().chain(log.place).max_by_key(|place| place.covers);
+        entry.commits = vec![InlineCommit { bytes: commit.clone(), aliases: Vec::new() }];
+        entry.refs = vec![RefChange { name: publication.ref_name.clone(), to: RefMove::Inline(0) }];
+        entry.packs_added = self.sealed.iter().map(|pack| pack.info).collect();
+        // A merge of packs of which one is covered or gone by now would name blobs twice or in vain.
+        let free: HashSet<_> = uncovered(&log).into_iter().map(|pack| pack.name).collect();
+        let segments = self.sealed.iter().flat_map(|pack| &pack.segments);
+        entry.segments_added = segments
+            .filter(|segment| segment.covers.iter().all(|name| free.contains(name)))
+            .cloned()
+            .collect();
+        Ok(entry)
+    }
+
+    /// Creates the entry and finds out what became of it.
+    fn create(&self, inner: &Inner, entry: &RootEntry, bytes: &Bytes) -> Result<Outcome> {
+        let path = root_path(entry.number);
+        let unknown = |reason: String| StoreError::OutcomeUnknown {
+            place: inner.backend.label().to_owned(),
+            number: entry.number,
+            write_id: entry.write_id,
+            reason,
+        };
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let failure = match inner.backend.create(&path, bytes.clone()) {
+                Ok(()) => return Ok(Outcome::Won),
+                Err(failure) => failure,
+            };
+            match read_entry(&inner.backend, entry.number) {
+                Ok(read) if read.entry.write_id == entry.write_id => {
+                    let is_doubtful = !matches!(failure, object_store::Error::AlreadyExists { .. });
+                    if is_doubtful && inner.options.durable {
+                        // It is seen; whether it was synced is not known.
+                        inner.backend.sync(&[path]).map_err(|error| unknown(error.to_string()))?;
+                    }
+                    return Ok(Outcome::Won);
+                }
+                Ok(read) => return Ok(Outcome::Lost(Box::new(read))),
+                Err(StoreError::Format { source: FormatError::Void { .. }, .. }) => {
+                    return Ok(Outcome::Spent);
+                }
+                Err(error) if error.is_missing() => {
+                    let error = inner.backend.write_error(&format!("creating {path}"), failure);
+                    if matches!(error, StoreError::ReadOnly { .. }) {
+                        return Err(error);
+                    }
+                    if attempt == TRIES {
+                        // On a local disk a call that failed does nothing later. Elsewhere it may be under way.
+                        return Err(if inner.backend.files().is_some() {
+                            error
+                        } else {
+                            unknown(error.to_string())
+                        });
+                    }
+                }
+                Err(error) if attempt == TRIES => return Err(unknown(error.to_string())),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// The entry exists: what it names is known from now on.
+    fn adopt(&mut self, inner: &Inner, read: &ReadEntry) -> Result<()> {
+        inner.take(read)?;
+        {
+            let mut index = inner.index();
+            for pack in self.sealed.drain(..) {
+                index.learn(pack.info.name, &pack.rows);
+            }
+        }
+        for (digest, bytes) in self.fresh.drain(..) {
+            inner.cache_blob(digest, &bytes);
+        }
+        if let Some((_, verdict)) = self.state {
+            inner.note_verdict(verdict);
+            let hint = Bytes::from(format!("{}\n", read.entry.number));
+            // Best effort: it is never trusted.
+            let _ = inner.backend.relaxed().replace(HINT, hint);
+        }
+        Ok(())
+    }
+}
+
+impl BlobSink for PackTransaction {
+    fn put(&mut self, kind: BlobKind, digest: Digest, bytes: &[u8]) -> Result<bool, BlobError> {
+        self.check()?;
+        if self.is_held(&digest) {
+            self.stats.blobs_known += 1;
+            return Ok(false);
+        }
+        if let Err(error) = self.write(kind, digest, bytes) {
+            return self.fail(error).map_err(BlobError::from);
+        }
+        self.own.insert(digest);
+        self.stats.blobs_new += 1;
+        self.stats.blob_bytes += bytes.len() as u64;
+        let is_table = matches!(kind, BlobKind::Table | BlobKind::Descriptor | BlobKind::DigestNode);
+        if is_table && self.inner.caches(bytes.len()) && self.fresh_bytes + bytes.len() <= FRESH_BYTES {
+            self.fresh_bytes += bytes.len();
+            self.fresh.push((digest, Bytes::copy_from_slice(bytes)));
+        }
+        Ok(true)
+    }
+
+    fn holds(&mut self, digest: &Digest) -> bool {
+        self.failure.is_none() && self.is_held(digest)
+    }
+}
+
+impl Drop for PackTransaction {
+    fn drop(&mut self) {
+        self.clean_up();
+    }
+}

@@ -1,0 +1,138 @@
+//! [`UnrulyStore`]: an object store that answers wrongly, late or not at all.
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+/// What an unruly store does to a create.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Misdeed {
+    /// Stores the object and says that it failed.
+    StoresAndFails,
+    /// Stores nothing and says that it failed.
+    Fails,
+    /// Replaces what is there: conditional writes do not work.
+    Replaces,
+    /// Stores nothing, fails, and refuses every create and read from then on.
+    FailsAndGoesDeaf,
+}
+
+#[derive(Debug, Default)]
+struct Orders {
+    misdeeds: Vec<Misdeed>,
+    is_deaf: bool,
+}
+
+/// An object store that misbehaves on order; clones are one store.
+#[derive(Clone, Debug)]
+pub struct UnrulyStore {
+    store: Arc<dyn ObjectStore>,
+    orders: Arc<Mutex<Orders>>,
+    always: Option<Misdeed>,
+}
+
+impl fmt::Display for UnrulyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UnrulyStore({})", self.store)
+    }
+}
+
+impl UnrulyStore {
+    /// Behaves like `store` until told otherwise.
+    pub fn new(store: Arc<dyn ObjectStore>) -> Self {
+        UnrulyStore { store, orders: Arc::default(), always: None }
+    }
+
+    /// Does the same to every create.
+    #[must_use]
+    pub fn always(mut self, misdeed: Misdeed) -> Self {
+        self.always = Some(misdeed);
+        self
+    }
+
+    fn orders(&self) -> std::sync::MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Does these to the next creates, one each.
+    pub fn next(&self, misdeeds: &[Misdeed]) {
+        let mut orders = self.orders();
+        orders.misdeeds = misdeeds.iter().rev().copied().collect();
+        orders.is_deaf = false;
+    }
+
+    fn listens(&self) -> Result<()> {
+        if self.orders().is_deaf { Err(failure()) } else { Ok(()) }
+    }
+}
+
+fn failure() -> Error {
+    Error::Generic { store: "unruly", source: "the connection was reset".into() }
+}
+
+#[async_trait]
+impl ObjectStore for UnrulyStore {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        mut options: PutOptions,
+    ) -> Result<PutResult> {
+        let misdeed = match options.mode {
+            PutMode::Create => self.always.or_else(|| self.orders().misdeeds.pop()),
+            _ => None,
+        };
+        self.listens()?;
+        match misdeed {
+            None => self.store.put_opts(location, payload, options).await,
+            Some(Misdeed::StoresAndFails) => {
+                self.store.put_opts(location, payload, options).await?;
+                Err(failure())
+            }
+            Some(Misdeed::Fails) => Err(failure()),
+            Some(Misdeed::Replaces) => {
+                options.mode = PutMode::Overwrite;
+                self.store.put_opts(location, payload, options).await
+            }
+            Some(Misdeed::FailsAndGoesDeaf) => {
+                self.orders().is_deaf = true;
+                Err(failure())
+            }
+        }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.store.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.listens()?;
+        self.store.get_opts(location, options).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.store.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.store.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.store.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.store.copy_opts(from, to, options).await
+    }
+}
