@@ -275,7 +275,7 @@ impl<'py, 'a> Loader<'py, 'a> {
     /// Reads one atom that stands alone: a variable's inline value, or one of a side record.
     pub(super) fn atom_alone(&mut self) -> Result<Bound<'py, PyAny>> {
         match self.at.reader.peek()? {
-            tag::NONE..=tag::BYTES => {}
+            tag::NONE..=tag::BYTES | tag::ELLIPSIS | tag::NOT_IMPLEMENTED | tag::EMPTY_TUPLE => {}
             other => return Err(Failure::damaged(format!("tag {other:#04x} stands where an atom must"))),
         }
         match self.value(0)? {
