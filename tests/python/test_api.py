@@ -163,7 +163,7 @@ def test_stubs_are_reported(repo):
     (stub,) = saved.report.stubs
     assert stub.variable == "state" and "file" in stub.path and "TextIOWrapper" in stub.type_name
     placeholder = repo.load(saved)["state"]["file"]
-    assert os.devnull in repr(placeholder) and "state" in repr(placeholder)
+    assert os.devnull in repr(placeholder)
 
 
 def test_strict_counts_stubs(repo):
@@ -416,7 +416,7 @@ def test_there_is_no_protocol():
 
 
 def test_other_bytes_are_told_apart():
-    with pytest.raises(chipmink.DamagedError, match=r"(?i)pickle\.loads|a pickle"):
+    with pytest.raises(chipmink.UnsupportedError, match=r"pickle\.loads"):
         chipmink.loads(pickle.dumps([1]))
     for rubbish in (b"", b"rubbish", b"PK\x03\x04"):
         with pytest.raises(chipmink.DamagedError):
@@ -428,7 +428,7 @@ def test_truncated_streams_in_files():
     for cut in (1, 5, 6, 7, 9, len(data) - 1):
         with pytest.raises(chipmink.DamagedError):
             chipmink.load(io.BytesIO(data[:cut]))
-    with pytest.raises(chipmink.DamagedError, match="(?i)pickle"):
+    with pytest.raises(chipmink.UnsupportedError, match="pickle"):
         chipmink.load(io.BytesIO(pickle.dumps({"a": 1})))
 
 

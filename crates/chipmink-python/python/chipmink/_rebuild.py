@@ -395,6 +395,12 @@ def repository(url: str) -> Any:
     return Placeholder("repository", "chipmink.Repository", reason)
 
 
+def lazy_version(url: str, version: int) -> Any:
+    """A version of the open repository of this process at that place; else a placeholder. Reads nothing."""
+    found = repository(url)
+    return found if isinstance(found, Placeholder) else found.at(version)
+
+
 # --- small objects ---------------------------------------------------------------------------------------------------
 
 

@@ -148,11 +148,6 @@ def reduce_struct(struct: Any, ctx: Context) -> tuple[Any, ...]:
     return _rebuild.make_struct, (struct.format,)
 
 
-def reduce_repository(repository: Any, ctx: Context) -> tuple[Any, ...]:
-    """By place: comes back if the loading process has that repository open."""
-    return _rebuild.repository, (repository.url,)
-
-
 _plain: dict[Any, Any] = {}
 _ordered: OrderedDict[Any, Any] = OrderedDict()
 
@@ -181,5 +176,4 @@ REDUCERS: dict[type, Any] = {
 BY_NAME: dict[tuple[str, str], Any] = {
     ("logging", "Logger"): reduce_logger,
     ("_struct", "Struct"): reduce_struct,
-    ("chipmink._repository", "Repository"): reduce_repository,
 }

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-from chipmink import _chipmink
+from chipmink import _chipmink, _rebuild
 from chipmink._errors import BusyError, ClosedError, NotFoundError, SkippedVariableWarning, UnsavedChangesError, UnsupportedError
 from chipmink._results import Diff, Report, Saved, Skipped, Version
 from chipmink._stream import Allow
@@ -269,6 +269,10 @@ class Repository:
         state = ", closed" if self.closed else ""
         return f"<chipmink.Repository at {self._url!r}, ref {self._ref!r}{state}>"
 
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        # By place: comes back if the loading process has that repository open.
+        return _rebuild.repository, (self._url,)
+
     def _usable(self) -> _chipmink.Handle:
         handle = self._handle
         if handle is None:
@@ -327,6 +331,9 @@ class LazyVersion(Mapping[str, Any]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
+
+    def __reduce__(self) -> tuple[Any, tuple[str, int]]:
+        return _rebuild.lazy_version, (self._repository.url, self.version)
 
     def __repr__(self) -> str:
         return f"<version {self.version} of {self._repository.url!r}: {len(self._names)} variables>"
