@@ -6,9 +6,12 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// Gives out the row numbers of one table: freed ones first, the lowest before the others, then new ones.
+///
+/// Free numbers are kept as ranges, so that a table whose header claims a high number costs no memory for it.
 #[derive(Clone, Debug, Default)]
 pub struct Slots {
-    free: BinaryHeap<Reverse<u32>>,
+    /// Ranges of free slots, `next` not among them: first, and one behind the last.
+    free: BinaryHeap<Reverse<(u64, u64)>>,
     next: u64,
 }
 
@@ -20,15 +23,16 @@ impl Slots {
 
     /// A table in which exactly `held` are held; every other slot below `next` is free.
     pub fn holding(held: impl IntoIterator<Item = Slot>, next: u32) -> Self {
-        let mut held: Vec<u32> = held.into_iter().map(|slot| slot.0).collect();
+        let mut held: Vec<u64> = held.into_iter().map(|slot| u64::from(slot.0)).collect();
         held.sort_unstable();
-        let next = held.last().map_or(u64::from(next), |&last| u64::from(next).max(u64::from(last) + 1));
+        let next = held.last().map_or(u64::from(next), |&last| u64::from(next).max(last + 1));
         let mut free = BinaryHeap::new();
-        let mut expected = 0u64;
-        for slot in held.into_iter().map(u64::from).chain([next]) {
-            // The range is bounded by rows that exist or that a table's header claims; only gaps are stored.
-            free.extend((expected..slot).filter_map(|gap| u32::try_from(gap).ok()).map(Reverse));
-            expected = expected.max(slot + 1);
+        let mut expected = 0;
+        for slot in held.into_iter().chain([next]) {
+            if expected < slot {
+                free.push(Reverse((expected, slot)));
+            }
+            expected = slot + 1;
         }
         Slots { free, next }
     }
@@ -36,20 +40,26 @@ impl Slots {
     /// Takes a slot.
     ///
     /// # Errors
-    /// [`GraphError::SlotsExhausted`] when all 2^32 are held.
+    /// [`GraphError::SlotsExhausted`] when all are held.
     pub fn take(&mut self) -> Result<Slot, GraphError> {
-        if let Some(Reverse(slot)) = self.free.pop() {
-            return Ok(Slot(slot));
+        let exhausted = GraphError::SlotsExhausted { held: self.next };
+        if let Some(Reverse((first, end))) = self.free.pop() {
+            if first + 1 < end {
+                self.free.push(Reverse((first + 1, end)));
+            }
+            return u32::try_from(first).map(Slot).map_err(|_| exhausted);
         }
-        let slot = u32::try_from(self.next).map_err(|_| GraphError::SlotsExhausted { held: self.next })?;
+        // `next` itself must stay a u32 in the table's header, so the highest number is never given out.
+        let slot = u32::try_from(self.next).ok().filter(|slot| *slot < u32::MAX).ok_or(exhausted)?;
         self.next += 1;
         Ok(Slot(slot))
     }
 
     /// Gives a slot back, which must have been held.
     pub fn free(&mut self, slot: Slot) {
-        debug_assert!(u64::from(slot.0) < self.next, "a slot is freed that was never given out");
-        self.free.push(Reverse(slot.0));
+        let slot = u64::from(slot.0);
+        debug_assert!(slot < self.next, "a slot is freed that was never given out");
+        self.free.push(Reverse((slot, slot + 1)));
     }
 
     /// One more than the highest slot ever given out.
@@ -73,12 +83,20 @@ mod tests {
     }
 
     #[test]
-    fn the_last_slot_is_usable_and_then_the_table_is_full() {
-        let mut slots = Slots::dense(u32::MAX);
-        assert_eq!(slots.take().unwrap(), Slot(u32::MAX));
+    fn a_full_table_is_an_error_until_a_slot_is_freed() {
+        let mut slots = Slots::dense(u32::MAX - 1);
+        assert_eq!(slots.take().unwrap(), Slot(u32::MAX - 1));
         assert!(matches!(slots.take(), Err(GraphError::SlotsExhausted { .. })));
         slots.free(Slot(7));
         assert_eq!(slots.take().unwrap(), Slot(7));
+    }
+
+    #[test]
+    fn a_header_that_claims_a_high_number_costs_no_memory() {
+        let mut slots = Slots::holding([Slot(2)], u32::MAX);
+        assert_eq!(slots.free.len(), 2);
+        let taken: Vec<u32> = (0..3).map(|_| slots.take().unwrap().0).collect();
+        assert_eq!(taken, [0, 1, 3]);
     }
 
     proptest! {
