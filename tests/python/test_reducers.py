@@ -856,6 +856,22 @@ def test_struct(copy):
     assert copy(struct.Struct("<IH")).size == 6
 
 
+def test_figures_are_the_same_bytes_each_time(copy):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    axes = figure.add_subplot()
+    axes.plot([1, 2])
+    axes.xaxis.set_major_formatter(lambda value, position: f"<{value}>")
+    first = reference_pickler.dump(figure)[0]
+    assert reference_pickler.dump(figure)[0] == first
+    again = copy(figure)
+    assert again.axes[0].xaxis.get_major_formatter()(3) == "<3>"
+    again.axes[0].callbacks.process("xlim_changed", again.axes[0])
+
+
 def suspended():
     yield 1
 

@@ -6,7 +6,9 @@ process are found again by name.
 
 from __future__ import annotations
 
+import copyreg
 import gc
+import itertools
 import sys
 import threading
 import types
@@ -148,6 +150,17 @@ def reduce_struct(struct: Any, ctx: Context) -> tuple[Any, ...]:
     return _rebuild.make_struct, (struct.format,)
 
 
+def reduce_callback_registry(registry: Any, ctx: Context) -> tuple[Any, ...]:
+    """What it says itself, but asked through a twin: asking it takes a number from its counter, each time another."""
+    number = int(repr(registry._cid_gen).removeprefix("count(").removesuffix(")"))
+    twin = object.__new__(type(registry))
+    twin.__dict__.update(registry.__dict__)
+    twin._cid_gen = itertools.count(number)
+    # Loading puts the attributes into another order.
+    state = dict(sorted(twin.__getstate__().items()))
+    return copyreg.__newobj__, (type(registry),), state  # type: ignore[attr-defined]
+
+
 _plain: dict[Any, Any] = {}
 _ordered: OrderedDict[Any, Any] = OrderedDict()
 
@@ -176,4 +189,5 @@ REDUCERS: dict[type, Any] = {
 BY_NAME: dict[tuple[str, str], Any] = {
     ("logging", "Logger"): reduce_logger,
     ("_struct", "Struct"): reduce_struct,
+    ("matplotlib.cbook", "CallbackRegistry"): reduce_callback_registry,
 }
