@@ -77,9 +77,8 @@ pub(crate) fn race(backend: &Backend) -> Result<()> {
             Err(StoreError::Unconditional { place: place(), writers: WRITERS, winners: WRITERS })
         }
         (0, _) => {
-            let failure = answers.into_iter().filter_map(Result::err);
-            let failure =
-                failure.filter(|error| !matches!(error, object_store::Error::AlreadyExists { .. })).next();
+            let mut failures = answers.into_iter().filter_map(Result::err);
+            let failure = failures.find(|error| !matches!(error, object_store::Error::AlreadyExists { .. }));
             match failure {
                 Some(error) => Err(backend.write_error("testing conditional writes", error)),
                 None => Err(StoreError::Unconditional { place: place(), writers: WRITERS, winners: 0 }),

@@ -146,10 +146,10 @@ impl Log {
                 Err(Unsound::Step { spent, failure }) => {
                     let lowest = spent.iter().copied().min().unwrap_or(number);
                     void.extend(spent);
-                    first_failure.get_or_insert(failure);
+                    first_failure.get_or_insert(*failure);
                     next = numbers.below(lowest)?;
                 }
-                Err(Unsound::Fatal(failure)) => return Err(failure),
+                Err(Unsound::Fatal(failure)) => return Err(*failure),
             }
         }
         Err(first_failure.unwrap_or_else(|| StoreError::NoRepository { place: backend.label().to_owned() }))
@@ -179,7 +179,7 @@ impl Log {
                         return Err(unsound);
                     }
                     void.push(next);
-                    match numbers.below(next).map_err(Unsound::Fatal)? {
+                    match numbers.below(next).map_err(Unsound::from)? {
                         Some(below) if place.is_none_or(|place: StatePlace| below > place.covers) => {
                             (next, expected) = (below, None);
                             continue;
@@ -187,7 +187,7 @@ impl Log {
                         _ => break,
                     }
                 }
-                Err(failure) => return Err(Unsound::Fatal(failure)),
+                Err(failure) => return Err(failure.into()),
             };
             if chain.is_empty() {
                 place = read.entry.state;
@@ -205,11 +205,11 @@ impl Log {
         let newest = &chain[0];
         let state = match place {
             None => RootState::new(newest.entry.repository),
-            Some(place) => read_state(backend, &place).map_err(Unsound::Fatal)?,
+            Some(place) => read_state(backend, &place).map_err(Unsound::from)?,
         };
         if state.repository != newest.entry.repository {
             let place = backend.label().to_owned();
-            return Err(Unsound::Fatal(StoreError::Replaced { place }));
+            return Err(StoreError::Replaced { place }.into());
         }
         let older_unsynced =
             (newest.entry.synced_through < Some(state.covers) && place.is_some()).then_some(state.covers);
@@ -231,7 +231,7 @@ impl Log {
         for read in chain.iter().rev() {
             log.apply(read).map_err(|source| {
                 let object = root_path(read.entry.number);
-                Unsound::Fatal(StoreError::Format { place: backend.label().to_owned(), object, source })
+                StoreError::Format { place: backend.label().to_owned(), object, source }
             })?;
         }
         log.highest = highest;
@@ -341,9 +341,15 @@ impl Log {
 /// Why a chain cannot be the log.
 enum Unsound {
     /// These numbers are spent; the log may end below them.
-    Step { spent: Vec<TimeId>, failure: StoreError },
+    Step { spent: Vec<TimeId>, failure: Box<StoreError> },
     /// The log cannot be read.
-    Fatal(StoreError),
+    Fatal(Box<StoreError>),
+}
+
+impl From<StoreError> for Unsound {
+    fn from(failure: StoreError) -> Self {
+        Unsound::Fatal(Box::new(failure))
+    }
 }
 
 impl Unsound {
@@ -351,10 +357,10 @@ impl Unsound {
     /// and with it all below: then it is damage (the failure is given back), not what a power cut leaves.
     fn broken(chain: &[ReadEntry], broken: TimeId, failure: StoreError) -> std::result::Result<Self, Self> {
         if chain.iter().any(|read| read.entry.is_synced || read.entry.synced_through >= Some(broken)) {
-            return Ok(Unsound::Fatal(failure));
+            return Ok(failure.into());
         }
         let spent = chain.iter().map(|read| read.entry.number).chain([broken]).collect();
-        Err(Unsound::Step { spent, failure })
+        Err(Unsound::Step { spent, failure: Box::new(failure) })
     }
 }
 
@@ -366,9 +372,9 @@ fn check_unsynced_packs(backend: &Backend, chain: &[ReadEntry]) -> std::result::
             continue;
         }
         for pack in &read.entry.packs_added {
-            let found = backend.byte_len(&pack_path(pack.name)).map_err(Unsound::Fatal)?;
+            let found = backend.byte_len(&pack_path(pack.name)).map_err(Unsound::from)?;
             if found != Some(pack.byte_len) {
-                let failure = lost_pack(backend, read.entry.number, pack, found);
+                let failure = Box::new(lost_pack(backend, read.entry.number, pack, found));
                 let spent = chain.iter().map(|read| read.entry.number);
                 let spent = spent.filter(|number| *number >= read.entry.number).collect();
                 return Err(Unsound::Step { spent, failure });

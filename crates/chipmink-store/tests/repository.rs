@@ -1,4 +1,5 @@
 //! A repository on disk and in memory: what is saved comes back, at any number, in any process.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use chipmink_store::{Backend, Place, Publication, Store, StoreError, StoreOptions};
 use chipmink_testkit::toy::{self, Namespace, REF};
