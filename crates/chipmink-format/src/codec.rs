@@ -9,6 +9,7 @@ use crate::error::{FormatError, Result};
 use bytes::Bytes;
 use chipmink_types::BlobKind;
 use std::borrow::Cow;
+use std::cell::RefCell;
 
 /// The zstd level of all that is compressed. Level 1 by measurement: higher levels gain little on pods and cost
 /// more than the writing that they save.
@@ -149,6 +150,12 @@ fn bounded(decoded_len: u64, max: u64) -> Result<usize> {
     }
 }
 
+thread_local! {
+    /// A context costs several times what a small blob does, so each thread keeps one.
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> =
+        RefCell::new(zstd::bulk::Decompressor::new().ok());
+}
+
 fn decompress(stored: &[u8], len: usize) -> Result<Vec<u8>> {
     // The frame must agree with the index before anything is allocated for it.
     match zstd::zstd_safe::get_frame_content_size(stored) {
@@ -157,7 +164,10 @@ fn decompress(stored: &[u8], len: usize) -> Result<Vec<u8>> {
         Ok(None) => return Err(damaged("its zstd frame does not state its size".to_owned())),
         Err(_) => return Err(damaged("it is no zstd frame".to_owned())),
     }
-    match zstd::bulk::decompress(stored, len) {
+    match DECOMPRESSOR.with_borrow_mut(|decompressor| match decompressor {
+        Some(decompressor) => decompressor.decompress(stored, len),
+        None => zstd::bulk::decompress(stored, len),
+    }) {
         Ok(bytes) if bytes.len() == len => Ok(bytes),
         Ok(bytes) => Err(damaged(format!("{} bytes came out of its frame, expected {len}", bytes.len()))),
         Err(error) => Err(damaged(format!("zstd: {error}"))),
