@@ -20,7 +20,7 @@ use super::strings::StringCache;
 use super::supply::Supply;
 use bytes::Bytes;
 use chipmink_format::tag;
-use chipmink_types::{GlobalName, LoadPod};
+use chipmink_types::{Digest, GlobalName, LoadPod};
 use hashbrown::HashMap;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -54,6 +54,8 @@ pub(super) struct Loader<'py, 'a> {
     /// Counts the items that ever waited.
     pub(super) waited: u64,
     pub(super) numpy: Option<Numpy<'py>>,
+    /// Atoms that stand outside the pods, by the digest of their content and the kind of region.
+    pub(super) large_atoms: HashMap<(Digest, u8), Bound<'py, PyAny>>,
     serial: u32,
     ticks: u32,
 }
@@ -98,6 +100,7 @@ impl<'py, 'a> Loader<'py, 'a> {
             waiting: HashMap::new(),
             waited: 0,
             numpy: None,
+            large_atoms: HashMap::new(),
             serial: 0,
             ticks: 0,
         }

@@ -166,11 +166,14 @@ impl<'py> Loader<'py, '_> {
     ) -> Result<Bound<'py, PyAny>> {
         let place = self.region_place(ordinal, view)?;
         let region = place.region;
-        if place.byte_offset.checked_add(byte_len).is_none_or(|end| end > place.byte_len) {
+        let is_outside = self.outside(ordinal)?.is_some();
+        // (numpy itself checks the length of a buffer that the caller passed.)
+        let end = place.byte_offset.checked_add(byte_len);
+        if !is_outside && end.is_none_or(|end| end > place.byte_len) {
             return Err(Failure::damaged("an array reaches beyond its region"));
         }
         let is_whole = byte_len == place.byte_len && region.views.len() == 1;
-        if is_whole && byte_len > 0 && self.outside(ordinal)?.is_none() {
+        if is_whole && byte_len > 0 && !is_outside {
             let array = self.empty_array(dtype, header)?;
             check_len(&array, byte_len)?;
             // SAFETY: a new contiguous array of `byte_len` bytes without objects, known to nobody else, that lives until

@@ -217,7 +217,7 @@ impl<'py> Loader<'py, '_> {
         keywords: Option<&Bound<'py, PyDict>>,
     ) -> Result<Bound<'py, PyAny>> {
         let Ok(class) = class.cast::<PyType>() else {
-            return Err(Failure::damaged("the class of a reduced object is no class"));
+            return Err(no_class(class));
         };
         let ty = class.as_type_ptr();
         // SAFETY: a live class.
@@ -337,6 +337,13 @@ impl<'py> Loader<'py, '_> {
         }
         Ok(())
     }
+}
+
+/// What a saved object is an instance of is something else now.
+#[cold]
+pub(super) fn no_class(found: &Bound<'_, PyAny>) -> Failure {
+    let what = found.repr().map_or_else(|_| "an object".to_owned(), |text| text.to_string());
+    PyTypeError::new_err(format!("the class of a saved object is no class now, but {what}")).into()
 }
 
 /// Whether reading `object.__dict__` may run code of the class.

@@ -59,7 +59,6 @@ impl<'py, 'a> Loader<'py, 'a> {
 
     /// A region as an object: from the view's first byte to the region's end.
     pub(super) fn region_object(&mut self) -> Result<Bound<'py, PyAny>> {
-        let py = self.py;
         let kind = self.at.reader.byte()?;
         let ordinal = self.at.reader.size()?;
         let view = self.at.reader.size()?;
@@ -70,6 +69,26 @@ impl<'py, 'a> Loader<'py, 'a> {
         {
             return Ok(object);
         }
+        // A writer may store the same large atom at every place where it stands; in memory it is one object.
+        let key = (place.region.root, kind);
+        let is_atom = kind != tag::REGION_BYTEARRAY && self.supply.has_digests() && place.byte_offset == 0;
+        if is_atom && let Some(object) = self.large_atoms.get(&key) {
+            return Ok(object.clone());
+        }
+        let object = self.new_region_object(kind, ordinal, &place)?;
+        if is_atom {
+            self.large_atoms.insert(key, object.clone());
+        }
+        Ok(object)
+    }
+
+    fn new_region_object(
+        &mut self,
+        kind: u8,
+        ordinal: usize,
+        place: &RegionPlace<'a>,
+    ) -> Result<Bound<'py, PyAny>> {
+        let py = self.py;
         match kind {
             tag::REGION_BYTEARRAY if place.byte_offset == 0 => self.region_bytearray(ordinal),
             tag::REGION_BYTES if place.byte_offset == 0 => {
@@ -97,7 +116,7 @@ impl<'py, 'a> Loader<'py, 'a> {
                 Ok(object)
             }
             _ => {
-                let content = self.region_copy(ordinal, &place)?;
+                let content = self.region_copy(ordinal, place)?;
                 match kind {
                     tag::REGION_BYTEARRAY => object::bytearray(py, &content),
                     tag::REGION_BYTES => object::bytes(py, &content),

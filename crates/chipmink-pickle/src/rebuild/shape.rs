@@ -5,6 +5,7 @@ use super::loader::Loader;
 use super::object;
 use super::options::full_name;
 use super::pods::Offer;
+use super::reduce::no_class;
 use chipmink_types::ShapeClass;
 use hashbrown::HashMap;
 use pyo3::ffi;
@@ -133,9 +134,7 @@ impl<'py, 'a> Loader<'py, 'a> {
                 }
             }
         };
-        let Ok(class) = class.cast_into::<PyType>() else {
-            return Err(Failure::damaged(format!("the class of shape {ordinal} is no class")));
-        };
+        let class = class.cast_into::<PyType>().map_err(|error| no_class(&error.into_inner()))?;
         let names = described.dict_names.iter().chain(&described.slot_names);
         let names: Vec<_> = names.map(|name| PyString::intern(self.py, name).into_any()).collect();
         let key = (

@@ -8,7 +8,7 @@ use super::supply::{Streamed, StreamedRegion};
 use bytes::Bytes;
 use chipmink_format::{StreamParts, decode_stream};
 use chipmink_types::{Digest, GridKind, LoadPod, LoadRoot, LoadShape, RegionRecord};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -30,7 +30,7 @@ pub fn loads(
     let pods = describe(&parts);
     let root = LoadRoot::Pod(parts.root.0 as usize, parts.root.1);
     let options = RebuildOptions { allow, namespace: None };
-    let outside = take_buffers(&parts, buffers)?;
+    let outside = take_buffers(py, &parts, buffers)?;
     // SAFETY: the supply, and the loader that takes bytes from it, are gone before this function returns, and so before
     // `data` is; neither hands `Bytes` to anybody else.
     let mut supply = unsafe { supply(&parts, outside) };
@@ -85,35 +85,29 @@ fn describe(parts: &StreamParts<'_>) -> Vec<LoadPod> {
 
 /// One buffer for each region that is not in the stream, in order.
 fn take_buffers<'py>(
+    py: Python<'py>,
     parts: &StreamParts<'_>,
     buffers: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Vec<Bound<'py, PyAny>>> {
     let wanted = parts.pods.iter().flat_map(|pod| &pod.regions).filter(|region| region.content.is_none());
     let mut given = buffers.map(|buffers| buffers.try_iter()).transpose()?;
     let mut taken = Vec::new();
-    for region in wanted {
-        let Some(given) = &mut given else {
-            return Err(PyValueError::new_err(
-                "the stream has out-of-band buffers, but `buffers` was not given",
-            ));
-        };
-        let Some(buffer) = given.next() else {
-            return Err(PyValueError::new_err(
-                "`buffers` gives fewer buffers than the stream was saved with",
-            ));
+    for _ in wanted {
+        let Some(buffer) = given.as_mut().and_then(Iterator::next) else {
+            let why = match buffers {
+                Some(_) => {
+                    "`buffers` gives fewer buffers than `buffer_callback` was given when the stream was made"
+                }
+                None => "the stream was made with `buffer_callback`: give `buffers` what it was given",
+            };
+            let class = py.import("pickle")?.getattr("UnpicklingError")?;
+            return Err(PyErr::from_value(class.call1((why,))?));
         };
         let buffer = buffer?;
         // SAFETY: alive.
         if unsafe { ffi::PyObject_CheckBuffer(buffer.as_ptr()) } == 0 {
             let name = buffer.get_type().fully_qualified_name()?;
             return Err(PyTypeError::new_err(format!("`buffers` gives a {name}, which is no buffer")));
-        }
-        let byte_len = pyo3::types::PyMemoryView::from(&buffer)?.getattr("nbytes")?.extract::<u64>()?;
-        if byte_len != region.byte_len {
-            return Err(PyValueError::new_err(format!(
-                "`buffers` gives a buffer of {byte_len} bytes where one of {} was saved",
-                region.byte_len
-            )));
         }
         taken.push(buffer);
     }

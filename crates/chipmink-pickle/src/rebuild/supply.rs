@@ -22,6 +22,9 @@ pub(super) trait Supply<'py> {
     /// The object that holds a region's bytes, if the caller of the load passed it beside the stream.
     fn outside(&self, position: usize, ordinal: usize) -> Option<&Bound<'py, PyAny>>;
 
+    /// Whether regions carry the digests of their content.
+    fn has_digests(&self) -> bool;
+
     /// What messages call a pod.
     fn pod_name(&self, position: usize, pod: &LoadPod) -> String;
 }
@@ -40,6 +43,10 @@ impl<'py> Supply<'py> for Stored<'_> {
 
     fn outside(&self, _: usize, _: usize) -> Option<&Bound<'py, PyAny>> {
         None
+    }
+
+    fn has_digests(&self) -> bool {
+        true
     }
 
     fn pod_name(&self, _: usize, pod: &LoadPod) -> String {
@@ -88,6 +95,10 @@ impl<'py> Supply<'py> for Streamed<'py> {
             StreamedRegion::Outside(object) => Some(object),
             StreamedRegion::Inline(_) => None,
         }
+    }
+
+    fn has_digests(&self) -> bool {
+        false
     }
 
     fn pod_name(&self, position: usize, _: &LoadPod) -> String {

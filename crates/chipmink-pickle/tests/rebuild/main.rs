@@ -1,6 +1,7 @@
 //! Rebuilding objects from pods that a plain writer made, and from pods made by hand, sound and not.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
 
+mod arrays;
 mod deferred;
 mod hostile;
 mod random_graphs;
