@@ -1,0 +1,44 @@
+//! Persistence for live object graphs: every save is a durable, numbered version that costs what changed; any version,
+//! or any variable of any version, comes back with sharing and cycles intact.
+//!
+//! ```text
+//!   GraphSource ──walk──► WalkOutcome ──tables, manifest, commit──► Store        prepare, publish, finish
+//!   (live objects)        pods, regions                             packs and the root log
+//!   rebuild ◄──PlanPods── LoadPlan ◄──closure of the wanted pods── tables        plan, pods
+//! ```
+//!
+//! This crate is where the layers meet. It knows no Python and no byte of the format: the live side is whatever implements
+//! [`chipmink_types::GraphSource`], the stored side is [`chipmink_store::Store`].
+//!
+//! - [`Repository`]: the versions under one place. Start reading here.
+//! - [`Prepared`], [`Published`], [`Saved`]: a save in three steps. The first runs under the lock of the live objects, the
+//!   second touches none of them, the third lets the source know what became of it.
+//! - [`PlanPods`]: the bytes of a load plan, read ahead.
+//! - [`Log`], [`Version`], [`Diff`]: history.
+//!
+//! 1. Nothing is taken as known before its version is visible: a failed save leaves base and source as they were.
+//! 2. What a save writes is a function of what changed. A co-variable whose pods are the very same keeps its digest without
+//!    its table being looked at; untouched variables keep their row in the manifest.
+//! 3. A save builds on the *base* of its ref, never on whatever the ref points at by now; if another writer moved the ref,
+//!    the save fails with [`ErrorKind::RefMoved`] and nothing is lost.
+//! 4. A load reads the tables of what was asked for, and of nothing else.
+#![forbid(unsafe_code)]
+
+mod base;
+mod diff;
+mod error;
+mod hash;
+mod history;
+mod options;
+mod read;
+mod repository;
+mod save;
+mod shared;
+
+pub use diff::Diff;
+pub use error::{Error, ErrorKind, Result};
+pub use history::{Log, Version};
+pub use options::{DEFAULT_REF, OpenOptions, SaveRequest};
+pub use read::PlanPods;
+pub use repository::Repository;
+pub use save::{Prepared, Published, Report, Saved};

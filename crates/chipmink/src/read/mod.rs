@@ -1,0 +1,10 @@
+//! Reading versions: which pods make up what is asked for, and their bytes.
+
+mod descriptors;
+mod plan;
+mod pods;
+mod table;
+
+pub(crate) use descriptors::Descriptors;
+pub(crate) use plan::{Planner, names_of};
+pub use pods::PlanPods;

@@ -1,0 +1,87 @@
+//! The bytes of a plan, read ahead in windows.
+
+use bytes::Bytes;
+use chipmink_digest::{Grid, NodeKind, TreeError, read_tree};
+use chipmink_store::Store;
+use chipmink_types::{BlobError, BlobSource, Digest, LoadPlan, PodSource, RegionRecord};
+
+/// Bytes of pods that are read ahead.
+const WINDOW_LEN: u64 = 8 << 20;
+/// Pods that are read ahead, however small they are.
+const WINDOW_COUNT: usize = 1 << 14;
+
+/// Gives the pods of a plan, and regions.
+#[derive(Debug)]
+pub struct PlanPods {
+    store: Store,
+    /// Digest and length of each pod of the plan.
+    pods: Vec<(Digest, u64)>,
+    /// Position of the window's first pod.
+    start: usize,
+    /// Pods that were read ahead and not yet asked for.
+    window: Vec<Option<Bytes>>,
+}
+
+impl PlanPods {
+    pub(crate) fn new(store: Store, plan: &LoadPlan) -> Self {
+        let pods = plan.pods.iter().map(|pod| (pod.digest, pod.byte_len)).collect();
+        PlanPods { store, pods, start: 0, window: Vec::new() }
+    }
+
+    fn read_window(&mut self, position: usize) -> Result<(), BlobError> {
+        let mut byte_len = 0u64;
+        let mut end = position;
+        while end < self.pods.len() && end - position < WINDOW_COUNT {
+            byte_len = byte_len.saturating_add(self.pods[end].1);
+            if end > position && byte_len > WINDOW_LEN {
+                break;
+            }
+            end += 1;
+        }
+        let digests: Vec<Digest> = self.pods[position..end].iter().map(|(digest, _)| *digest).collect();
+        self.window = self.store.get_many(&digests)?.into_iter().map(Some).collect();
+        self.start = position;
+        Ok(())
+    }
+}
+
+impl PodSource for PlanPods {
+    fn pod(&mut self, position: usize) -> Result<Bytes, BlobError> {
+        let Some(&(digest, byte_len)) = self.pods.get(position) else {
+            return Err(BlobError::Storage {
+                context: "reading a pod".to_owned(),
+                source: format!("the plan has no pod {position}").into(),
+            });
+        };
+        if position >= self.start + self.window.len() {
+            self.read_window(position)?;
+        }
+        let ahead = position.checked_sub(self.start).and_then(|at| self.window.get_mut(at)?.take());
+        let bytes = match ahead {
+            Some(bytes) => bytes,
+            None => self.store.get(&digest)?,
+        };
+        if bytes.len() as u64 != byte_len {
+            let reason = format!("it has {} bytes, its row says {byte_len}", bytes.len());
+            return Err(BlobError::Damaged { digest, reason });
+        }
+        Ok(bytes)
+    }
+
+    fn read_region(&mut self, region: &RegionRecord, into: &mut [u8]) -> Result<(), BlobError> {
+        let damaged = |reason: String| BlobError::Damaged { digest: region.root, reason };
+        let grid = Grid::of(region).map_err(|error| damaged(error.to_string()))?;
+        if into.len() as u64 != grid.byte_len() {
+            return Err(damaged(format!("{} bytes are asked for, it has {}", into.len(), grid.byte_len())));
+        }
+        let count = grid.chunk_count();
+        let chunks = read_tree(NodeKind::Region, region.root, count, &mut |node| self.store.get(node));
+        let chunks = chunks.map_err(|error| match error {
+            TreeError::Caller(error) => error,
+            other => damaged(other.to_string()),
+        })?;
+        let chunks: Vec<(Digest, u64)> =
+            chunks.into_iter().zip(grid.chunks()).map(|(digest, (_, len))| (digest, len)).collect();
+        self.store.read_into(&chunks, into)
+    }
+}

@@ -1,0 +1,212 @@
+//! [`Repository`]: the versions under one place, and the way to make more.
+
+use crate::diff::{Diff, diff};
+use crate::error::{Error, Result};
+use crate::history::{Log, Version};
+use crate::options::{OpenOptions, SaveRequest};
+use crate::read::{PlanPods, Planner, names_of};
+use crate::save::{Prepared, Saved};
+use crate::shared::Shared;
+use bytes::Bytes;
+use chipmink_store::{Backend, Place, Store, VerifyReport};
+use chipmink_types::{BlobSource, Digest, GraphSource, LoadPlan, TimeId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// An open repository. Clones are the same repository object; threads may share it.
+///
+/// It keeps one *base* per ref: the version that it last saved to or checked out from that ref, on which the next save
+/// builds. A ref without one is continued from its newest version.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    shared: Arc<Shared>,
+}
+
+impl Repository {
+    /// Opens the repository at a path or `file://` URL, and creates it if there is none and the options allow.
+    ///
+    /// # Errors
+    /// When there is none and none is to be made, the place cannot be used, or this build cannot read it.
+    pub fn open(place: &str, options: OpenOptions) -> Result<Self> {
+        let place = Place::parse(place)?;
+        let store = match options.create {
+            true => Store::open_or_create(place, options.store)?,
+            false => Store::open(place, options.store)?,
+        };
+        Ok(Repository::over(store))
+    }
+
+    /// As [`Repository::open`], on any backend.
+    ///
+    /// # Errors
+    /// As [`Repository::open`].
+    pub fn open_in(backend: Backend, options: OpenOptions) -> Result<Self> {
+        let store = match options.create {
+            true => Store::open_or_create_in(backend, options.store)?,
+            false => Store::open_in(backend, options.store)?,
+        };
+        Ok(Repository::over(store))
+    }
+
+    /// The repository in a store that is open already.
+    pub fn over(store: Store) -> Self {
+        Repository { shared: Arc::new(Shared::new(store)) }
+    }
+
+    /// The store beneath.
+    pub fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    /// What errors call the place.
+    pub fn place(&self) -> &str {
+        self.shared.store.label()
+    }
+
+    /// Walks `source`, whose lock the caller holds: the first step of a save.
+    ///
+    /// # Errors
+    /// When another save to the ref is running, its newest version cannot be read, or the walk fails.
+    pub fn prepare(&self, source: &mut dyn GraphSource, request: &SaveRequest) -> Result<Prepared> {
+        Prepared::walk(&self.shared, source, request)
+    }
+
+    /// Saves what `source` holds: all steps in one.
+    ///
+    /// # Errors
+    /// When a step fails; then nothing was published, unless the error says that the outcome is unknown.
+    pub fn save(&self, source: &mut dyn GraphSource, request: &SaveRequest) -> Result<Saved> {
+        self.prepare(source, request)?.publish().finish(source)
+    }
+
+    /// What is needed to load all variables of a version, or those named and what their functions read.
+    ///
+    /// The variables asked for come first in the plan, in the order asked for (or of the namespace); those that are only
+    /// read follow them.
+    ///
+    /// # Errors
+    /// When the version or a name is unknown, or a table is missing or damaged.
+    pub fn plan(&self, time: TimeId, names: Option<&[String]>) -> Result<LoadPlan> {
+        let mut planner = self.planner(time)?;
+        match names {
+            None => planner.add_all()?,
+            Some(names) => planner.add_named(names, true)?,
+        }
+        planner.finish(&self.shared.descriptors)
+    }
+
+    /// As [`Repository::plan`], of exactly the variables named.
+    ///
+    /// # Errors
+    /// As [`Repository::plan`].
+    pub fn plan_only(&self, time: TimeId, names: &[String]) -> Result<LoadPlan> {
+        let mut planner = self.planner(time)?;
+        planner.add_named(names, false)?;
+        planner.finish(&self.shared.descriptors)
+    }
+
+    /// The names given, and then those that functions reached from them read, as far as the version has them.
+    ///
+    /// # Errors
+    /// As [`Repository::plan`].
+    pub fn reads(&self, time: TimeId, names: &[String]) -> Result<Vec<String>> {
+        let mut planner = self.planner(time)?;
+        planner.add_named(names, true)?;
+        Ok(planner.names())
+    }
+
+    fn planner(&self, time: TimeId) -> Result<Planner<'_>> {
+        Ok(Planner::new(time, self.shared.manifest(time)?, &self.shared.store))
+    }
+
+    /// The bytes of a plan's pods and regions.
+    pub fn pods(&self, plan: &LoadPlan) -> PlanPods {
+        PlanPods::new(self.shared.store.clone(), plan)
+    }
+
+    /// The names of a version, in the order of the namespace.
+    ///
+    /// # Errors
+    /// When the version is unknown or its manifest is missing or damaged.
+    pub fn names(&self, time: TimeId) -> Result<Vec<String>> {
+        names_of(self.shared.manifest(time)?, &self.shared.store)
+    }
+
+    /// The versions, newest first, with those that others have published by now.
+    ///
+    /// # Errors
+    /// When the place fails.
+    pub fn log(&self) -> Result<Log> {
+        self.shared.store.refresh()?;
+        Ok(Log::new(self.shared.store.clone()))
+    }
+
+    /// A version, as its commit describes it.
+    ///
+    /// # Errors
+    /// When there is no such version, or it is damaged.
+    pub fn version(&self, time: TimeId) -> Result<Version> {
+        let entry = self.shared.store.entry(time)?;
+        let commit = self.shared.store.commit(time)?;
+        let ref_name = entry.refs.first().map_or_else(String::new, |change| change.name.clone());
+        Version::read(time, ref_name, commit, &self.shared.store)
+    }
+
+    /// The newest version of each ref, with those that others have published by now.
+    ///
+    /// # Errors
+    /// When the place fails.
+    pub fn refs(&self) -> Result<BTreeMap<String, TimeId>> {
+        self.shared.store.refresh()?;
+        let refs = self.shared.store.head().refs;
+        Ok(refs.into_iter().map(|(name, target)| (name, target.time)).collect())
+    }
+
+    /// The newest version of a ref.
+    ///
+    /// # Errors
+    /// When there is no such ref, or the place fails.
+    pub fn newest(&self, ref_name: &str) -> Result<TimeId> {
+        self.refs()?
+            .get(ref_name)
+            .copied()
+            .ok_or_else(|| Error::UnknownRef { place: self.place().to_owned(), name: ref_name.to_owned() })
+    }
+
+    /// Which variables differ between two versions. Nothing is loaded.
+    ///
+    /// # Errors
+    /// When a version is unknown, or a manifest is missing or damaged.
+    pub fn diff(&self, before: TimeId, after: TimeId) -> Result<Diff> {
+        diff(self.shared.manifest(before)?, self.shared.manifest(after)?, &self.shared.store)
+    }
+
+    /// The version that the next save to a ref builds on, if this object saved it or checked it out.
+    pub fn base(&self, ref_name: &str) -> Option<TimeId> {
+        self.shared.base(ref_name)
+    }
+
+    /// Makes a version the base of a ref, after a checkout. The next save lets its source start anew.
+    ///
+    /// # Errors
+    /// When the version is unknown or damaged, or a save to the ref is running.
+    pub fn set_base(&self, ref_name: &str, time: TimeId) -> Result<()> {
+        self.shared.set_base(ref_name, time)
+    }
+
+    /// Any blob, checked against its digest.
+    ///
+    /// # Errors
+    /// When it is missing or damaged.
+    pub fn blob(&self, digest: &Digest) -> Result<Bytes> {
+        Ok(self.shared.store.get(digest)?)
+    }
+
+    /// Checks the repository against itself: every byte that versions reach if `full`, else tables and whereabouts.
+    ///
+    /// # Errors
+    /// When the root log cannot be read; other damage is in the report.
+    pub fn verify(&self, full: bool) -> Result<VerifyReport> {
+        Ok(self.shared.store.verify(full)?)
+    }
+}

@@ -1,0 +1,15 @@
+//! Saving: prepare under the caller's lock, publish without it, then let the source know.
+
+mod aliases;
+mod align;
+mod delta;
+mod matching;
+mod prepared;
+mod rows;
+mod stored;
+mod table;
+mod writer;
+
+pub(crate) use delta::Delta;
+pub use prepared::{Prepared, Published, Report, Saved};
+pub(crate) use writer::{Written, write_version};

@@ -1,0 +1,202 @@
+//! A save in its three steps: walked, published, told to the source.
+
+use super::{Delta, Written, write_version};
+use crate::base::{Base, Place};
+use crate::error::Result;
+use crate::options::SaveRequest;
+use crate::shared::{Held, Shared};
+use chipmink_format::{Commit, Extensions, Text};
+use chipmink_store::{PackTransaction, Publication, TransactionStats};
+use chipmink_types::{
+    GraphSource, SkippedVariable, TimeId, VariableRoot, WalkOutcome, WalkRequest, WalkStats,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Figures of a save.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// What the walk did.
+    pub walk: WalkStats,
+    /// Blobs that were new to the repository.
+    pub blobs_new: u64,
+    /// Decoded bytes of the new blobs.
+    pub blob_bytes: u64,
+    /// Bytes of packs and root entry, as they stand in the store.
+    pub bytes_written: u64,
+    /// Rows of pod tables that were written.
+    pub rows_written: u64,
+    /// Co-variables and definition groups that are not the same as before.
+    pub tables_written: u64,
+}
+
+/// A version that was saved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Saved {
+    /// Its number.
+    pub time: TimeId,
+    /// Figures of the save.
+    pub report: Report,
+}
+
+/// A walk whose version is not published yet. Dropped, it gives the save up.
+///
+/// It holds the ref: another save to it is refused until this one is over.
+#[derive(Debug)]
+pub struct Prepared {
+    shared: Arc<Shared>,
+    held: Held,
+    outcome: WalkOutcome,
+    transaction: PackTransaction,
+    request: SaveRequest,
+}
+
+impl Prepared {
+    /// Walks `source`, whose lock the caller holds.
+    pub(crate) fn walk(
+        shared: &Arc<Shared>,
+        source: &mut dyn GraphSource,
+        request: &SaveRequest,
+    ) -> Result<Self> {
+        let mut held = Shared::hold(shared, &request.ref_name)?;
+        shared.align_source(&mut held, source);
+        let mut transaction = shared.store.begin();
+        let walk = WalkRequest { accessed: request.accessed.as_deref() };
+        let outcome = source.walk(&walk, &mut transaction).inspect_err(|_| shared.source_is_at(&held))?;
+        Ok(Prepared { shared: Arc::clone(shared), held, outcome, transaction, request: request.clone() })
+    }
+
+    /// What the walk found.
+    pub fn outcome(&self) -> &WalkOutcome {
+        &self.outcome
+    }
+
+    /// Variables that are not in the version, and why.
+    pub fn skipped(&self) -> impl Iterator<Item = (&str, &SkippedVariable)> {
+        self.outcome.variables.iter().filter_map(|(name, root)| match root {
+            VariableRoot::Skipped(skipped) => Some((name.as_str(), skipped)),
+            _ => None,
+        })
+    }
+
+    /// Objects inside saved variables that are placeholders in the version: variable, and why.
+    pub fn stubs(&self) -> &[(String, SkippedVariable)] {
+        &self.outcome.stubs
+    }
+
+    /// Writes tables and commit and makes the version visible. It touches no live object.
+    ///
+    /// The result must be handed to the source by [`Published::finish`], also when it is a failure.
+    pub fn publish(self) -> Published {
+        let Prepared { shared, mut held, outcome, mut transaction, request } = self;
+        let result = publish(&shared, held.base_mut(), &outcome, &mut transaction, &request);
+        if result.is_ok() {
+            held.keep();
+        }
+        drop(held);
+        // What a failed save wrote is removed here.
+        drop(transaction);
+        Published { shared, outcome, ref_name: request.ref_name, result }
+    }
+
+    /// Gives the save up.
+    pub fn discard(self, source: &mut dyn GraphSource) {
+        let Prepared { shared, held, outcome, transaction, .. } = self;
+        source.discard(outcome);
+        shared.source_is_at(&held);
+        transaction.abandon();
+    }
+}
+
+fn publish(
+    shared: &Shared,
+    base: &mut Base,
+    outcome: &WalkOutcome,
+    transaction: &mut PackTransaction,
+    request: &SaveRequest,
+) -> Result<Saved> {
+    let Written { manifest, delta, rows, tables } = write_version(base, outcome, &shared.store, transaction)?;
+    let commit = Commit {
+        parents: base.place.iter().map(|place| place.commit).collect(),
+        manifest,
+        saved_at: now_micros(),
+        message: Text::store(&request.message, transaction)?,
+        author: request.author.clone(),
+        code: match request.code.is_empty() {
+            true => None,
+            false => Some(Text::store(&request.code, transaction)?),
+        },
+        statistics: statistics(&outcome.stats),
+        extensions: Extensions::default(),
+    };
+    let digest = commit.digest();
+    let expected = base.place.map(|place| place.time);
+    let publication = Publication { ref_name: request.ref_name.clone(), expected, commit };
+    let time = transaction.publish(&publication)?;
+    Delta::apply(delta, base, Place { time, commit: digest, manifest });
+    let TransactionStats { blobs_new, blob_bytes, bytes_written, .. } = transaction.stats();
+    let report = Report {
+        walk: outcome.stats,
+        blobs_new,
+        blob_bytes,
+        bytes_written,
+        rows_written: rows,
+        tables_written: tables,
+    };
+    Ok(Saved { time, report })
+}
+
+/// What a commit says of its walk; zeros are left out.
+fn statistics(stats: &WalkStats) -> BTreeMap<String, String> {
+    let all = [
+        ("objects", stats.objects),
+        ("pods_dirty", stats.pods_dirty),
+        ("pods_clean", stats.pods_clean),
+        ("region_bytes", stats.region_bytes),
+    ];
+    let named = all.into_iter().filter(|(_, value)| *value != 0);
+    named.map(|(name, value)| (name.to_owned(), value.to_string())).collect()
+}
+
+fn now_micros() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// A save that is over, of which the source does not know yet.
+///
+/// Dropped without [`Published::finish`], the source is made to start anew by the next save.
+#[derive(Debug)]
+#[must_use = "the source must be told by `finish`"]
+pub struct Published {
+    shared: Arc<Shared>,
+    outcome: WalkOutcome,
+    ref_name: String,
+    result: Result<Saved>,
+}
+
+impl Published {
+    /// The version, if there is one.
+    pub fn saved(&self) -> Option<&Saved> {
+        self.result.as_ref().ok()
+    }
+
+    /// Tells the source, under the caller's lock, whether what it learned has become known.
+    ///
+    /// # Errors
+    /// The failure of [`Prepared::publish`]. Nothing was published then, unless it says that the outcome is unknown.
+    pub fn finish(self, source: &mut dyn GraphSource) -> Result<Saved> {
+        match &self.result {
+            Ok(saved) => {
+                source.adopt(self.outcome);
+                self.shared.source_adopted(&self.ref_name, saved.time);
+            }
+            Err(_) => {
+                source.discard(self.outcome);
+                self.shared.source_discarded(&self.ref_name);
+            }
+        }
+        self.result
+    }
+}
