@@ -37,6 +37,16 @@ pub(super) fn none(py: Python<'_>) -> Bound<'_, PyAny> {
     unsafe { Bound::from_borrowed_ptr(py, ffi::Py_None()) }
 }
 
+pub(super) fn ellipsis(py: Python<'_>) -> Bound<'_, PyAny> {
+    // SAFETY: it lives for ever.
+    unsafe { Bound::from_borrowed_ptr(py, ffi::Py_Ellipsis()) }
+}
+
+pub(super) fn not_implemented(py: Python<'_>) -> Bound<'_, PyAny> {
+    // SAFETY: it lives for ever.
+    unsafe { Bound::from_borrowed_ptr(py, ffi::Py_NotImplemented()) }
+}
+
 #[inline(always)]
 pub(super) fn boolean(py: Python<'_>, value: bool) -> Bound<'_, PyAny> {
     // SAFETY: both live for ever.

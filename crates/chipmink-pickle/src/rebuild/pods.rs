@@ -62,8 +62,11 @@ pub(super) enum Offer<'py> {
     Object(Entry<'py>),
 }
 
-/// The parts of a pod's bytes: where the values end, and the memo numbers that the trailer lists.
-pub(super) fn split(bytes: &Bytes) -> std::result::Result<(usize, SmallVec<[u32; 4]>), (usize, String)> {
+/// Where a pod's values end, and the memo numbers that its trailer lists.
+type Parts = (usize, SmallVec<[u32; 4]>);
+
+/// The parts of a pod's bytes; else where they are damaged, and how.
+fn split(bytes: &Bytes) -> std::result::Result<Parts, (usize, String)> {
     let damaged = |at: usize, reason: &str| (at, reason.to_owned());
     match bytes.first() {
         Some(&tag::POD_VERSION) => {}

@@ -7,7 +7,6 @@ use super::memo::{Mark, NO_NUMBER};
 use super::object;
 use super::pods::Offer;
 use chipmink_format::tag;
-use pyo3::ffi;
 use pyo3::prelude::*;
 
 impl<'py> Loader<'py, '_> {
@@ -26,16 +25,9 @@ impl<'py> Loader<'py, '_> {
                 let real = f64::from_le_bytes(reader.array()?);
                 return object::complex(py, real, f64::from_le_bytes(reader.array()?)).map(Step::Value);
             }
-            // SAFETY: both live for ever.
-            tag::ELLIPSIS => {
-                return Ok(Step::Value(unsafe { Bound::from_borrowed_ptr(py, ffi::Py_Ellipsis()) }));
-            }
-            tag::NOT_IMPLEMENTED => {
-                // SAFETY: it lives for ever.
-                return Ok(Step::Value(unsafe { Bound::from_borrowed_ptr(py, ffi::Py_NotImplemented()) }));
-            }
-            // SAFETY: the thread is attached.
-            tag::EMPTY_TUPLE => return object::own(py, unsafe { ffi::PyTuple_New(0) }).map(Step::Value),
+            tag::ELLIPSIS => return Ok(Step::Value(object::ellipsis(py))),
+            tag::NOT_IMPLEMENTED => return Ok(Step::Value(object::not_implemented(py))),
+            tag::EMPTY_TUPLE => return object::tuple(py, std::iter::empty()).map(Step::Value),
             tag::STR => {
                 let content = reader.sized()?;
                 if !content.is_ascii() {

@@ -273,7 +273,7 @@ impl<'py> Writer<'py> {
         let draft = &mut self.drafts[pod];
         if object.is_none() {
             draft.bytes.push(tag::NONE);
-        } else if object.is(&self.py.Ellipsis()) {
+        } else if object.is(self.py.Ellipsis()) {
             draft.bytes.push(tag::ELLIPSIS);
         } else if let Ok(value) = object.cast_exact::<PyBool>() {
             draft.bytes.push(if value.is_true() { tag::TRUE } else { tag::FALSE });
