@@ -2,7 +2,6 @@
 
 use super::builder::{Builder, ClassPlace};
 use super::frames::{Mode, Visit};
-use super::names::Names;
 use super::session::{NONE, PodState, PySession, RootKey};
 use super::shadow::Shadow;
 use super::shapes::Shapes;
@@ -12,10 +11,10 @@ use super::walker::Walker;
 use crate::py::Obj;
 use chipmink_graph::UnionFind;
 use chipmink_types::{
-    BlobKind, Component, Export, PodKey, PodRecord, ShapeClass, ShapeRecord, VariableRoot, WalkError, WalkOutcome,
+    BlobKind, Component, Digest, Export, PodKey, PodRecord, ShapeClass, ShapeRecord, VariableRoot, WalkError, WalkOutcome,
     WalkedPod,
 };
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use pyo3::prelude::*;
 use std::sync::Arc;
 
@@ -76,6 +75,25 @@ impl Walker<'_, '_> {
             groups[*label].is_opaque |= pod.is_opaque;
             reads[*label].extend(pod.record.names.iter().cloned());
         }
+        for label in 0..count {
+            groups[label].is_definition = self.is_definition_group(&components[label], &pods, &index);
+        }
+        // Variables that were left alone go on using the definitions that they used.
+        let left_alone: HashSet<&str> = variables
+            .iter()
+            .zip(&roots)
+            .filter(|(_, walked)| walked.is_none())
+            .map(|((name, _), _)| name.as_str())
+            .collect();
+        for (pod, label) in pods.iter().zip(&labels) {
+            if let Some(state) = self.session.pod(pod.id).filter(|_| pod.is_definition) {
+                for name in self.session.tracker.names(state.component) {
+                    if left_alone.contains(name.as_str()) && !groups[*label].names.contains(name) {
+                        groups[*label].names.push(name.clone());
+                    }
+                }
+            }
+        }
         // A definition group serves all that refer to it: their functions read what its functions read.
         let mut used: Vec<Vec<usize>> = vec![Vec::new(); count];
         for (pod, label) in pods.iter().zip(&labels) {
@@ -108,10 +126,10 @@ impl Walker<'_, '_> {
                     let Some(label) = label else {
                         return Err(WalkError::Source(format!("variable {name:?} has no pod; please report this")));
                     };
-                    let is_group = self.is_definition_group(&components[label], &pods, &index);
-                    let at = if is_group {
+                    let at = if groups[label].is_definition {
                         // The object is a definition of its own: the variable only names it.
                         components.push(Component::default());
+                        groups[label].names.push(name.clone());
                         groups.push(Group::new(Vec::new(), groups[label].is_opaque));
                         components.len() - 1
                     } else {
@@ -261,24 +279,10 @@ impl Walker<'_, '_> {
             }
             Mode::Written(finished) => {
                 let mut tables = finished.tables;
-                let side = self.store_side(&tables)?;
+                let record =
+                    self.written_record(&tables, finished.digest, finished.byte_len, exports.unwrap_or_default())?;
                 inside = std::mem::take(&mut tables.inside);
                 let shadow = tables.shadow.take().map(|writer| Arc::new(writer.finish()));
-                let record = PodRecord {
-                    digest: finished.digest,
-                    byte_len: finished.byte_len,
-                    exports: exports.unwrap_or_default(),
-                    dependencies: tables
-                        .dependencies
-                        .iter()
-                        .map(|pod| PodKey(self.session.generation << 32 | u64::from(*pod)))
-                        .collect(),
-                    globals: tables.globals.iter().map(|id| self.session.names.name(*id).clone()).collect(),
-                    shapes: shape_records(&tables, &self.session.names, &self.session.shapes, self.py)?,
-                    regions: std::mem::take(&mut tables.regions),
-                    side,
-                    names: std::mem::take(&mut tables.names).into_iter().collect(),
-                };
                 let is_changed = old.as_ref().is_none_or(|old| **old != record);
                 let record = match old {
                     Some(old) if !is_changed => old,
@@ -306,6 +310,54 @@ impl Walker<'_, '_> {
         })
     }
 
+    /// The record of a pod whose bytes were produced.
+    fn written_record(
+        &mut self,
+        tables: &Builder,
+        digest: Digest,
+        byte_len: u64,
+        exports: Vec<Export>,
+    ) -> Result<PodRecord, WalkError> {
+        let generation = self.session.generation;
+        Ok(PodRecord {
+            digest,
+            byte_len,
+            exports,
+            dependencies: tables
+                .dependencies
+                .iter()
+                .map(|pod| PodKey(generation << 32 | u64::from(*pod)))
+                .collect(),
+            globals: tables.globals.iter().map(|id| self.session.names.name(*id).clone()).collect(),
+            shapes: shape_records(tables, &self.session.shapes, self.py)?,
+            regions: tables.regions.clone(),
+            side: self.store_side(tables)?,
+            names: tables.names.iter().cloned().collect(),
+        })
+    }
+
+    /// Everything that uses a definition must use the same version of it, so a changed one activates all its users.
+    /// Returns whether there were any that were not active.
+    pub(crate) fn activate_users_of_changed_definitions(&mut self) -> Result<bool, WalkError> {
+        if !self.some_inactive {
+            return Ok(false);
+        }
+        let visits = std::mem::take(&mut self.visits);
+        for visit in visits.iter().filter(|visit| visit.is_definition) {
+            let Mode::Written(finished) = &visit.mode else { continue };
+            let Some(state) = self.session.pod(visit.pod) else { continue };
+            let (component, old) = (state.component, state.record.clone());
+            let exports = self.exports_of(visit).unwrap_or_default();
+            let record =
+                self.written_record(&finished.tables, finished.digest, finished.byte_len, exports)?;
+            if record != *old && self.session.tracker.activate(component) {
+                self.activated.push(component);
+            }
+        }
+        self.visits = visits;
+        Ok(!self.activated.is_empty())
+    }
+
     /// What the pod's export slots offer now; `None`: as before.
     fn exports_of(&mut self, visit: &Visit) -> Option<Vec<Export>> {
         let session = &mut *self.session;
@@ -320,12 +372,14 @@ impl Walker<'_, '_> {
         for (slot, addr) in list.slots.iter_mut().enumerate() {
             let offer = if *addr == 0 {
                 Export::Vacant
-            } else if let Some(root) = roots.get(addr) {
-                Export::Root(*root)
             } else {
-                match session.memo.get(*addr) {
-                    Some(entry) if entry.pod == visit.pod => Export::Memo(entry.number),
-                    _ => Export::Vacant,
+                let here = session.memo.get(*addr).filter(|entry| entry.pod == visit.pod);
+                match (roots.get(addr), here) {
+                    // The root's value is complete only at its end; the object was there before.
+                    (Some(root), Some(entry)) if visit.made_inside.contains(root) => Export::Memo(entry.number),
+                    (Some(root), _) => Export::Root(*root),
+                    (None, Some(entry)) => Export::Memo(entry.number),
+                    (None, None) => Export::Vacant,
                 }
             };
             if offer == Export::Vacant && *addr != 0 {
@@ -343,7 +397,7 @@ impl Walker<'_, '_> {
         Some(exports)
     }
 
-    fn store_side(&mut self, tables: &Builder) -> Result<Option<chipmink_types::Digest>, WalkError> {
+    fn store_side(&mut self, tables: &Builder) -> Result<Option<Digest>, WalkError> {
         if tables.side.is_empty() {
             return Ok(None);
         }
@@ -358,11 +412,9 @@ impl Walker<'_, '_> {
 /// The shapes of a pod, spelled out.
 pub(crate) fn shape_records(
     tables: &Builder,
-    names: &Names,
     shapes: &Shapes,
     py: Python<'_>,
 ) -> Result<Vec<ShapeRecord>, WalkError> {
-    let _ = names;
     let ordinal = |wanted: u32| tables.globals.iter().position(|id| *id == wanted).unwrap_or(0) as u32;
     tables
         .shapes

@@ -491,7 +491,7 @@ impl Walker<'_, '_> {
     /// After a tuple's items: it exists now, unless it came to exist while they were visited.
     fn finish_tuple(&mut self, tuple: Obj, at: usize, header_at: u32) -> Step {
         if let Some(entry) = self.session.memo.get(tuple.addr()) {
-            self.no_shadow();
+            self.made_inside();
             self.builder().buf[at] = tag::TUPLE_AGAIN;
             return self.reference(tuple, entry.pod, entry.number, entry.seq, At::NOWHERE);
         }
@@ -500,11 +500,20 @@ impl Walker<'_, '_> {
 
     fn finish_frozen(&mut self, set: Obj, at: usize, header_at: u32) -> Step {
         if let Some(entry) = self.session.memo.get(set.addr()) {
-            self.no_shadow();
+            self.made_inside();
             self.builder().buf[at] = tag::FROZENSET_AGAIN;
             return self.reference(set, entry.pod, entry.number, entry.seq, At::NOWHERE);
         }
         self.finish_immutable(set, header_at)
+    }
+
+    /// The object whose frame was just removed came to exist further inside.
+    pub(crate) fn made_inside(&mut self) {
+        self.no_shadow();
+        if let Some(Frame { kind: FrameKind::Root { visit, .. }, .. }) = self.stack.last() {
+            let visit = &mut self.visits[*visit as usize];
+            visit.made_inside.push(visit.roots.len() as u32 - 1);
+        }
     }
 
     fn finish_immutable(&mut self, object: Obj, header_at: u32) -> Step {

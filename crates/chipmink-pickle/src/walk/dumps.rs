@@ -80,7 +80,7 @@ impl Walker<'_, '_> {
             return Err(Stop::Fatal(WalkError::Source("the stream's pod was left open".to_owned())));
         };
         let tables = finished.tables;
-        let shapes = shape_records(&tables, &self.session.names, &self.session.shapes, self.py)
+        let shapes = shape_records(&tables, &self.session.shapes, self.py)
             .map_err(Stop::Fatal)?;
         let regions = self.stream.take().map(|stream| stream.regions).unwrap_or_default();
         let regions = regions

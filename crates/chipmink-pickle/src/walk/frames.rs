@@ -98,6 +98,8 @@ pub(crate) struct Visit {
     pub root_addrs: Vec<usize>,
     /// Export slots of the roots, in order of roots.
     pub root_slots: Vec<u32>,
+    /// Roots that came to exist while they were visited: their objects were created further inside.
+    pub made_inside: Vec<u32>,
     /// Sequence numbers of the objects created by its earlier roots: half-open, ascending.
     pub intervals: Vec<(u32, u32)>,
     /// Sequence number at the start of the present root.

@@ -440,6 +440,7 @@ impl Walker<'_, '_> {
             roots: Vec::new(),
             root_addrs: Vec::new(),
             root_slots: Vec::new(),
+            made_inside: Vec::new(),
             intervals: Vec::new(),
             root_seq: self.session.memo.next_seq(),
             children: 0,
@@ -593,6 +594,16 @@ impl Walker<'_, '_> {
         if let Some(shadow) = &builder.shadow {
             self.shadow_bytes += 8 * shadow.len() as u64;
         }
+        let component = known.map(|state| state.component);
+        if closed.is_definition
+            && !is_clean
+            && let Some(component) = component
+            && self.some_inactive
+            && self.session.tracker.activate(component)
+        {
+            // Everything that uses the definition must use the changed one.
+            self.activated.push(component);
+        }
         let bytes = if is_clean || self.single { None } else { Some(std::mem::take(&mut builder.buf)) };
         closed.mode = Mode::Written(Box::new(Finished { digest, byte_len, tables: builder }));
         closed.first = None;
@@ -725,6 +736,7 @@ impl Walker<'_, '_> {
         broken.roots.truncate(mark.own_roots);
         broken.root_addrs.truncate(mark.own_roots);
         broken.root_slots.truncate(mark.own_roots);
+        broken.made_inside.retain(|root| (*root as usize) < mark.own_roots);
         self.restore(visit, &mark.own_builder, mark.own_position, mark.own_children);
         self.close(visit)?;
         if let Some(top) = self.stack.last_mut() {

@@ -315,8 +315,9 @@ impl<'py> Walker<'_, 'py> {
             let builder = self.builder();
             builder.buf[at] = tag::REDUCE_AGAIN;
             builder.buf[at + 1] = flags & (tag::REDUCE_NEWOBJ | tag::REDUCE_NEWOBJ_EX);
-            self.reference(object, entry.pod, entry.number, entry.seq, At::NOWHERE)?;
-            return self.end_reduce();
+            self.end_reduce()?;
+            self.made_inside();
+            return self.reference(object, entry.pod, entry.number, entry.seq, At::NOWHERE);
         }
         let number = self.builder().take_number();
         self.memoize(object, number);

@@ -110,6 +110,9 @@ impl PySource<'_, '_> {
             }
         }
         walker.walk_activated(&variables, &mut roots)?;
+        while walker.activate_users_of_changed_definitions()? {
+            walker.walk_activated(&variables, &mut roots)?;
+        }
         walker.finish(&variables, roots)
     }
 }

@@ -32,12 +32,14 @@ pub(crate) struct Group {
     pub names: Vec<String>,
     /// The walker cannot see into something of it.
     pub is_opaque: bool,
+    /// A definition group: the names are those of the variables that use it, and it is active only if all of them are.
+    pub is_definition: bool,
     is_active: bool,
 }
 
 impl Group {
     pub(crate) fn new(names: Vec<String>, is_opaque: bool) -> Self {
-        Group { names, is_opaque, is_active: true }
+        Group { names, is_opaque, is_definition: false, is_active: true }
     }
 }
 
@@ -121,7 +123,8 @@ impl Tracker {
             active.insert(name);
         }
         for group in &mut self.groups {
-            group.is_active = group.names.iter().any(|name| active.contains(name));
+            let mut walked = group.names.iter().map(|name| active.contains(name));
+            group.is_active = if group.is_definition { walked.all(|is| is) } else { walked.any(|is| is) };
         }
         active
     }
