@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from oracle import Atom, Child, _Discovery
 
 
+_ATOMS = (str, int, float, bool, type(None))
+
+
 def by_name(value: Any) -> Atom | None:
     """Values of libraries without an identity of their own."""
     numpy = sys.modules.get("numpy")
@@ -102,7 +105,7 @@ def _column(discovery: _Discovery, values: Any, pandas: Any) -> list[Child]:
     if isinstance(dtype, pandas.CategoricalDtype):
         return children + _index(discovery, dtype.categories, pandas) + _leaf(discovery, numpy.asarray(values.codes))
     if dtype == object or isinstance(dtype, pandas.StringDtype) or not isinstance(dtype, numpy.dtype):
-        return children + discovery.many("<NA>" if item is pandas.NA or item is pandas.NaT else item for item in _items(values))
+        return children + _elements(discovery, ["<NA>" if item is pandas.NA or item is pandas.NaT else item for item in _items(values)])
     return children + _leaf(discovery, numpy.asarray(values))
 
 
@@ -110,7 +113,17 @@ def _items(values: Any) -> list[Any]:
     """Elements; of arrays that make a new object on every access, as text."""
     if values.dtype == object:
         return list(values)
-    return [item if isinstance(item, str | int | float | bool | None) else repr(item) for item in values.tolist()]
+    return [item if type(item) in _ATOMS else repr(item) for item in values.tolist()]
+
+
+def _elements(discovery: _Discovery, items: list[Any]) -> list[Child]:
+    """Elements of a column; long runs of nothing but atoms as one hash."""
+    from oracle import atom, bytes_atom
+
+    atoms = [atom(item) for item in items]
+    if len(items) > 100 and None not in atoms:
+        return [("column", len(items)), bytes_atom("atoms", repr(atoms).encode("utf-8", "surrogatepass"))]
+    return discovery.many(items)
 
 
 def _leaf(discovery: _Discovery, array: Any) -> list[Child]:

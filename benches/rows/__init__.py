@@ -1,0 +1,30 @@
+"""The rows of the table, by name: each a function that measures and gives results; run in a process of its own.
+
+A row takes `Options` and returns the lines that it measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benches.measure import Result
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line chose."""
+
+    repeats: int = 5
+    #: Scale of the lists study; 1 is that of the paper.
+    lists_scale: float = 0.1
+
+
+Row = Callable[[Options], list[Result]]
+
+
+def rows() -> dict[str, Row]:
+    """All rows in the order of the table."""
+    from benches.rows import lists, memory, micro, sessions, small
+
+    return {**micro.ROWS, **lists.ROWS, **sessions.ROWS, **small.ROWS, **memory.ROWS}
