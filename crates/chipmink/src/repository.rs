@@ -4,7 +4,7 @@ use crate::diff::{Diff, diff};
 use crate::error::{Error, Result};
 use crate::history::{Log, Version};
 use crate::options::{OpenOptions, SaveRequest};
-use crate::read::{PlanPods, Planner, names_of};
+use crate::read::{PlanPods, Planner, names_of, together};
 use crate::save::{Prepared, Saved};
 use crate::shared::Shared;
 use bytes::Bytes;
@@ -130,6 +130,15 @@ impl Repository {
     /// When the version is unknown or its manifest is missing or damaged.
     pub fn names(&self, time: TimeId) -> Result<Vec<String>> {
         names_of(self.shared.manifest(time)?, &self.shared.store)
+    }
+
+    /// The variables that must be loaded at once with a variable, so that no object of theirs is made twice: those that
+    /// may share objects, or by-value classes and functions, with it. Itself is one of them.
+    ///
+    /// # Errors
+    /// When the version or the name is unknown, or a table is missing or damaged.
+    pub fn together(&self, time: TimeId, name: &str) -> Result<Vec<String>> {
+        together(time, self.shared.manifest(time)?, name, &self.shared.store)
     }
 
     /// The versions, newest first, with those that others have published by now.

@@ -4,7 +4,9 @@ mod descriptors;
 mod plan;
 mod pods;
 mod table;
+mod together;
 
 pub(crate) use descriptors::Descriptors;
 pub(crate) use plan::{Planner, names_of};
 pub use pods::PlanPods;
+pub(crate) use together::together;

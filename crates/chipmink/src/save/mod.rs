@@ -2,6 +2,7 @@
 
 mod aliases;
 mod align;
+mod compare;
 mod delta;
 mod matching;
 mod prepared;

@@ -72,6 +72,10 @@ impl Prepared {
         &self.outcome
     }
 
+    pub(super) fn parts(&mut self) -> (&Shared, &Base, &WalkOutcome) {
+        (&self.shared, self.held.base_mut(), &self.outcome)
+    }
+
     /// Variables that are not in the version, and why.
     pub fn skipped(&self) -> impl Iterator<Item = (&str, &SkippedVariable)> {
         self.outcome.variables.iter().filter_map(|(name, root)| match root {
