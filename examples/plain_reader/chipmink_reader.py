@@ -299,11 +299,16 @@ def load_stream(data, buffers=()):
     described = head.list(lambda: _stream_pod(head))
     head.extensions()
     head.finish()
+    if root[0] >= len(described) or any(other >= len(described) for pod in described for other in pod["dependencies"]):
+        raise head.damaged("a pod is named that is not there")
     buffers = iter(buffers)
     for pod in described:
-        pod["content"] = [
-            bytes(next(buffers)) if is_outside else input.take(length) for is_outside, length, _ in pod["regions"]
-        ]
+        pod["content"] = []
+        for is_outside, length, _ in pod["regions"]:
+            buffer = next(buffers, None) if is_outside else input.take(length)
+            if buffer is None:
+                raise Damaged("the stream was written with more buffers than were given")
+            pod["content"].append(bytes(buffer))
     pods = {}
     for number, pod in enumerate(described):
         pods[number] = Pod(
@@ -350,7 +355,8 @@ def main(arguments):
             print(f"{name} -> {number}")
         for number, commit in reader.versions():
             at = datetime.datetime.fromtimestamp(commit.saved_at / 1e6, datetime.timezone.utc)
-            print(f"{number:>8}  {at:%Y-%m-%d %H:%M:%S}  {reader.repository.text(commit.message)}")
+            message = reader.repository.text(commit.message).partition("\n")[0][:72]
+            print(f"{number:>8}  {at:%Y-%m-%d %H:%M:%S}  {message}".rstrip())
     elif len(arguments) == 2:
         kinds = ("value", "by name", "stored", "stored", "not saved")
         for name, (kind, _) in reader.manifest(int(arguments[1])).items():

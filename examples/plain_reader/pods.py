@@ -130,8 +130,14 @@ class Program:
 
     def run(self, key):
         """Runs a pod unless it has run."""
-        if not self.pods[key].is_started:
-            _drive(self._pod(self.pods[key]))
+        pod = self.pods[key]
+        if pod.is_started:
+            return
+        try:
+            _drive(self._pod(pod))
+        except (TypeError, ValueError, LookupError, OverflowError, struct.error) as error:
+            # Sound pods raise none of these: an item that cannot be hashed, text that is none, …
+            raise Damaged(f"{pod.label}, or one that it refers to, makes no sense: {error}") from error
 
     def export(self, key, slot):
         """The object that a pod offers under an export slot."""

@@ -2,8 +2,8 @@
 
 import bisect
 
-import xxh3
-import zstd
+import plain_xxh3
+import plain_zstd
 from wire import Damaged, Folder, Input, Unsupported, table_rows
 
 _ALL_BITS = 1  # feature bits for reading that are known here: chunk deltas
@@ -42,14 +42,14 @@ class Entry:
 
     def __init__(self, data, number):
         body, checksum = data[:-8], data[-8:]
-        if not body.startswith(b"chmkroot") or xxh3.digest(body)[:8] != checksum:
+        if not body.startswith(b"chmkroot") or plain_xxh3.digest(body)[:8] != checksum:
             raise Void(f"root entry {number}")
         input = Input(f"root entry {number}", body, 8)
         _requirements(input)
         self.number = input.varint()
         if self.number != number:
             raise input.damaged("it stands under another number")
-        self.digest = b"\1" + xxh3.digest(data)
+        self.digest = b"\1" + plain_xxh3.digest(data)
         input.take(32)  # repository id, write id
         self.published_at = input.fixed(8, signed=True)
         input.varint()  # floor
@@ -88,7 +88,7 @@ class Entry:
         if kind != 1:
             raise Unsupported(f"{input.what}: move {kind} of a ref")
         commit = self.commits[input.varint()]
-        return name, (b"\1" + xxh3.digest(commit), self.number, Commit(commit).manifest)
+        return name, (b"\1" + plain_xxh3.digest(commit), self.number, Commit(commit).manifest)
 
 
 class Commit:
@@ -119,7 +119,7 @@ class Segment:
         self.offset, self.length, head_len = place
         self.pack, self.read = pack, read
         head = read(pack, self.offset, head_len)
-        if xxh3.digest(head[:-8])[:8] != head[-8:]:
+        if plain_xxh3.digest(head[:-8])[:8] != head[-8:]:
             raise Damaged(f"the index of pack {pack.hex()} is damaged")
         input = Input.of_structure("index segment", b"I", head[:-8])
         if input.fixed(4) != head_len:
@@ -158,7 +158,7 @@ class Segment:
 
     def _block(self, offset, length):
         data = self.read(self.pack, offset, length)
-        if xxh3.digest(data[:-8])[:8] != data[-8:]:
+        if plain_xxh3.digest(data[:-8])[:8] != data[-8:]:
             raise Damaged(f"a block of the index of pack {self.pack.hex()} is damaged")
         input, rows, digest = Input("index block", data, 0, length - 8), {}, b""
         while input.left():
@@ -306,8 +306,8 @@ class Repository:
         data = self._read(pack, offset, stored)
         if codec in (1, 3):
             try:
-                data = zstd.decompress(data, decoded)
-            except zstd.ZstdError as error:
+                data = plain_zstd.decompress(data, decoded)
+            except plain_zstd.ZstdError as error:
                 raise Damaged(f"blob {digest.hex()} in pack {pack.hex()}: {error}") from None
         elif codec:
             raise Unsupported(f"blob {digest.hex()} is stored under codec {codec}")
@@ -322,6 +322,6 @@ class Repository:
         if len(data) != decoded:
             raise Damaged(f"blob {digest.hex()} has {len(data)} bytes, not {decoded}")
         if self.verify is None or decoded <= self.verify:
-            if b"\1" + xxh3.digest(data) != digest:
+            if b"\1" + plain_xxh3.digest(data) != digest:
                 raise Damaged(f"blob {digest.hex()} in pack {pack.hex()} does not have that digest")
         return data
