@@ -50,11 +50,10 @@ def _array(discovery: _Discovery, value: Any, kind: type, numpy: Any) -> tuple[A
     from oracle import bytes_atom
 
     flags = value.flags
-    # A copy in C order is what a load of a strided array may give: order and writeability count for contiguous ones only.
+    # A copy in C order is what a load of a strided array may give.
     order = "F" if flags.fnc else "C"
-    writeable = flags.writeable if flags.c_contiguous or flags.f_contiguous else True
     plain = value.view(numpy.ndarray)
-    label: Atom = ("array", value.shape, order, writeable, discovery.child(value.dtype))
+    label: Atom = ("array", value.shape, order, flags.writeable, discovery.child(value.dtype))
     children = [discovery.child(kind)]
     if value.dtype.hasobject and value.dtype.names is None:
         children += discovery.many(plain.ravel().tolist())

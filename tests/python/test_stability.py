@@ -39,7 +39,7 @@ def build_namespace(padding: int = 0) -> dict[str, Any]:
         "records": [kinds.Record(i, f"r{i}", [i, str(i)]) for i in range(500)] + [record],
         "points": {kinds.FrozenPoint(i, "p"): i for i in range(200)},
         "words": {f"word {i}" for i in range(300)},
-        "mixed": frozenset({1, "one", b"one", None, 2.5, (1, "t")}),
+        "mixed": frozenset({1, "one", b"one", None, 2.5, True, 1j}),
         "function": make_function(7, shared),
         "text": "long text " * 20_000,
     }

@@ -26,6 +26,7 @@ import sys
 import types
 import typing
 import uuid
+import warnings
 import zoneinfo
 from typing import Any
 
@@ -443,6 +444,10 @@ def test_streams_in_a_row():
         chipmink.load(file)
 
 
-def test_context_variables_are_refused():
-    with pytest.raises((TypeError, chipmink.ChipminkError)):
-        chipmink.dumps(contextvars.copy_context())
+@pytest.mark.parametrize("make", [contextvars.copy_context, lambda: (x for x in "ab"), sys._getframe], ids=["context", "generator", "frame"])
+def test_nothing_is_lost_in_silence(make):
+    """There is no report to a stream: what cannot be saved raises, or warns."""
+    with pytest.raises((TypeError, chipmink.ChipminkError, chipmink.SkippedVariableWarning)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            chipmink.dumps(["before", make()])
