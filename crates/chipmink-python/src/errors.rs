@@ -1,6 +1,7 @@
 //! Errors of the crates beneath as exceptions of `chipmink._errors`.
 
-use pyo3::exceptions::PyRuntimeError;
+use chipmink::ErrorKind;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError};
 use pyo3::prelude::*;
 
 /// The exception of that name from `chipmink._errors`.
@@ -15,6 +16,22 @@ pub(crate) fn exception(name: &str, message: &str) -> PyErr {
             Err(_) => PyRuntimeError::new_err(message.to_owned()),
         }
     })
+}
+
+/// What the facade reports.
+pub(crate) fn raise(error: chipmink::Error) -> PyErr {
+    let name = match error.kind() {
+        ErrorKind::NotFound => "NotFoundError",
+        ErrorKind::Damaged => "DamagedError",
+        ErrorKind::RefMoved => "RefMovedError",
+        ErrorKind::OutcomeUnknown => "OutcomeUnknownError",
+        ErrorKind::Storage => "StorageError",
+        ErrorKind::Unsupported => "UnsupportedError",
+        ErrorKind::Busy => "BusyError",
+        ErrorKind::Interrupted => return PyKeyboardInterrupt::new_err(error.to_string()),
+        _ => "ChipminkError",
+    };
+    exception(name, &error.to_string())
 }
 
 /// Bytes that do not make sense.

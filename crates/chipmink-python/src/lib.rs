@@ -4,7 +4,9 @@
 //! Python package around it.
 
 mod errors;
+mod handle;
 mod stream;
+mod walked;
 
 use pyo3::prelude::*;
 
@@ -12,6 +14,10 @@ use pyo3::prelude::*;
 mod _chipmink {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use crate::handle::Handle;
+    #[pymodule_export]
+    use crate::walked::Walked;
     #[pymodule_export]
     use crate::stream::{dumps, loads, stream_len};
 

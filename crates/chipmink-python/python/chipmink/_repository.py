@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import pathlib
 import threading
 import time
 import warnings
@@ -81,7 +82,7 @@ class Repository:
             thesaurus_bytes=thesaurus_bytes,
             cache_bytes=cache_bytes,
         )
-        self._url: str = self._handle.url
+        self._url = _url(os.fspath(place))
         _open_repositories.add(self)
 
     @property
@@ -161,16 +162,15 @@ class Repository:
         """
         handle = self._usable()
         number = self._number(version)
-        wanted = handle.names(number) if names is None else _known(handle, number, _names(names))
-        needed = wanted if names is None else handle.reads(number, wanted)
         namespace: dict[str, Any] = {}
-        # The loader makes functions first and variables later: the dict is filled when all are there.
-        loaded = dict(handle.load(number, needed, namespace, allow))
-        if len(needed) == len(wanted):
-            namespace.update((name, loaded[name]) for name in wanted)
-            return namespace
+        wanted = None if names is None else _names(names)
+        # Functions are made before the variables are there; the dict they are bound to is filled at the end.
+        loaded = handle.load(number, wanted, namespace, allow)
         namespace.update(loaded)
-        return {name: loaded[name] for name in wanted}
+        if wanted is None or len(loaded) == len(wanted):
+            return namespace
+        # What is only read stands behind what was asked for.
+        return dict(loaded[: len(wanted)])
 
     def at(self, version: int | None = None, *, allow: Allow | None = None) -> LazyVersion:
         """A read-only mapping of the variables of a version, each loaded when it is first asked for.
@@ -225,25 +225,45 @@ class Repository:
         with self._turn:
             handle = self._usable()
             number = self._number(version)
-            unsaved, different = handle.compare(namespace, self._ref, number)
-            if unsaved and not force:
+            order = handle.names(number)
+            lost, different, foreign = self._compare(handle, namespace, number)
+            if lost and not force:
                 raise UnsavedChangesError(
-                    f"checkout of version {number} would lose changes of {_listed(unsaved)}: "
+                    f"checkout of version {number} would lose changes of {_listed(lost)}: "
                     "save first, or pass force=True"
                 )
-            order = handle.names(number)
-            target = set(order)
-            wanted = [name for name in different if name in target]
+            wanted = _closed_over_sharing(handle, number, different, order)
             # Functions are bound to the live namespace itself, so that they go on reading and writing its names.
-            loaded = dict(handle.load(number, wanted, namespace, allow)) if wanted else {}
-            removed = [name for name in namespace if name not in target and not _is_interpreters(name)]
-            added = [name for name in wanted if name not in namespace]
-            changed = [name for name in wanted if name in namespace]
+            loaded = dict(handle.load_only(number, wanted, namespace, allow)) if wanted else {}
             handle.set_base(self._ref, number)
-            for name in removed:
+            added = tuple(name for name in wanted if name not in namespace)
+            changed = tuple(name for name in wanted if name in namespace)
+            for name in foreign:
                 del namespace[name]
             namespace.update(loaded)
-        return Diff(tuple(added), tuple(removed), tuple(changed))
+        return Diff(added, tuple(foreign), changed)
+
+    def _compare(
+        self, handle: _chipmink.Handle, namespace: dict[str, Any], number: int
+    ) -> tuple[list[str], list[str], list[str]]:
+        """Names whose objects no version holds, names of the version that are to be loaded, and names that it lacks."""
+        base = handle.base(self._ref)
+        if base is None:
+            base = handle.newest(self._ref)
+        walked = handle.walk(namespace, None, self._ref, "", "", "")
+        try:
+            against = [number] if base is None else [number, base]
+            (foreign, missing, differing), *rest = walked.compare(against)
+        finally:
+            walked.discard()
+        foreign = [name for name in foreign if name in namespace and name not in _INTERPRETERS]
+        unlike = {*foreign, *differing}
+        if rest:
+            added, _gone, changed = rest[0]
+            unlike.intersection_update([*added, *changed])
+        lost = [name for name in namespace if name in unlike and name not in _INTERPRETERS]
+        different = [name for name in (*missing, *differing) if name not in _INTERPRETERS or name not in namespace]
+        return lost, different, foreign
 
     def verify(self, *, full: bool = True) -> list[str]:
         """Reads the repository and returns what is wrong with it, one line each; ``full=False`` leaves out blobs."""
@@ -317,10 +337,16 @@ class LazyVersion(Mapping[str, Any]):
 
     def _load(self, name: str) -> None:
         handle = self._repository._usable()
-        # Everything that could share an object with it, so that no object is ever made twice.
-        group = [other for other in handle.group(self.version, name) if other not in self._loaded]
-        loaded = dict(handle.load(self.version, group, self._loaded, self._allow))
-        for other, value in loaded.items():
+        # Everything that could share an object with it, so that no object is ever made twice; what is loaded already
+        # shares none with it.
+        needed = _closed_over_sharing(handle, self.version, [name], self._names)
+        while True:
+            read = [other for other in handle.reads(self.version, needed) if other not in self._loaded]
+            grown = _closed_over_sharing(handle, self.version, read, self._names)
+            if len(grown) == len(needed):
+                break
+            needed = grown
+        for other, value in handle.load_only(self.version, needed, self._loaded, self._allow):
             self._loaded.setdefault(other, value)
 
     def __iter__(self) -> Iterator[str]:
@@ -381,6 +407,10 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+def _url(place: str) -> str:
+    return place if "://" in place else pathlib.Path(place).absolute().as_uri()
+
+
 def _names(names: Iterable[str]) -> list[str]:
     if isinstance(names, str):
         raise TypeError(f"names are given as a list of str: [{names!r}]")
@@ -389,14 +419,6 @@ def _names(names: Iterable[str]) -> list[str]:
         if not isinstance(name, str):
             raise TypeError(f"a name is a str, not {name!r}")
     return found
-
-
-def _known(handle: _chipmink.Handle, number: int, names: list[str]) -> list[str]:
-    known = set(handle.names(number))
-    for name in names:
-        if name not in known:
-            raise _no_variable(name, number)
-    return names
 
 
 def _no_variable(name: str, number: int) -> NotFoundError:
@@ -424,5 +446,12 @@ _INTERPRETERS = frozenset(
 )
 
 
-def _is_interpreters(name: str) -> bool:
-    return name in _INTERPRETERS
+def _closed_over_sharing(
+    handle: _chipmink.Handle, number: int, names: list[str], order: Iterable[str]
+) -> list[str]:
+    """The names, and all that may share objects with them, in the given order."""
+    found: set[str] = set()
+    for name in names:
+        if name not in found:
+            found.update(handle.together(number, name))
+    return [name for name in order if name in found]

@@ -1,0 +1,217 @@
+//! `Handle`: an open repository and what its session remembers of the live objects.
+//!
+//! 1. The walk and the rebuild run attached to the interpreter; everything else that reads or writes runs detached.
+//! 2. No lock is waited for: the session is taken or the caller is told that it is taken.
+
+use crate::errors::raise;
+use crate::walked::Walked;
+use chipmink::{OpenOptions, Repository, SaveRequest};
+use chipmink_pickle::rebuild::{Allowlist, rebuild};
+use chipmink_pickle::{PySession, RebuildOptions, SessionOptions};
+use chipmink_podding::policy_by_name;
+use chipmink_types::{LoadPlan, TimeId};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+
+/// Bytes that the identity shadows may take if the caller does not say: a million small objects need about 48 MB.
+const SHADOW_BYTES: u64 = 1 << 30;
+
+/// Number, ref, message, saved at (microseconds), commit, parents, author.
+type LogLine = (u64, String, String, i64, String, Vec<String>, String);
+
+/// Names added, removed, changed.
+pub(crate) type Names = (Vec<String>, Vec<String>, Vec<String>);
+
+/// An open repository.
+#[pyclass(frozen, module = "chipmink._chipmink")]
+pub(crate) struct Handle {
+    repository: Repository,
+    session: Mutex<Option<PySession>>,
+}
+
+impl Handle {
+    pub(crate) fn session(&self) -> PyResult<MutexGuard<'_, Option<PySession>>> {
+        match self.session.try_lock() {
+            Ok(session) => Ok(session),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => {
+                Err(crate::errors::exception("BusyError", "a save of this repository object is running"))
+            }
+        }
+    }
+
+    fn rebuilt(
+        &self,
+        py: Python<'_>,
+        plan: &LoadPlan,
+        namespace: Bound<'_, PyDict>,
+        allow: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Vec<(String, Py<PyAny>)>> {
+        let allow = allow.map(Allowlist::from_python).transpose()?;
+        let options = RebuildOptions { allow, namespace: Some(namespace.unbind()) };
+        rebuild(py, plan, &mut self.repository.pods(plan), &options)
+    }
+}
+
+pub(crate) fn closed() -> PyErr {
+    crate::errors::exception("ClosedError", "the repository is closed; open it again with chipmink.open")
+}
+
+#[pymethods]
+impl Handle {
+    #[new]
+    #[pyo3(signature = (
+        place, *, durable=true, policy="lga-siblings", shadow_bytes=None, thesaurus_bytes=None, cache_bytes=None
+    ))]
+    fn new(
+        py: Python<'_>,
+        place: &str,
+        durable: bool,
+        policy: &str,
+        shadow_bytes: Option<u64>,
+        thesaurus_bytes: Option<u64>,
+        cache_bytes: Option<u64>,
+    ) -> PyResult<Self> {
+        let policy = policy_by_name(policy).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let mut options = OpenOptions::default();
+        options.store.durable = durable;
+        options.store.thesaurus_bytes = thesaurus_bytes.unwrap_or(options.store.thesaurus_bytes);
+        options.store.cache_bytes = cache_bytes.unwrap_or(options.store.cache_bytes);
+        let repository = py.detach(|| Repository::open(place, options)).map_err(raise)?;
+        let shadow_bytes = shadow_bytes.unwrap_or(SHADOW_BYTES);
+        let session = PySession::new(py, SessionOptions { policy, shadow_bytes })?;
+        Ok(Handle { repository, session: Mutex::new(Some(session)) })
+    }
+
+    /// Walks a namespace: the first step of a save.
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of one request")]
+    fn walk(
+        slf: &Bound<'_, Self>,
+        namespace: &Bound<'_, PyDict>,
+        accessed: Option<Vec<String>>,
+        ref_name: String,
+        message: String,
+        author: String,
+        code: String,
+    ) -> PyResult<Walked> {
+        let this = slf.get();
+        let mut guard = this.session()?;
+        let session = guard.as_mut().ok_or_else(closed)?;
+        let request = SaveRequest { ref_name, accessed, message, author, code };
+        let prepared = this.repository.prepare(&mut session.source(namespace), &request);
+        match prepared {
+            Ok(prepared) => Ok(Walked::new(prepared, slf, namespace)),
+            Err(error) => Err(session.take_exception().unwrap_or_else(|| raise(error))),
+        }
+    }
+
+    /// Loads variables: all, or those named and, after them, those that their functions read.
+    fn load(
+        &self,
+        py: Python<'_>,
+        number: u64,
+        names: Option<Vec<String>>,
+        namespace: Bound<'_, PyDict>,
+        allow: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Vec<(String, Py<PyAny>)>> {
+        let plan = py.detach(|| self.repository.plan(TimeId(number), names.as_deref())).map_err(raise)?;
+        self.rebuilt(py, &plan, namespace, allow)
+    }
+
+    /// Loads exactly the variables named.
+    fn load_only(
+        &self,
+        py: Python<'_>,
+        number: u64,
+        names: Vec<String>,
+        namespace: Bound<'_, PyDict>,
+        allow: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Vec<(String, Py<PyAny>)>> {
+        let plan = py.detach(|| self.repository.plan_only(TimeId(number), &names)).map_err(raise)?;
+        self.rebuilt(py, &plan, namespace, allow)
+    }
+
+    fn names(&self, py: Python<'_>, number: u64) -> PyResult<Vec<String>> {
+        py.detach(|| self.repository.names(TimeId(number))).map_err(raise)
+    }
+
+    /// The names given, and those that functions reached from them read.
+    fn reads(&self, py: Python<'_>, number: u64, names: Vec<String>) -> PyResult<Vec<String>> {
+        py.detach(|| self.repository.reads(TimeId(number), &names)).map_err(raise)
+    }
+
+    /// The variables that must be loaded at once with one, so that no object is made twice.
+    fn together(&self, py: Python<'_>, number: u64, name: &str) -> PyResult<Vec<String>> {
+        py.detach(|| self.repository.together(TimeId(number), name)).map_err(raise)
+    }
+
+    /// The newest version of a ref, if it has one.
+    fn newest(&self, py: Python<'_>, ref_name: &str) -> PyResult<Option<u64>> {
+        let refs = py.detach(|| self.repository.refs()).map_err(raise)?;
+        Ok(refs.get(ref_name).map(|time| time.0))
+    }
+
+    /// The version that the next save to a ref builds on, if this handle saved or checked it out.
+    fn base(&self, ref_name: &str) -> Option<u64> {
+        self.repository.base(ref_name).map(|time| time.0)
+    }
+
+    fn set_base(&self, py: Python<'_>, ref_name: &str, number: u64) -> PyResult<()> {
+        py.detach(|| self.repository.set_base(ref_name, TimeId(number))).map_err(raise)
+    }
+
+    /// The versions, newest first.
+    fn log(&self, py: Python<'_>, limit: Option<usize>) -> PyResult<Vec<LogLine>> {
+        let limit = limit.unwrap_or(usize::MAX);
+        py.detach(|| {
+            let versions = self.repository.log()?.take(limit);
+            versions
+                .map(|version| {
+                    let version = version?;
+                    let parents = version.parents.iter().map(ToString::to_string).collect();
+                    Ok((
+                        version.time.0,
+                        version.ref_name,
+                        version.message,
+                        version.saved_at,
+                        version.commit.to_string(),
+                        parents,
+                        version.author,
+                    ))
+                })
+                .collect::<chipmink::Result<_>>()
+        })
+        .map_err(raise)
+    }
+
+    fn diff(&self, py: Python<'_>, earlier: u64, later: u64) -> PyResult<Names> {
+        let diff = py.detach(|| self.repository.diff(TimeId(earlier), TimeId(later))).map_err(raise)?;
+        Ok((diff.added, diff.removed, diff.changed))
+    }
+
+    /// What is wrong with the repository, one line each.
+    fn verify(&self, py: Python<'_>, full: bool) -> PyResult<Vec<String>> {
+        let report = py.detach(|| self.repository.verify(full)).map_err(raise)?;
+        let mut lines: Vec<String> = report
+            .problems
+            .iter()
+            .map(|problem| match problem.time {
+                Some(time) => format!("version {time}: {}: {}", problem.object, problem.reason),
+                None => format!("{}: {}", problem.object, problem.reason),
+            })
+            .collect();
+        let more = report.problem_count - lines.len() as u64;
+        if more > 0 {
+            lines.push(format!("and {more} more"));
+        }
+        Ok(lines)
+    }
+
+    /// Gives back what the session holds of the live objects.
+    fn close(&self) {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(session.take());
+    }
+}

@@ -1,0 +1,110 @@
+//! `Walked`: a save whose walk is done and which is not published yet.
+
+use crate::errors::raise;
+use crate::handle::{Handle, Names, closed};
+use chipmink::{Prepared, Saved};
+use chipmink_types::{SkippedVariable, TimeId};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Variable, path inside it, type name, reason.
+type Lost = (String, String, String, String);
+
+/// A walk that can be published or discarded, once.
+#[pyclass(frozen, module = "chipmink._chipmink")]
+pub(crate) struct Walked {
+    prepared: Mutex<Option<Prepared>>,
+    handle: Py<Handle>,
+    namespace: Py<PyDict>,
+}
+
+impl Walked {
+    pub(crate) fn new(prepared: Prepared, handle: &Bound<'_, Handle>, namespace: &Bound<'_, PyDict>) -> Self {
+        Walked {
+            prepared: Mutex::new(Some(prepared)),
+            handle: handle.clone().unbind(),
+            namespace: namespace.clone().unbind(),
+        }
+    }
+
+    fn prepared(&self) -> MutexGuard<'_, Option<Prepared>> {
+        // Held for a moment only, and never while the interpreter is released.
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes and tells the session.
+    fn finish(&self, py: Python<'_>, prepared: Prepared) -> PyResult<Saved> {
+        let published = py.detach(move || prepared.publish());
+        let mut guard = self.handle.get().session()?;
+        let session = guard.as_mut().ok_or_else(closed)?;
+        published.finish(&mut session.source(self.namespace.bind(py))).map_err(raise)
+    }
+}
+
+fn lost(variable: &str, skipped: &SkippedVariable) -> Lost {
+    (variable.to_owned(), skipped.path.clone(), skipped.type_name.clone(), skipped.reason.clone())
+}
+
+fn over() -> PyErr {
+    crate::errors::exception("ChipminkError", "this walk was published or discarded already")
+}
+
+#[pymethods]
+impl Walked {
+    /// Variables that are not in the version.
+    fn skipped(&self) -> Vec<Lost> {
+        let prepared = self.prepared();
+        prepared.iter().flat_map(Prepared::skipped).map(|(name, skipped)| lost(name, skipped)).collect()
+    }
+
+    /// Objects inside saved variables that are placeholders in the version.
+    fn stubs(&self) -> Vec<Lost> {
+        let prepared = self.prepared();
+        prepared.iter().flat_map(|prepared| prepared.stubs()).map(|(name, stub)| lost(name, stub)).collect()
+    }
+
+    /// How what was walked differs from each of some versions: names added, removed, changed.
+    fn compare(&self, py: Python<'_>, numbers: Vec<u64>) -> PyResult<Vec<Names>> {
+        let times: Vec<TimeId> = numbers.into_iter().map(TimeId).collect();
+        let mut prepared = self.prepared().take().ok_or_else(over)?;
+        let (prepared, diffs) = py.detach(move || {
+            let diffs = prepared.compare(&times);
+            (prepared, diffs)
+        });
+        *self.prepared() = Some(prepared);
+        let diffs = diffs.map_err(raise)?;
+        Ok(diffs.into_iter().map(|diff| (diff.added, diff.removed, diff.changed)).collect())
+    }
+
+    /// Makes the version visible; returns its number and figures.
+    fn publish<'py>(&self, py: Python<'py>) -> PyResult<(u64, Bound<'py, PyDict>)> {
+        let prepared = self.prepared().take().ok_or_else(over)?;
+        let saved = self.finish(py, prepared)?;
+        let (walk, report) = (saved.report.walk, saved.report);
+        let figures = PyDict::new(py);
+        for (name, value) in [
+            ("objects", walk.objects),
+            ("pods_dirty", walk.pods_dirty),
+            ("pods_clean", walk.pods_clean),
+            ("pods_shadow", walk.pods_shadow),
+            ("region_bytes", walk.region_bytes),
+            ("shadow_bytes", walk.shadow_bytes),
+            ("bytes_written", report.bytes_written),
+        ] {
+            figures.set_item(name, value)?;
+        }
+        Ok((saved.time.0, figures))
+    }
+
+    /// Gives the save up; does nothing once it was published.
+    fn discard(&self, py: Python<'_>) -> PyResult<()> {
+        let prepared = self.prepared().take();
+        if let Some(prepared) = prepared {
+            let mut guard = self.handle.get().session()?;
+            let session = guard.as_mut().ok_or_else(closed)?;
+            prepared.discard(&mut session.source(self.namespace.bind(py)));
+        }
+        Ok(())
+    }
+}
