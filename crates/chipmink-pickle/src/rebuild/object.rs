@@ -9,9 +9,15 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::os::raw::c_int;
 
-// Exported by CPython 3.11 to 3.13 for its own extension modules, but not declared by pyo3.
+// Exported by CPython 3.11 to 3.13 for its own extension modules, but not declared by pyo3, or not for each of these.
 unsafe extern "C" {
     fn _PyDict_NewPresized(minused: ffi::Py_ssize_t) -> *mut ffi::PyObject;
+    fn _PyLong_FromByteArray(
+        bytes: *const u8,
+        byte_len: usize,
+        is_little_endian: c_int,
+        is_signed: c_int,
+    ) -> *mut ffi::PyObject;
     fn _PyType_Lookup(ty: *mut ffi::PyTypeObject, name: *mut ffi::PyObject) -> *mut ffi::PyObject;
 }
 
@@ -62,7 +68,7 @@ pub(super) fn int(py: Python<'_>, value: i64) -> Result<Bound<'_, PyAny>> {
 /// An int of its two's complement, little-endian.
 pub(super) fn big_int<'py>(py: Python<'py>, bytes: &[u8]) -> Result<Bound<'py, PyAny>> {
     // SAFETY: the slice is valid for its length; little-endian, signed.
-    own(py, unsafe { ffi::_PyLong_FromByteArray(bytes.as_ptr(), bytes.len(), 1, 1) })
+    own(py, unsafe { _PyLong_FromByteArray(bytes.as_ptr(), bytes.len(), 1, 1) })
 }
 
 #[inline(always)]

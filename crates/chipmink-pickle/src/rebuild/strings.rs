@@ -5,12 +5,15 @@ use super::object;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-/// Number of slots; a power of two. 2048 slots of 16 bytes stay in the first-level cache.
-const SLOTS: usize = 2048;
+/// Number of slots at first, and once a load has met more strs than that; powers of two. 2048 slots of 16 bytes stay in
+/// the first-level cache; a small load should not have to clear them.
+const SLOTS: [usize; 2] = [64, 2048];
 
 /// A direct-mapped cache: a str stays until another falls into its slot.
 pub(super) struct StringCache<'py> {
-    slots: Box<[Slot<'py>]>,
+    slots: Vec<Slot<'py>>,
+    /// How many strs it has made since it was small.
+    made: usize,
 }
 
 struct Slot<'py> {
@@ -20,14 +23,15 @@ struct Slot<'py> {
 
 impl<'py> StringCache<'py> {
     pub(super) fn new() -> Self {
-        StringCache { slots: (0..SLOTS).map(|_| Slot { hash: 0, object: None }).collect() }
+        StringCache { slots: empty_slots(SLOTS[0]), made: 0 }
     }
 
     /// The str of these bytes, which are ASCII.
     #[inline(always)]
     pub(super) fn get(&mut self, py: Python<'py>, content: &[u8]) -> Result<Bound<'py, PyAny>> {
         let hash = hash(content);
-        let slot = &mut self.slots[hash as usize % SLOTS];
+        let at = hash as usize & (self.slots.len() - 1);
+        let slot = &mut self.slots[at];
         if let Some(object) = &slot.object
             && slot.hash == hash
             && ascii_content(object) == content
@@ -36,8 +40,25 @@ impl<'py> StringCache<'py> {
         }
         let object = object::ascii(py, content)?;
         *slot = Slot { hash, object: Some(object.clone()) };
+        self.made += 1;
+        if self.made == SLOTS[0] {
+            self.grow();
+        }
         Ok(object)
     }
+
+    #[cold]
+    fn grow(&mut self) {
+        let old = std::mem::replace(&mut self.slots, empty_slots(SLOTS[1]));
+        for slot in old {
+            let at = slot.hash as usize & (SLOTS[1] - 1);
+            self.slots[at] = slot;
+        }
+    }
+}
+
+fn empty_slots<'py>(count: usize) -> Vec<Slot<'py>> {
+    (0..count).map(|_| Slot { hash: 0, object: None }).collect()
 }
 
 /// The bytes of a str that this cache made.

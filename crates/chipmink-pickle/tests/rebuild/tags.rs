@@ -133,6 +133,18 @@ fn equal_short_strs_become_one_object() {
 }
 
 #[test]
+fn many_short_strs_are_told_apart() {
+    Python::attach(|py| {
+        let mut pod = root();
+        pod.tagged(tag::LIST, &[20_000]);
+        for i in 0..20_000 {
+            pod.text(&format!("{:0width$}", i % 10_000, width = 4 + i % 29));
+        }
+        check(py, &load_draft(py, pod).unwrap(), "x == [f'{i % 10000:0{4 + i % 29}}' for i in range(20000)]");
+    });
+}
+
+#[test]
 fn a_run_takes_neighbouring_exports_in_every_container() {
     Python::attach(|py| {
         let mut many =
