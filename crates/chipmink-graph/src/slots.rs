@@ -62,6 +62,19 @@ impl Slots {
         self.free.push(Reverse((slot, slot + 1)));
     }
 
+    /// Makes one more slot and leaves it free, which changes [`Slots::next`] and nothing else.
+    ///
+    /// # Errors
+    /// [`GraphError::SlotsExhausted`] when there is no more.
+    pub fn skip(&mut self) -> Result<(), GraphError> {
+        if self.next >= u64::from(u32::MAX) {
+            return Err(GraphError::SlotsExhausted { held: self.next });
+        }
+        self.free.push(Reverse((self.next, self.next + 1)));
+        self.next += 1;
+        Ok(())
+    }
+
     /// One more than the highest slot ever given out.
     pub fn next(&self) -> u32 {
         u32::try_from(self.next).unwrap_or(u32::MAX)
@@ -89,6 +102,13 @@ mod tests {
         assert!(matches!(slots.take(), Err(GraphError::SlotsExhausted { .. })));
         slots.free(Slot(7));
         assert_eq!(slots.take().unwrap(), Slot(7));
+    }
+
+    #[test]
+    fn a_skipped_slot_is_given_out_later() {
+        let mut slots = Slots::dense(2);
+        slots.skip().unwrap();
+        assert_eq!((slots.next(), slots.take().unwrap(), slots.next()), (3, Slot(2), 3));
     }
 
     #[test]

@@ -195,7 +195,8 @@ impl Repository {
         self.shared.base(ref_name)
     }
 
-    /// Makes a version the base of a ref, after a checkout. The next save lets its source start anew.
+    /// Makes a version the base of a ref, after a checkout: the next save continues from it, wherever the ref points at
+    /// this moment, and lets its source start anew. So it also resolves [`crate::ErrorKind::RefMoved`].
     ///
     /// # Errors
     /// When the version is unknown or damaged, or a save to the ref is running.

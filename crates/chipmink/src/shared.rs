@@ -70,7 +70,7 @@ impl Shared {
         this.store.refresh()?;
         if let Some(target) = this.store.head().refs.get(ref_name) {
             let place = Place { time: target.time, commit: target.commit, manifest: target.manifest };
-            *taken.base_mut() = Base::read(place, &this.store)?;
+            *taken.base_mut() = Base::read(place, Some(target.time), &this.store)?;
         }
         Ok(taken)
     }
@@ -110,9 +110,11 @@ impl Shared {
         self.state().bases.get(ref_name)?.as_ref()?.place.map(|place| place.time)
     }
 
-    /// Makes a version the base of a ref.
+    /// Makes a version the base of a ref, which stays where it is.
     pub(crate) fn set_base(&self, ref_name: &str, time: TimeId) -> Result<()> {
-        let base = Base::read(self.place(time)?, &self.store)?;
+        self.store.refresh()?;
+        let expected = self.store.head().refs.get(ref_name).map(|target| target.time);
+        let base = Base::read(self.place(time)?, expected, &self.store)?;
         let mut state = self.state();
         if matches!(state.bases.get(ref_name), Some(None)) {
             return Err(Error::Busy { ref_name: ref_name.to_owned() });

@@ -29,6 +29,9 @@ pub(crate) struct Place {
 pub(crate) struct Base {
     /// `None`: the ref has no version yet.
     pub(crate) place: Option<Place>,
+    /// Where the ref was when this became the base: another version after a checkout of an older one. A save fails if the
+    /// ref is elsewhere by then.
+    pub(crate) expected: Option<TimeId>,
     pub(crate) variables: Variables,
     /// Co-variables, by an index that a co-variable keeps while it is continued.
     pub(crate) covariables: Vec<Option<Box<Holding>>>,
@@ -42,12 +45,12 @@ impl Base {
         Base::default()
     }
 
-    /// A version of which only its manifest is read.
+    /// A version of which only its manifest is read; the ref stands at `expected`.
     ///
     /// # Errors
     /// When the manifest is missing or damaged.
-    pub(crate) fn read(place: Place, source: &dyn BlobSource) -> Result<Self> {
-        let mut base = Base { place: Some(place), ..Base::default() };
+    pub(crate) fn read(place: Place, expected: Option<TimeId>, source: &dyn BlobSource) -> Result<Self> {
+        let mut base = Base { place: Some(place), expected, ..Base::default() };
         let mut by_digest: HashMap<Digest, u32> = HashMap::new();
         let mut variables = Vec::new();
         for (name, row) in read_manifest(place.manifest, source)? {

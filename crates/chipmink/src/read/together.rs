@@ -22,7 +22,8 @@ pub(crate) fn together(
     };
     let mut tables = Tables::new(time, source);
     let first = tables.covariable(&reference)?;
-    let mut names: Vec<String> = tables.all()[first].header.names.iter().map(|root| root.name.clone()).collect();
+    let mut names: Vec<String> =
+        tables.all()[first].header.names.iter().map(|root| root.name.clone()).collect();
     let mut groups = groups_of(&mut tables, first)?;
     if groups.is_empty() {
         return Ok(names);

@@ -30,6 +30,7 @@ impl Delta {
     /// The version is visible: makes it the base.
     pub(crate) fn apply(self, base: &mut Base, place: Place) {
         base.place = Some(place);
+        base.expected = Some(place.time);
         for (index, holding) in self.covariables {
             put(&mut base.covariables, index as usize, holding);
         }

@@ -135,8 +135,7 @@ fn publish(
         extensions: Extensions::default(),
     };
     let digest = commit.digest();
-    let expected = base.place.map(|place| place.time);
-    let publication = Publication { ref_name: request.ref_name.clone(), expected, commit };
+    let publication = Publication { ref_name: request.ref_name.clone(), expected: base.expected, commit };
     let time = transaction.publish(&publication)?;
     Delta::apply(delta, base, Place { time, commit: digest, manifest });
     let TransactionStats { blobs_new, blob_bytes, bytes_written, .. } = transaction.stats();

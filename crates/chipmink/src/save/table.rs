@@ -7,6 +7,7 @@ use super::stored::StoredTable;
 use crate::base::{GroupId, KnownPod, KnownTable};
 use crate::error::{Error, Result};
 use crate::hash::{KeyHasher, KeyMap};
+use chipmink_digest::digest;
 use chipmink_format::{
     Covariable, CovariableRef, Edit, Extensions, NamedRoot, TABLE_INLINE_MAX, Tree, slot_key,
 };
@@ -33,6 +34,8 @@ pub(super) struct Tools<'a> {
     pub(super) definitions: &'a KeyMap<(GroupId, Slot)>,
     /// Digest of a definition group of this walk.
     pub(super) group_digest: &'a dyn Fn(GroupId) -> Option<Digest>,
+    /// Whether another definition group has this digest.
+    pub(super) is_group_taken: &'a dyn Fn(&Digest) -> bool,
     /// Rows written so far.
     pub(super) rows_written: &'a mut u64,
 }
@@ -158,17 +161,24 @@ fn write_header(table: &mut KnownTable, local: &KeyMap<Slot>, tools: &mut Tools<
     if let Some(twice) = names.windows(2).find(|pair| pair[0].name == pair[1].name) {
         return Err(Error::contract(format!("the name {:?} stands twice in a co-variable", twice[0].name)));
     }
-    let header = Covariable {
+    let mut header = Covariable {
         names,
         groups: table.group_digests.clone(),
         next_slot: table.slots.next(),
         table: table.tree.clone(),
         extensions: table.extensions.clone(),
     };
-    table.reference = match table.names.is_empty() {
-        true => CovariableRef::Stored(header.store_blob(tools.sink)?),
-        false => header.store(tools.sink)?,
-    };
+    if !table.names.is_empty() {
+        table.reference = header.store(tools.sink)?;
+        return Ok(());
+    }
+    // Groups have no names, so two with equal content would be one when they are loaded. The number of slots ever used
+    // is free to tell them apart.
+    while (tools.is_group_taken)(&digest(&header.encode())) {
+        table.slots.skip()?;
+        header.next_slot = table.slots.next();
+    }
+    table.reference = CovariableRef::Stored(header.store_blob(tools.sink)?);
     Ok(())
 }
 

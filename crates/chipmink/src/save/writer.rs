@@ -50,6 +50,7 @@ pub(crate) fn write_version(
         descriptors: Descriptors::default(),
         definitions: KeyMap::default(),
         group_digests: HashMap::new(),
+        taken_digests: HashSet::new(),
         stored: HashMap::new(),
         stored_groups: HashMap::new(),
         stored_group_ids: HashMap::new(),
@@ -71,6 +72,8 @@ struct Writer<'a> {
     definitions: KeyMap<(GroupId, Slot)>,
     /// Definition groups of this walk.
     group_digests: HashMap<GroupId, Digest>,
+    /// Digests that a further definition group must not have.
+    taken_digests: HashSet<Digest>,
     /// Tables of co-variables that the session has not walked, by index.
     stored: HashMap<u32, StoredTable>,
     /// Definition groups that those name.
@@ -143,6 +146,7 @@ impl<'a> Writer<'a> {
             .collect();
         let olds = self.claim_groups(&groups, &known);
         let mut next = 0;
+        self.taken_digests = base.groups.iter().flatten().map(|table| table.reference.digest()).collect();
         for at in in_order(&groups)? {
             let component = groups[at];
             let (id, table) = match &olds[at] {
@@ -151,11 +155,11 @@ impl<'a> Writer<'a> {
                         return Err(Error::contract("a definition group was lost"));
                     };
                     if table.is_same(component) && self.is_current(table) {
-                        let digest = table.reference.digest();
-                        self.group_digests.insert(*id, digest);
+                        self.group_digests.insert(*id, table.reference.digest());
                         self.definitions.extend(table.pods.iter().map(|pod| (pod.key, (*id, pod.slot))));
                         continue;
                     }
+                    self.taken_digests.remove(&table.reference.digest());
                     (*id, self.build(component, &Old::Known(table))?)
                 }
                 other => {
@@ -177,6 +181,7 @@ impl<'a> Writer<'a> {
                     (id, table)
                 }
             };
+            self.taken_digests.insert(table.reference.digest());
             self.group_digests.insert(id, table.reference.digest());
             self.definitions.extend(table.pods.iter().map(|pod| (pod.key, (id, pod.slot))));
             self.groups.push((id, Some(Box::new(table))));
@@ -259,13 +264,14 @@ impl<'a> Writer<'a> {
     }
 
     fn build(&mut self, component: &Component, old: &Old<'_>) -> Result<KnownTable> {
-        let group_digests = &self.group_digests;
+        let (group_digests, taken) = (&self.group_digests, &self.taken_digests);
         let mut tools = Tools {
             source: self.source,
             sink: self.sink,
             descriptors: &mut self.descriptors,
             definitions: &self.definitions,
             group_digest: &|id| group_digests.get(&id).copied(),
+            is_group_taken: &|digest| taken.contains(digest),
             rows_written: &mut self.rows,
         };
         build_table(component, old, &mut tools)

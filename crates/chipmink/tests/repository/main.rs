@@ -1,0 +1,6 @@
+//! The facade over a toy object graph, against a model in memory.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod compare;
+mod graph;
+mod random_saves;
