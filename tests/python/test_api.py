@@ -13,6 +13,7 @@ import sys
 import textwrap
 import threading
 import types
+import warnings
 from pathlib import Path
 
 import chipmink
@@ -157,6 +158,28 @@ def test_stubs_are_reported(repo):
     assert stub.variable == "state" and "file" in stub.path and "TextIOWrapper" in stub.type_name
     placeholder = repo.load(saved)["state"]["file"]
     assert os.devnull in repr(placeholder)
+
+
+def test_losses_are_reported_as_long_as_they_last_and_warned_about_once(repo):
+    class Stubborn:
+        def __reduce__(self):
+            raise ValueError("never")
+
+    namespace = {"bad": Stubborn(), "g": [(i for i in ())], "x": [1]}
+    with pytest.warns(chipmink.SkippedVariableWarning) as caught:
+        first = repo.save(namespace).report
+    assert len(caught) == 2 and [item.variable for item in first.skipped + first.stubs] == ["bad", "g"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for accessed in ([], ["x"], ["bad"], None):
+            namespace["x"].append(accessed)
+            report = repo.save(namespace, accessed=accessed).report
+            assert (report.skipped, report.stubs) == (first.skipped, first.stubs)
+        with pytest.raises(chipmink.UnsupportedError, match="never"):
+            repo.save(namespace, accessed=[], strict=True)
+        del namespace["bad"], namespace["g"]
+        report = repo.save(namespace, strict=True).report
+        assert report.skipped == report.stubs == ()
 
 
 def test_strict_counts_stubs(repo):

@@ -4,7 +4,7 @@
 //! 2. No lock is waited for: the session is taken or the caller is told that it is taken.
 
 use crate::errors::raise;
-use crate::walked::Walked;
+use crate::walked::{Losses, Walked};
 use chipmink::{OpenOptions, Repository, SaveRequest};
 use chipmink_pickle::rebuild::{Allowlist, rebuild};
 use chipmink_pickle::{PySession, RebuildOptions, SessionOptions};
@@ -29,9 +29,16 @@ pub(crate) type Names = (Vec<String>, Vec<String>, Vec<String>);
 pub(crate) struct Handle {
     repository: Repository,
     session: Mutex<Option<PySession>>,
+    /// What the version that was saved last lacks; it stays true of variables that the next walk leaves alone.
+    losses: Mutex<Losses>,
 }
 
 impl Handle {
+    /// Locked for a moment only, and never while the interpreter is released.
+    pub(crate) fn losses(&self) -> MutexGuard<'_, Losses> {
+        self.losses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn session(&self) -> PyResult<MutexGuard<'_, Option<PySession>>> {
         match self.session.try_lock() {
             Ok(session) => Ok(session),
@@ -82,7 +89,7 @@ impl Handle {
         let repository = py.detach(|| Repository::open(place, options)).map_err(raise)?;
         let shadow_bytes = shadow_bytes.unwrap_or(SHADOW_BYTES);
         let session = PySession::new(py, SessionOptions { policy, shadow_bytes })?;
-        Ok(Handle { repository, session: Mutex::new(Some(session)) })
+        Ok(Handle { repository, session: Mutex::new(Some(session)), losses: Mutex::default() })
     }
 
     /// Walks a namespace: the first step of a save.

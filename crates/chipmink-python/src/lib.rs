@@ -17,9 +17,9 @@ mod _chipmink {
     #[pymodule_export]
     use crate::handle::Handle;
     #[pymodule_export]
-    use crate::walked::Walked;
-    #[pymodule_export]
     use crate::stream::{dumps, loads, stream_len};
+    #[pymodule_export]
+    use crate::walked::Walked;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

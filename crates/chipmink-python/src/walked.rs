@@ -3,18 +3,53 @@
 use crate::errors::raise;
 use crate::handle::{Handle, Names, closed};
 use chipmink::{Prepared, Saved};
-use chipmink_types::{SkippedVariable, TimeId};
+use chipmink_types::{SkippedVariable, TimeId, VariableRoot};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Variable, path inside it, type name, reason.
 type Lost = (String, String, String, String);
 
+/// What is not in a version.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Losses {
+    /// Variables.
+    skipped: Vec<Lost>,
+    /// Objects inside variables.
+    stubs: Vec<Lost>,
+}
+
+impl Losses {
+    /// What a walk lost, and what earlier walks lost of variables that it left alone.
+    fn of(prepared: &Prepared, before: &Losses) -> Self {
+        let outcome = prepared.outcome();
+        let mut losses = Losses {
+            skipped: prepared.skipped().map(|(name, skipped)| lost(name, skipped)).collect(),
+            stubs: prepared.stubs().iter().map(|(name, stub)| lost(name, stub)).collect(),
+        };
+        if before.skipped.is_empty() && before.stubs.is_empty() {
+            return losses;
+        }
+        let untouched: HashSet<&str> = outcome
+            .variables
+            .iter()
+            .filter(|(_, root)| *root == VariableRoot::Untouched)
+            .map(|(name, _)| name.as_str())
+            .collect();
+        let stands = |lost: &&Lost| outcome.is_unchanged || untouched.contains(lost.0.as_str());
+        losses.skipped.extend(before.skipped.iter().filter(stands).cloned());
+        losses.stubs.extend(before.stubs.iter().filter(stands).cloned());
+        losses
+    }
+}
+
 /// A walk that can be published or discarded, once.
 #[pyclass(frozen, module = "chipmink._chipmink")]
 pub(crate) struct Walked {
     prepared: Mutex<Option<Prepared>>,
+    losses: Losses,
     handle: Py<Handle>,
     namespace: Py<PyDict>,
 }
@@ -22,6 +57,7 @@ pub(crate) struct Walked {
 impl Walked {
     pub(crate) fn new(prepared: Prepared, handle: &Bound<'_, Handle>, namespace: &Bound<'_, PyDict>) -> Self {
         Walked {
+            losses: Losses::of(&prepared, &handle.get().losses()),
             prepared: Mutex::new(Some(prepared)),
             handle: handle.clone().unbind(),
             namespace: namespace.clone().unbind(),
@@ -54,14 +90,12 @@ fn over() -> PyErr {
 impl Walked {
     /// Variables that are not in the version.
     fn skipped(&self) -> Vec<Lost> {
-        let prepared = self.prepared();
-        prepared.iter().flat_map(Prepared::skipped).map(|(name, skipped)| lost(name, skipped)).collect()
+        self.losses.skipped.clone()
     }
 
     /// Objects inside saved variables that are placeholders in the version.
     fn stubs(&self) -> Vec<Lost> {
-        let prepared = self.prepared();
-        prepared.iter().flat_map(|prepared| prepared.stubs()).map(|(name, stub)| lost(name, stub)).collect()
+        self.losses.stubs.clone()
     }
 
     /// How what was walked differs from each of some versions: names added, removed, changed.
@@ -81,6 +115,7 @@ impl Walked {
     fn publish<'py>(&self, py: Python<'py>) -> PyResult<(u64, Bound<'py, PyDict>)> {
         let prepared = self.prepared().take().ok_or_else(over)?;
         let saved = self.finish(py, prepared)?;
+        *self.handle.get().losses() = self.losses.clone();
         let (walk, report) = (saved.report.walk, saved.report);
         let figures = PyDict::new(py);
         for (name, value) in [

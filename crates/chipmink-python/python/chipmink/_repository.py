@@ -73,8 +73,12 @@ class Repository:
     ) -> None:
         self._turn = _Turn()
         self._ref = ref
+        # What the last save warned about is not said again as long as it stays so.
+        self._warned: set[Skipped] = set()
         self._closed = "it is closed; open it again with chipmink.open"
-        self._handle: _chipmink.Handle | None = _chipmink.Handle(
+        self._url = _url(os.fspath(place))
+        self._handle: _chipmink.Handle | None = None
+        self._handle = _chipmink.Handle(
             os.fspath(place),
             durable=durable,
             policy=policy,
@@ -82,7 +86,6 @@ class Repository:
             thesaurus_bytes=thesaurus_bytes,
             cache_bytes=cache_bytes,
         )
-        self._url = _url(os.fspath(place))
         _open_repositories.add(self)
 
     @property
@@ -114,7 +117,7 @@ class Repository:
 
         ``accessed`` names the variables whose objects may have been changed since the last save of this repository
         object; ``None`` means that any may, and all are verified. Names that were added, deleted or bound to another
-        object are always found. What cannot be saved is reported and warned about, and loads as a placeholder; with
+        object are always found. What cannot be saved is reported, warned about once, and loads as a placeholder; with
         ``strict=True`` it raises ``UnsupportedError`` instead, before anything is published.
         """
         if type(namespace) is not dict:
@@ -137,15 +140,17 @@ class Repository:
                 walked.discard()
             total = time.perf_counter() - began
         seconds = {"walk": walk_seconds, "publish": total - walk_seconds, "total": total}
-        saved = Saved(number, Report(skipped=skipped, stubs=stubs, seconds=seconds, **figures))
         self._warn(skipped, stubs)
-        return saved
+        return Saved(number, Report(skipped=skipped, stubs=stubs, seconds=seconds, **figures))
 
     def _warn(self, skipped: tuple[Skipped, ...], stubs: tuple[Skipped, ...]) -> None:
+        known, self._warned = self._warned, {*skipped, *stubs}
         for item in skipped:
-            warnings.warn(f"not saved: {item}", SkippedVariableWarning, stacklevel=3)
+            if item not in known:
+                warnings.warn(f"not saved: {item}", SkippedVariableWarning, stacklevel=3)
         for item in stubs:
-            warnings.warn(f"saved as a placeholder: {item}", SkippedVariableWarning, stacklevel=3)
+            if item not in known:
+                warnings.warn(f"saved as a placeholder: {item}", SkippedVariableWarning, stacklevel=3)
 
     def load(
         self,
