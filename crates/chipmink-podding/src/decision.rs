@@ -40,6 +40,8 @@ pub struct Candidate {
     pub len: u64,
     /// Number of items of its `__dict__`; 0 without one.
     pub dict_len: u64,
+    /// Number of children of the container in which it is met, itself included.
+    pub peers: u64,
     /// Expected changes per save, 0 to 1, as a [`Volatility`](crate::Volatility) rated it.
     pub volatility: f32,
 }

@@ -111,7 +111,15 @@ mod tests {
     use crate::ObjectKind;
 
     fn candidate(ordinal: u64) -> Candidate {
-        Candidate { ordinal, kind: ObjectKind::List, byte_len: 56, len: 0, dict_len: 0, volatility: 0.1 }
+        Candidate {
+            ordinal,
+            kind: ObjectKind::List,
+            byte_len: 56,
+            len: 0,
+            dict_len: 0,
+            peers: 1,
+            volatility: 0.1,
+        }
     }
 
     #[test]

@@ -53,7 +53,8 @@ mod tests {
     use super::*;
 
     fn rate(kind: ObjectKind, history: Option<History>) -> f32 {
-        let candidate = Candidate { ordinal: 0, kind, byte_len: 1, len: 1, dict_len: 0, volatility: 0.9 };
+        let candidate =
+            Candidate { ordinal: 0, kind, byte_len: 1, len: 1, dict_len: 0, peers: 1, volatility: 0.9 };
         TypePrior.rate(&candidate, history)
     }
 

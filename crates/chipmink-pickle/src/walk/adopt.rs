@@ -11,8 +11,8 @@ use super::walker::Walker;
 use crate::py::Obj;
 use chipmink_graph::UnionFind;
 use chipmink_types::{
-    BlobKind, Component, Digest, Export, PodKey, PodRecord, ShapeClass, ShapeRecord, VariableRoot, WalkError, WalkOutcome,
-    WalkedPod,
+    BlobKind, Component, Digest, Export, PodKey, PodRecord, ShapeClass, ShapeRecord, VariableRoot, WalkError,
+    WalkOutcome, WalkedPod,
 };
 use hashbrown::{HashMap, HashSet};
 use pyo3::prelude::*;
@@ -23,6 +23,7 @@ pub(crate) struct PendingPod {
     id: u32,
     record: Arc<PodRecord>,
     roots: Vec<RootKey>,
+    root_slots: Vec<u32>,
     is_sibling: bool,
     is_final: bool,
     is_definition: bool,
@@ -124,7 +125,9 @@ impl Walker<'_, '_> {
                 Some(Walked::Pod(pod, slot)) => {
                     let label = index.get(&pod).map(|at| labels[*at]);
                     let Some(label) = label else {
-                        return Err(WalkError::Source(format!("variable {name:?} has no pod; please report this")));
+                        return Err(WalkError::Source(format!(
+                            "variable {name:?} has no pod; please report this"
+                        )));
                     };
                     let at = if groups[label].is_definition {
                         // The object is a definition of its own: the variable only names it.
@@ -210,7 +213,8 @@ impl Walker<'_, '_> {
         for (from, pod) in pods.iter().enumerate() {
             for dependency in &pod.record.dependencies {
                 let Some(to) = index.get(&(dependency.0 as u32)).copied() else { continue };
-                let connects = !pods[to].is_definition || pod.is_definition || pod.inside.contains(&pods[to].id);
+                let connects =
+                    !pods[to].is_definition || pod.is_definition || pod.inside.contains(&pods[to].id);
                 if connects {
                     sets.union(from, to);
                 } else {
@@ -267,7 +271,9 @@ impl Walker<'_, '_> {
         let (record, shadow, is_proved, is_changed) = match visit.mode {
             Mode::Proved => {
                 let Some(old) = old else {
-                    return Err(WalkError::Source("a proved pod has no record; please report this".to_owned()));
+                    return Err(WalkError::Source(
+                        "a proved pod has no record; please report this".to_owned(),
+                    ));
                 };
                 let record = match exports {
                     Some(exports) if exports != old.exports => {
@@ -279,8 +285,12 @@ impl Walker<'_, '_> {
             }
             Mode::Written(finished) => {
                 let mut tables = finished.tables;
-                let record =
-                    self.written_record(&tables, finished.digest, finished.byte_len, exports.unwrap_or_default())?;
+                let record = self.written_record(
+                    &tables,
+                    finished.digest,
+                    finished.byte_len,
+                    exports.unwrap_or_default(),
+                )?;
                 inside = std::mem::take(&mut tables.inside);
                 let shadow = tables.shadow.take().map(|writer| Arc::new(writer.finish()));
                 let is_changed = old.as_ref().is_none_or(|old| **old != record);
@@ -298,6 +308,7 @@ impl Walker<'_, '_> {
             id,
             record,
             roots: visit.roots,
+            root_slots: visit.root_slots,
             is_sibling: visit.is_sibling,
             is_final: visit.is_final,
             is_definition: visit.is_definition,
@@ -366,8 +377,16 @@ impl Walker<'_, '_> {
             return None;
         }
         list.has_new = false;
-        let roots: HashMap<usize, u32> =
+        let mut roots: HashMap<usize, u32> =
             visit.root_addrs.iter().enumerate().map(|(k, addr)| (*addr, k as u32)).collect();
+        if let (Mode::Proved, Some(state)) =
+            (&visit.mode, session.pods.get(visit.pod as usize).and_then(Option::as_deref))
+        {
+            roots.extend(state.roots.iter().enumerate().filter_map(|(k, root)| match root {
+                RootKey::Address(addr, _) => Some((*addr, k as u32)),
+                RootKey::Path(_) => None,
+            }));
+        }
         let mut exports = Vec::with_capacity(list.slots.len());
         for (slot, addr) in list.slots.iter_mut().enumerate() {
             let offer = if *addr == 0 {
@@ -376,7 +395,9 @@ impl Walker<'_, '_> {
                 let here = session.memo.get(*addr).filter(|entry| entry.pod == visit.pod);
                 match (roots.get(addr), here) {
                     // The root's value is complete only at its end; the object was there before.
-                    (Some(root), Some(entry)) if visit.made_inside.contains(root) => Export::Memo(entry.number),
+                    (Some(root), Some(entry)) if visit.made_inside.contains(root) => {
+                        Export::Memo(entry.number)
+                    }
                     (Some(root), _) => Export::Root(*root),
                     (None, Some(entry)) => Export::Memo(entry.number),
                     (None, None) => Export::Vacant,
@@ -426,7 +447,8 @@ pub(crate) fn shape_records(
                 class: match class {
                     ClassPlace::Global(id) => ShapeClass::Global(ordinal(*id)),
                     ClassPlace::Pod(pod, slot) => {
-                        let dependency = tables.dependencies.iter().position(|known| known == pod).unwrap_or(0);
+                        let dependency =
+                            tables.dependencies.iter().position(|known| known == pod).unwrap_or(0);
                         ShapeClass::Dependency(dependency as u32, *slot)
                     }
                 },
@@ -471,10 +493,20 @@ impl PySession {
 
     fn take_pod(&mut self, pod: PendingPod) {
         let id = pod.id as usize;
-        let before = self.pods[id].take();
-        let (saves, changes, old_shadow) = match &before {
-            Some(state) => (state.saves + 1, state.changes + u32::from(pod.is_changed), state.shadow.clone()),
-            None => (0, 0, None),
+        let mut before = self.pods[id].take();
+        if pod.is_proved
+            && let Some(state) = &mut before
+        {
+            // Nothing about it is new, but perhaps its exports and its component.
+            state.record = pod.record;
+            state.saves += 1;
+            state.component = pod.group;
+            self.pods[id] = before;
+            return;
+        }
+        let (saves, changes) = match &before {
+            Some(state) => (state.saves + 1, state.changes + u32::from(pod.is_changed)),
+            None => (0, 0),
         };
         if let Some(before) = before
             && before.roots != pod.roots
@@ -491,11 +523,12 @@ impl PySession {
         self.pods[id] = Some(Box::new(PodState {
             record: pod.record,
             roots: pod.roots,
+            root_slots: pod.root_slots,
             is_sibling: pod.is_sibling,
             is_final: pod.is_final,
             is_definition: pod.is_definition,
             inside: pod.inside,
-            shadow: if pod.is_proved { old_shadow } else { pod.shadow },
+            shadow: pod.shadow,
             saves,
             changes,
             component: pod.group,

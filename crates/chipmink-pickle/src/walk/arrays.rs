@@ -4,7 +4,7 @@
 //! decides that nothing need be stored. `live_digest` is the one function that hashes it.
 
 use super::dumps::StreamRegion;
-use super::frames::{At, Frame, FrameKind};
+use super::frames::{At, FrameKind};
 use super::shadow::{header, kind as word};
 use super::walker::{Step, Walker};
 use crate::py::Obj;
@@ -153,7 +153,12 @@ pub(crate) fn byte_len(array: Obj) -> usize {
     }
     // SAFETY: `strides` has `nd` entries.
     let strides = unsafe { std::slice::from_raw_parts(array.strides, array.nd as usize) };
-    dimensions(array).iter().zip(strides).map(|(len, stride)| *len as usize * stride.unsigned_abs()).max().unwrap_or(0)
+    dimensions(array)
+        .iter()
+        .zip(strides)
+        .map(|(len, stride)| *len as usize * stride.unsigned_abs())
+        .max()
+        .unwrap_or(0)
 }
 
 /// The digest of a contiguous array's bytes for the shadow.
@@ -325,8 +330,9 @@ impl Walker<'_, '_> {
         let fields = [items.len() as u64, layout_fingerprint(object)];
         let words = self.record(word::OBJECT_ARRAY, number, &fields, items.iter().copied());
         if !items.is_empty() {
-            let kind = FrameKind::Items { items: items.as_ptr().cast(), array: object, next: 0, len: items.len() };
-            self.stack.push(Frame::new(kind, words));
+            let kind =
+                FrameKind::Items { items: items.as_ptr().cast(), array: object, next: 0, len: items.len() };
+            self.push(kind, words);
         }
         Ok(())
     }
@@ -499,7 +505,8 @@ impl Exported {
     fn contiguous(object: Obj) -> PyResult<Self> {
         let mut buffer = Box::new(ffi::Py_buffer::new());
         // SAFETY: `buffer` is a valid place; on success it is released in Drop.
-        let failed = unsafe { ffi::PyObject_GetBuffer(object.ptr(), &mut *buffer, ffi::PyBUF_ANY_CONTIGUOUS) } != 0;
+        let failed =
+            unsafe { ffi::PyObject_GetBuffer(object.ptr(), &mut *buffer, ffi::PyBUF_ANY_CONTIGUOUS) } != 0;
         if failed {
             // SAFETY: the interpreter is attached throughout a walk.
             return Err(PyErr::fetch(unsafe { Python::assume_attached() }));

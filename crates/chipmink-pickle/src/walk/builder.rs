@@ -218,14 +218,8 @@ impl Builder {
             self.tag_varint(tag::POD_EXPORT, u64::from(dependency));
             self.varint(u64::from(slot));
         }
-        self.run = depth.map(|depth| Run {
-            start,
-            end: self.buf.len(),
-            dependency,
-            first: slot,
-            count: 1,
-            depth,
-        });
+        self.run =
+            depth.map(|depth| Run { start, end: self.buf.len(), dependency, first: slot, count: 1, depth });
     }
 
     pub(crate) fn global(&mut self, id: GlobalId) {

@@ -58,7 +58,8 @@ impl Walker<'_, '_> {
             }
             kind::TUPLE => {
                 let len = words[at + 1] as usize;
-                if !object.is_tuple() || !same(object.tuple_items(), &words[at + 2..at + 2 + len], all_atoms) {
+                if !object.is_tuple() || !same(object.tuple_items(), &words[at + 2..at + 2 + len], all_atoms)
+                {
                     return self.miss();
                 }
                 self.not_met(object)?;
@@ -96,7 +97,8 @@ impl Walker<'_, '_> {
                 }
                 let content = object.bytearray_slice();
                 let same_content = content.len() as u64 == words[at + 1]
-                    && super::arrays::digest_words(&chipmink_digest::digest(content)) == words[at + 2..at + 4];
+                    && super::arrays::digest_words(&chipmink_digest::digest(content))
+                        == words[at + 2..at + 4];
                 if !same_content {
                     return self.miss();
                 }
@@ -283,6 +285,10 @@ impl Walker<'_, '_> {
         }
         self.not_met(object)?;
         let (pod, slot) = ((word >> 32) as u32, words[at + 1] as u32);
+        if !new_sibling && let Some(visit) = self.proving_sibling(pod) {
+            self.advance(at + 2);
+            return self.prove_next_root(object, visit, slot);
+        }
         let expected = self.session.exports.get(&object.addr()).copied();
         if expected != Some((pod, slot)) {
             return self.miss();

@@ -21,9 +21,10 @@ impl Walker<'_, '_> {
             Sort::List => {
                 let len = object.list_len();
                 let number = self.open_container(object, tag::LIST, len);
-                let words = self.record(word::LIST, number, &[len as u64], object.list_items().iter().copied());
+                let words =
+                    self.record(word::LIST, number, &[len as u64], object.list_items().iter().copied());
                 if len > 0 {
-                    self.stack.push(Frame::new(FrameKind::List { list: object, next: 0, len }, words));
+                    self.push(FrameKind::List { list: object, next: 0, len }, words);
                 }
                 Ok(())
             }
@@ -74,7 +75,7 @@ impl Walker<'_, '_> {
         builder.tag_varint(tag::TUPLE, len as u64);
         let header = builder.shadow.as_ref().map_or(NONE, |shadow| shadow.len() as u32);
         let words = self.record(word::TUPLE, 0, &[len as u64], tuple.tuple_items().iter().copied());
-        self.stack.push(Frame::new(FrameKind::Tuple { tuple, next: 0, at, header }, words));
+        self.push(FrameKind::Tuple { tuple, next: 0, at, header }, words);
         Ok(())
     }
 
@@ -89,7 +90,7 @@ impl Walker<'_, '_> {
         };
         if len > 0 {
             let kind = FrameKind::Dict { dict, position: 0, left: len, len, value: None, done: 0 };
-            self.stack.push(Frame::new(kind, words));
+            self.push(kind, words);
         }
         Ok(())
     }
@@ -128,7 +129,7 @@ impl Walker<'_, '_> {
             };
         }
         self.sequences.push(members);
-        self.stack.push(Frame::new(FrameKind::Members { set, next: 0, at, header }, words));
+        self.push(FrameKind::Members { set, next: 0, at, header }, words);
         Ok(())
     }
 
@@ -197,7 +198,7 @@ impl Walker<'_, '_> {
                 };
                 if len > 0 {
                     let kind = FrameKind::Attributes { dict, position: 0, left: len, len, done: 0 };
-                    self.stack.push(Frame::new(kind, words));
+                    self.push(kind, words);
                 }
                 Ok(())
             }
@@ -212,7 +213,7 @@ impl Walker<'_, '_> {
                 self.open_container(object, tag::INSTANCE_DICT, ordinal as usize);
                 self.keep(dict);
                 self.sequences.push(vec![dict]);
-                self.stack.push(Frame::new(FrameKind::Values { next: 0 }, NONE));
+                self.push(FrameKind::Values { next: 0 }, NONE);
                 Ok(())
             }
         }
@@ -238,7 +239,7 @@ impl Walker<'_, '_> {
                 return self.reduce_instance(object);
             }
             self.keep(object);
-            self.stack.push(Frame::new(FrameKind::Instance { object, at: At::NOWHERE }, NONE));
+            self.push(FrameKind::Instance { object, at: At::NOWHERE }, NONE);
             self.visit_class(class)?;
             return Ok(None);
         };
@@ -446,7 +447,8 @@ impl Walker<'_, '_> {
                     continue;
                 }
                 self.stats.objects += seen;
-                self.stack[top].kind = FrameKind::Dict { dict, position, left, len, value: None, done: done + 2 };
+                self.stack[top].kind =
+                    FrameKind::Dict { dict, position, left, len, value: None, done: done + 2 };
                 return self.value(value, self.at(top, frame.words, done as usize + 1, false));
             }
             self.stats.objects += seen;

@@ -46,7 +46,11 @@ impl BlobSink for NoSink {
 ///
 /// # Errors
 /// The exception of the reducer that failed, or an interrupt.
-pub fn dumps(py: Python<'_>, object: &Bound<'_, PyAny>, buffer_callback: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<u8>> {
+pub fn dumps(
+    py: Python<'_>,
+    object: &Bound<'_, PyAny>,
+    buffer_callback: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Vec<u8>> {
     let mut session = PySession::new(py, SessionOptions { policy: Box::new(BundleAll), shadow_bytes: 0 })?;
     let mut sink = NoSink;
     let mut walker = Walker::new(py, &mut session, &mut sink, None, true)?;
@@ -80,8 +84,7 @@ impl Walker<'_, '_> {
             return Err(Stop::Fatal(WalkError::Source("the stream's pod was left open".to_owned())));
         };
         let tables = finished.tables;
-        let shapes = shape_records(&tables, &self.session.shapes, self.py)
-            .map_err(Stop::Fatal)?;
+        let shapes = shape_records(&tables, &self.session.shapes, self.py).map_err(Stop::Fatal)?;
         let regions = self.stream.take().map(|stream| stream.regions).unwrap_or_default();
         let regions = regions
             .into_iter()

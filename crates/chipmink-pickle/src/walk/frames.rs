@@ -12,41 +12,108 @@ pub(crate) struct Frame {
     pub kind: FrameKind,
     /// The sibling pod that is open for the next children of this container, or [`NONE`].
     pub sibling: u32,
+    /// Made by a reducer for this walk alone: so are those of its children that nobody else refers to.
+    pub is_temporary: bool,
     /// Position of the first child's word in the shadow under construction, or [`NONE`].
     pub words: u32,
 }
 
 impl Frame {
     pub(crate) fn new(kind: FrameKind, words: u32) -> Self {
-        Frame { kind, sibling: NONE, words }
+        Frame { kind, sibling: NONE, is_temporary: false, words }
+    }
+
+    /// Number of children of the container.
+    pub(crate) fn peers(&self) -> u64 {
+        let count = match self.kind {
+            FrameKind::List { len, .. }
+            | FrameKind::Dict { len, .. }
+            | FrameKind::Attributes { len, .. }
+            | FrameKind::Items { len, .. } => len,
+            FrameKind::Tuple { tuple, .. } => tuple.tuple_len(),
+            FrameKind::Members { set, .. } => set.set_len(),
+            _ => 1,
+        };
+        count as u64
     }
 }
 
 #[derive(Clone, Copy)]
 pub(crate) enum FrameKind {
-    List { list: Obj, next: usize, len: usize },
+    List {
+        list: Obj,
+        next: usize,
+        len: usize,
+    },
     /// `at`: where its tag stands, in case the tuple comes to exist meanwhile. `header`: its shadow record.
-    Tuple { tuple: Obj, next: usize, at: usize, header: u32 },
+    Tuple {
+        tuple: Obj,
+        next: usize,
+        at: usize,
+        header: u32,
+    },
     /// `value`: the value of the key that was visited last.
-    Dict { dict: Obj, position: isize, left: usize, len: usize, value: Option<Obj>, done: u32 },
+    Dict {
+        dict: Obj,
+        position: isize,
+        left: usize,
+        len: usize,
+        value: Option<Obj>,
+        done: u32,
+    },
     /// Values of an instance's dict, in the order of its shape.
-    Attributes { dict: Obj, position: isize, left: usize, len: usize, done: u32 },
+    Attributes {
+        dict: Obj,
+        position: isize,
+        left: usize,
+        len: usize,
+        done: u32,
+    },
     /// Members of a set or frozenset, collected in `Walker::sequences`.
-    Members { set: Obj, next: usize, at: usize, header: u32 },
+    Members {
+        set: Obj,
+        next: usize,
+        at: usize,
+        header: u32,
+    },
     /// Items of an object array.
-    Items { items: *const Obj, array: Obj, next: usize, len: usize },
+    Items {
+        items: *const Obj,
+        array: Obj,
+        next: usize,
+        len: usize,
+    },
     /// A reduce value; its parts stand in `Walker::reductions`.
-    Reduce { object: Obj },
+    Reduce {
+        object: Obj,
+    },
     /// Values that follow one another, collected in `Walker::sequences`, in a frame of their own.
-    Values { next: usize },
+    Values {
+        next: usize,
+    },
     /// The end of a root of the pod being visited.
-    Root { visit: u32, previous: u32, emit: bool, at: At },
+    Root {
+        visit: u32,
+        previous: u32,
+        emit: bool,
+        at: At,
+    },
     /// An instance to be begun once its class, saved by value, has been visited.
-    Instance { object: Obj, at: At },
+    Instance {
+        object: Obj,
+        at: At,
+    },
     /// The same while its pod is compared with its shadow.
-    CheckInstance { object: Obj },
+    CheckInstance {
+        object: Obj,
+    },
     /// Children of a shadow's record; `after`: object and memo number to enter at the end (tuple, frozenset).
-    Shadow { first: usize, next: usize, len: usize, after: Option<(Obj, u32)> },
+    Shadow {
+        first: usize,
+        next: usize,
+        len: usize,
+        after: Option<(Obj, u32)>,
+    },
 }
 
 /// Where a value is met: the depth of a frame whose neighbouring exports may be written as a run, and the word of
@@ -92,11 +159,13 @@ pub(crate) struct Visit {
     pub depth: u32,
     /// Nothing below it is split off.
     pub is_final: bool,
-    /// Identities of the roots met so far.
+    /// Number of roots met so far.
+    pub met: usize,
+    /// Identities of the roots met so far; not kept while the pod is compared with its shadow.
     pub roots: Vec<super::session::RootKey>,
-    /// Addresses of the roots met so far.
+    /// Addresses of the roots met so far; as `roots`.
     pub root_addrs: Vec<usize>,
-    /// Export slots of the roots, in order of roots.
+    /// Export slots of the roots, in order of roots; as `roots`.
     pub root_slots: Vec<u32>,
     /// Roots that came to exist while they were visited: their objects were created further inside.
     pub made_inside: Vec<u32>,
@@ -109,7 +178,7 @@ pub(crate) struct Visit {
     /// The walk as it was before the first root.
     pub first: Option<Box<Mark>>,
     /// The walk as it was before the present root, from the second on.
-    pub present: Option<Box<Mark>>,
+    pub present: Option<Mark>,
 }
 
 /// A state of the walk to which it can go back, and the value that is begun again then.
@@ -128,7 +197,6 @@ pub(crate) struct Mark {
     pub reductions: usize,
     pub sequences: usize,
     pub open_siblings: usize,
-    pub temporaries: u32,
     /// For a sibling's later roots: the sibling's own builder, position and number of roots.
     pub own_builder: BuilderMark,
     pub own_position: usize,

@@ -86,7 +86,13 @@ impl Kinds {
             absent: ABSENT.iter().map(|name| PyString::intern(py, name).unbind()).collect(),
             copyreg_table: py.import("copyreg")?.getattr("dispatch_table")?.cast_into::<PyDict>()?.unbind(),
             registry: reducers.getattr("DISPATCH")?.cast_into::<PyDict>()?.unbind(),
-            by_name: reducers.getattr("_BY_NAME")?.cast_into::<PyDict>()?.keys().extract::<Vec<_>>()?.into_iter().collect(),
+            by_name: reducers
+                .getattr("_BY_NAME")?
+                .cast_into::<PyDict>()?
+                .keys()
+                .extract::<Vec<_>>()?
+                .into_iter()
+                .collect(),
             module_name: PyString::intern(py, "__module__").unbind(),
             pickle_buffer: py.import("pickle")?.getattr("PickleBuffer")?.as_ptr() as usize,
             namespace_marker: type_of("NamespaceMarker")?,

@@ -33,7 +33,13 @@ pub(crate) struct Memo {
 
 impl Memo {
     pub(crate) fn new() -> Self {
-        Memo { places: vec![FREE; FIRST_CAPACITY], mask: FIRST_CAPACITY - 1, used: 0, walk_start: 1, journal: Vec::new() }
+        Memo {
+            places: vec![FREE; FIRST_CAPACITY],
+            mask: FIRST_CAPACITY - 1,
+            used: 0,
+            walk_start: 1,
+            journal: Vec::new(),
+        }
     }
 
     #[inline(always)]

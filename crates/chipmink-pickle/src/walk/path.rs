@@ -21,7 +21,9 @@ impl Walker<'_, '_> {
 
     fn part(&self, kind: FrameKind) -> Option<String> {
         match kind {
-            FrameKind::List { next, .. } | FrameKind::Tuple { next, .. } => Some(format!("[{}]", next.max(1) - 1)),
+            FrameKind::List { next, .. } | FrameKind::Tuple { next, .. } => {
+                Some(format!("[{}]", next.max(1) - 1))
+            }
             FrameKind::Items { next, .. } => Some(format!(".flat[{}]", next.max(1) - 1)),
             FrameKind::Members { .. } => Some("{…}".to_owned()),
             FrameKind::Dict { dict, done, value, .. } => match (value, done.checked_sub(1)) {

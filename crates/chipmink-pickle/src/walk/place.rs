@@ -13,6 +13,10 @@ use chipmink_types::Digest;
 /// Past this many objects compared in vain, beyond twice the objects walked, a walk gives up its shadows.
 const WASTE_ALLOWANCE: u64 = 1 << 16;
 
+/// Bytes of a container's tag and count, and of a child, in the stream; measured on mixed data.
+const HEAD_BYTES: usize = 3;
+const CHILD_BYTES: usize = 6;
+
 /// What an object is, as far as the walk treats it differently.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Sort {
@@ -34,6 +38,8 @@ struct Split {
     is_sibling: bool,
     is_final: bool,
     is_definition: bool,
+    /// Volatility of the root, where it is known.
+    rate: f32,
 }
 
 impl Walker<'_, '_> {
@@ -78,7 +84,8 @@ impl Walker<'_, '_> {
         if let Some(entry) = self.session.memo.get(object.addr()) {
             return self.reference(object, entry.pod, entry.number, entry.seq, at);
         }
-        let is_temporary = self.temporaries > 0 && object.refcount() == 1;
+        let is_temporary =
+            object.refcount() == 1 && self.stack.last().is_some_and(|frame| frame.is_temporary);
         self.begin_new(object, at, is_temporary, false)
     }
 
@@ -114,6 +121,7 @@ impl Walker<'_, '_> {
             Some(split) => self.split(object, sort, at, is_temporary, split, true),
             None => {
                 self.place_here(at);
+                self.is_temporary = is_temporary;
                 self.start(object, sort)
             }
         }
@@ -207,7 +215,7 @@ impl Walker<'_, '_> {
     fn definition_split(&mut self, object: Obj) -> Split {
         let key = address_key(object);
         let pod = self.free_known_pod(key);
-        Split { pod, key, is_sibling: false, is_final: true, is_definition: true }
+        Split { pod, key, is_sibling: false, is_final: true, is_definition: true, rate: 0.0 }
     }
 
     /// The pod that had this root in the last save, unless it was visited already.
@@ -219,7 +227,13 @@ impl Walker<'_, '_> {
     }
 
     /// Whether the object leaves the current pod.
-    fn decide(&mut self, object: Obj, sort: Sort, is_temporary: bool, new_sibling: bool) -> Step<Option<Split>> {
+    fn decide(
+        &mut self,
+        object: Obj,
+        sort: Sort,
+        is_temporary: bool,
+        new_sibling: bool,
+    ) -> Step<Option<Split>> {
         let visit = &mut self.visits[self.current as usize];
         if self.single || visit.is_final {
             return Ok(None);
@@ -236,7 +250,7 @@ impl Walker<'_, '_> {
             let joins = state.is_sibling && self.sibling_pod() == pod;
             if (state.visit == NONE || joins) && !new_sibling {
                 let (is_sibling, is_final) = (state.is_sibling, state.is_final);
-                return Ok(Some(Split { pod, key, is_sibling, is_final, is_definition: false }));
+                return Ok(Some(Split { pod, key, is_sibling, is_final, is_definition: false, rate: 0.0 }));
             }
         }
         let candidate = self.candidate(object, sort);
@@ -250,7 +264,7 @@ impl Walker<'_, '_> {
         let sibling = self.open_sibling();
         let decision = self.session.policy.decide(&candidate, &open, sibling.as_ref());
         let split = |is_sibling: bool, is_final: bool, pod: u32| {
-            Some(Split { pod, key, is_sibling, is_final, is_definition: false })
+            Some(Split { pod, key, is_sibling, is_final, is_definition: false, rate: candidate.volatility })
         };
         Ok(match decision {
             Decision::SplitContinue => split(false, false, NONE),
@@ -264,7 +278,9 @@ impl Walker<'_, '_> {
                     None
                 }
             }
-            Decision::JoinSibling if !new_sibling && sibling.is_some() => split(true, false, self.sibling_pod()),
+            Decision::JoinSibling if !new_sibling && sibling.is_some() => {
+                split(true, false, self.sibling_pod())
+            }
             Decision::JoinSibling | Decision::NewSibling => split(true, false, NONE),
             Decision::Bundle if new_sibling => split(true, false, NONE),
             Decision::Bundle => {
@@ -289,33 +305,33 @@ impl Walker<'_, '_> {
         }
         let visit = &self.visits[frame.sibling as usize];
         match &visit.mode {
-            Mode::Bytes(builder) => Some(OpenPod {
-                byte_len: builder.buf.len() as u64,
-                rate: builder.rate,
-                depth: visit.depth,
-            }),
+            Mode::Bytes(builder) => {
+                Some(OpenPod { byte_len: builder.buf.len() as u64, rate: builder.rate, depth: visit.depth })
+            }
             // A sibling that is being proved unchanged takes in nothing new.
             _ => None,
         }
     }
 
     fn candidate(&mut self, object: Obj, sort: Sort) -> Candidate {
-        let (kind, byte_len, len) = match sort {
-            Sort::List => (ObjectKind::List, 56 + 8 * object.list_len(), object.list_len()),
-            Sort::Tuple => (ObjectKind::Tuple, 40 + 8 * object.tuple_len(), object.tuple_len()),
-            Sort::Dict => (ObjectKind::Dict, 64 + 24 * object.dict_len(), object.dict_len()),
-            Sort::Set => (ObjectKind::Set, 200 + 16 * object.set_len(), object.set_len()),
-            Sort::FrozenSet => (ObjectKind::FrozenSet, 200 + 16 * object.set_len(), object.set_len()),
+        // Bytes that the object itself takes in the stream: a head, and a few for each child.
+        let sequence = |len: usize| (HEAD_BYTES + CHILD_BYTES * len, len);
+        let (kind, (byte_len, len)) = match sort {
+            Sort::List => (ObjectKind::List, sequence(object.list_len())),
+            Sort::Tuple => (ObjectKind::Tuple, sequence(object.tuple_len())),
+            Sort::Dict => (ObjectKind::Dict, (sequence(2 * object.dict_len()).0, object.dict_len())),
+            Sort::Set => (ObjectKind::Set, sequence(object.set_len())),
+            Sort::FrozenSet => (ObjectKind::FrozenSet, sequence(object.set_len())),
             Sort::ByteArray => {
                 let len = object.bytearray_slice().len();
-                (ObjectKind::ByteArray, 56 + len, len)
+                (ObjectKind::ByteArray, (HEAD_BYTES + len, len))
             }
             Sort::Other(Kind::NdArray) => {
                 let (bytes, items) = super::arrays::extent(object);
-                (ObjectKind::Array, 112 + bytes, items)
+                (ObjectKind::Array, (40 + bytes, items))
             }
-            Sort::Other(Kind::Plain) => (ObjectKind::Instance, 48, 0),
-            Sort::Other(_) => (ObjectKind::Reduced, 64, 0),
+            Sort::Other(Kind::Plain) => (ObjectKind::Instance, (HEAD_BYTES, 0)),
+            Sort::Other(_) => (ObjectKind::Reduced, (64, 0)),
         };
         let dict_len = match sort {
             Sort::Other(Kind::Plain) => object.instance_dict().map_or(0, Obj::dict_len) as u64,
@@ -324,9 +340,10 @@ impl Walker<'_, '_> {
         let mut candidate = Candidate {
             ordinal: self.decisions,
             kind,
-            byte_len: byte_len as u64 + 24 * dict_len,
+            byte_len: byte_len as u64 + CHILD_BYTES as u64 * dict_len,
             len: len as u64,
             dict_len,
+            peers: self.stack.last().map_or(1, |frame| frame.peers()),
             volatility: 0.0,
         };
         let history = self.session.roots.get(&address_key(object)).and_then(|pod| self.session.pod(*pod));
@@ -336,15 +353,29 @@ impl Walker<'_, '_> {
     }
 
     /// Lets a new pod, or the next root of a sibling, begin with `object`.
-    fn split(&mut self, object: Obj, sort: Sort, at: At, is_temporary: bool, split: Split, emit: bool) -> Step {
+    fn split(
+        &mut self,
+        object: Obj,
+        sort: Sort,
+        at: At,
+        is_temporary: bool,
+        split: Split,
+        emit: bool,
+    ) -> Step {
+        self.is_temporary = is_temporary;
         let top = self.stack.len().wrapping_sub(1);
         let open = self.stack.last().map_or(NONE, |frame| frame.sibling);
         if split.is_sibling && open != NONE && self.visits[open as usize].pod == split.pod {
-            let mark = self.mark(object, at, is_temporary, open);
+            // A pod that is compared with its shadow goes back to its beginning, if it must.
+            let is_written = matches!(self.visits[open as usize].mode, Mode::Bytes(_));
+            let mark = is_written.then(|| self.mark(object, at, is_temporary, open));
             let visit = &mut self.visits[open as usize];
-            visit.present = Some(Box::new(mark));
+            visit.present = mark;
             visit.root_seq = self.session.memo.next_seq();
             self.open_siblings.push(open);
+            if let Mode::Bytes(builder) = &mut visit.mode {
+                builder.rate += split.rate;
+            }
             return self.enter_root(object, sort, at, open, split.key, emit);
         }
         if split.is_sibling && open != NONE {
@@ -378,8 +409,14 @@ impl Walker<'_, '_> {
             pod if pod != NONE && self.session.pod(pod).is_some_and(|state| state.is_sibling) => NONE,
             pod => pod,
         };
-        let split =
-            Split { pod, key, is_sibling: false, is_final: self.single || is_definition, is_definition };
+        let split = Split {
+            pod,
+            key,
+            is_sibling: false,
+            is_final: self.single || is_definition,
+            is_definition,
+            rate: 0.0,
+        };
         let pod = split.pod;
         let visit = self.visits.len();
         match self.split(object, sort, At::NOWHERE, false, split, false) {
@@ -394,8 +431,14 @@ impl Walker<'_, '_> {
 
     /// Opens the one pod of a stream.
     pub(crate) fn open_single(&mut self) {
-        let split =
-            Split { pod: NONE, key: RootKey::Path(0), is_sibling: false, is_final: true, is_definition: false };
+        let split = Split {
+            pod: NONE,
+            key: RootKey::Path(0),
+            is_sibling: false,
+            is_final: true,
+            is_definition: false,
+            rate: 0.0,
+        };
         self.current = self.open(split, None);
     }
 
@@ -412,6 +455,15 @@ impl Walker<'_, '_> {
         let budget_left = self.shadow_bytes < self.session.shadow_bytes;
         let mut mode = None;
         let mut wants_shadow = false;
+        if self.some_inactive
+            && let Some(state) = self.session.pod(pod)
+            && !state.is_definition
+        {
+            let component = state.component;
+            if self.session.tracker.activate(component) {
+                self.activated.push(component);
+            }
+        }
         if let Some(state) = self.session.pod_mut(pod) {
             state.visit = visit;
             if let Some(shadow) = &state.shadow
@@ -426,6 +478,7 @@ impl Walker<'_, '_> {
         let mode = mode.unwrap_or_else(|| {
             let mut builder = self.spare.pop().unwrap_or_default();
             builder.reset();
+            builder.rate = split.rate;
             builder.shadow = (wants_shadow && budget_left && !self.single).then(ShadowWriter::default);
             Mode::Bytes(builder)
         });
@@ -437,6 +490,7 @@ impl Walker<'_, '_> {
             is_opaque: false,
             depth,
             is_final: split.is_final,
+            met: 0,
             roots: Vec::new(),
             root_addrs: Vec::new(),
             root_slots: Vec::new(),
@@ -460,30 +514,29 @@ impl Walker<'_, '_> {
         key: RootKey,
         emit: bool,
     ) -> Step {
+        let previous = self.current;
+        let entered = &mut self.visits[visit as usize];
+        let ordinal = entered.met;
+        entered.met += 1;
+        let pod = entered.pod;
+        self.stack.push(Frame::new(FrameKind::Root { visit, previous, emit, at }, NONE));
+        self.current = visit;
+        if let Mode::Shadow { .. } = &entered.mode {
+            let expected = self.session.pod(pod).and_then(|state| state.roots.get(ordinal));
+            if expected != Some(&key) {
+                return Err(Stop::Miss(visit));
+            }
+            return self.check_record(object);
+        }
         let slot = self.root_slot(object, visit);
         let entered = &mut self.visits[visit as usize];
         entered.roots.push(key);
         entered.root_addrs.push(object.addr());
         entered.root_slots.push(slot);
-        let ordinal = entered.roots.len() - 1;
-        let previous = self.current;
-        self.stack.push(Frame::new(FrameKind::Root { visit, previous, emit, at }, NONE));
-        self.current = visit;
-        let pod = entered.pod;
-        match &mut entered.mode {
-            Mode::Bytes(builder) => {
-                builder.roots += 1;
-                self.start(object, sort)
-            }
-            Mode::Shadow { .. } => {
-                let expected = self.session.pod(pod).and_then(|state| state.roots.get(ordinal));
-                if expected != Some(&key) {
-                    return Err(Stop::Miss(visit));
-                }
-                self.check_record(object)
-            }
-            _ => unreachable!("a closed pod takes no roots"),
+        if let Mode::Bytes(builder) = &mut entered.mode {
+            builder.roots += 1;
         }
+        self.start(object, sort)
     }
 
     /// The export slot of a root: 0 for the first, lasting for the others.
@@ -513,14 +566,28 @@ impl Walker<'_, '_> {
         if !self.visits[visit as usize].is_sibling {
             return true;
         }
-        self.session.export_lists.get(&pod).is_none_or(|list| list.slots.first().is_none_or(|addr| *addr == 0))
+        self.session
+            .export_lists
+            .get(&pod)
+            .is_none_or(|list| list.slots.first().is_none_or(|addr| *addr == 0))
     }
 
     /// A root of the pod of `visit` is complete.
     pub(crate) fn end_root(&mut self, visit: u32, previous: u32, emit: bool, at: At) -> Step {
         let next_seq = self.session.memo.next_seq();
         let ended = &mut self.visits[visit as usize];
-        let (pod, slot) = (ended.pod, *ended.root_slots.last().unwrap_or(&0));
+        let pod = ended.pod;
+        let slot = match &ended.mode {
+            Mode::Shadow { .. } => self
+                .session
+                .pods
+                .get(pod as usize)
+                .and_then(Option::as_deref)
+                .and_then(|state| state.root_slots.get(ended.met - 1))
+                .copied(),
+            _ => ended.root_slots.last().copied(),
+        };
+        let slot = slot.unwrap_or(0);
         if ended.is_sibling {
             let start = ended.root_seq;
             match ended.intervals.last_mut() {
@@ -564,7 +631,7 @@ impl Walker<'_, '_> {
                     .pods
                     .get(closed.pod as usize)
                     .and_then(Option::as_deref)
-                    .is_some_and(|state| state.roots.len() == closed.roots.len());
+                    .is_some_and(|state| state.roots.len() == closed.met);
                 if *position != shadow.words().len() || !all_roots {
                     return Err(Stop::Miss(visit));
                 }
@@ -630,7 +697,7 @@ impl Walker<'_, '_> {
                     Mode::Shadow { position, .. } => (BuilderMark::default(), *position),
                     _ => (BuilderMark::default(), 0),
                 };
-                (mark, position, visit.roots.len(), visit.children)
+                (mark, position, visit.met, visit.children)
             }
         };
         let (current_builder, current_position, _, current_children) = state_of(self.current);
@@ -650,7 +717,6 @@ impl Walker<'_, '_> {
             reductions: self.reductions.len(),
             sequences: self.sequences.len(),
             open_siblings: self.open_siblings.len(),
-            temporaries: self.temporaries,
             own_builder,
             own_position,
             own_roots,
@@ -672,7 +738,6 @@ impl Walker<'_, '_> {
         self.reductions.truncate(mark.reductions);
         self.sequences.truncate(mark.sequences);
         self.open_siblings.truncate(mark.open_siblings);
-        self.temporaries = mark.temporaries;
         self.wasted += u64::from(self.session.memo.next_seq() - mark.seq);
         self.session.memo.roll_back(mark.seq);
         for gone in self.visits.drain(mark.visits..) {
@@ -733,6 +798,7 @@ impl Walker<'_, '_> {
         };
         self.roll_back(&mark);
         let broken = &mut self.visits[visit as usize];
+        broken.met = mark.own_roots;
         broken.roots.truncate(mark.own_roots);
         broken.root_addrs.truncate(mark.own_roots);
         broken.root_slots.truncate(mark.own_roots);
@@ -755,7 +821,8 @@ impl Walker<'_, '_> {
             let key = address_key(mark.object);
             let is_definition = matches!(sort, Sort::Other(Kind::Class | Kind::Function));
             let pod = self.free_known_pod(key);
-            let split = Split { pod, key, is_sibling: false, is_final: is_definition, is_definition };
+            let split =
+                Split { pod, key, is_sibling: false, is_final: is_definition, is_definition, rate: 0.0 };
             return self.split(mark.object, sort, mark.at, mark.is_temporary, split, false);
         }
         match self.visits[self.current as usize].mode {
@@ -772,14 +839,46 @@ impl Walker<'_, '_> {
     pub(crate) fn call(&mut self, object: Obj, pod: u32, new_sibling: bool, emit_nothing: At) -> Step {
         let sort = self.sort(object);
         let Some(state) = self.session.pod(pod) else { return Err(Stop::Miss(self.current)) };
-        let key = state.roots.iter().copied().find(|key| *key == address_key(object));
+        let key = address_key(object);
+        let key = (self.session.roots.get(&key) == Some(&pod)).then_some(key);
         let (is_sibling, is_definition, is_final) = (state.is_sibling, state.is_definition, state.is_final);
         let joins = is_sibling && self.sibling_pod() == pod;
         let (Some(key), false, true) = (key, new_sibling, state.visit == NONE || joins) else {
             return Err(Stop::Miss(self.current));
         };
-        let split = Split { pod, key, is_sibling, is_final, is_definition };
+        let split = Split { pod, key, is_sibling, is_final, is_definition, rate: 0.0 };
         self.split(object, sort, emit_nothing, false, split, false)
+    }
+
+    /// The sibling that is open in the topmost frame, if it is the pod and is compared with its shadow.
+    #[inline(always)]
+    pub(crate) fn proving_sibling(&self, pod: u32) -> Option<u32> {
+        let open = self.stack.last()?.sibling;
+        let visit = self.visits.get(open as usize)?;
+        (visit.pod == pod && matches!(visit.mode, Mode::Shadow { .. })).then_some(open)
+    }
+
+    /// The next root of a sibling that is being proved unchanged.
+    #[inline]
+    pub(crate) fn prove_next_root(&mut self, object: Obj, visit: u32, slot: u32) -> Step {
+        let entered = &mut self.visits[visit as usize];
+        let ordinal = entered.met;
+        let state = self.session.pods.get(entered.pod as usize).and_then(Option::as_deref);
+        let is_expected = state.is_some_and(|state| {
+            state.roots.get(ordinal) == Some(&address_key(object))
+                && state.root_slots.get(ordinal) == Some(&slot)
+        });
+        if !is_expected {
+            return Err(Stop::Miss(visit));
+        }
+        entered.met += 1;
+        entered.root_seq = self.session.memo.next_seq();
+        self.open_siblings.push(visit);
+        let previous = self.current;
+        let kind = FrameKind::Root { visit, previous, emit: false, at: At::NOWHERE };
+        self.stack.push(Frame::new(kind, NONE));
+        self.current = visit;
+        self.check_record(object)
     }
 
     /// The current pod holds something that a shadow cannot see into.

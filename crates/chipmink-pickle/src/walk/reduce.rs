@@ -1,6 +1,6 @@
 //! Objects that say themselves how they are made again: our table of reducers, `copyreg`, `__reduce_ex__(5)`.
 
-use super::frames::{At, Frame, FrameKind};
+use super::frames::{At, FrameKind};
 use super::kinds::Kind;
 use super::session::NONE;
 use super::walker::{Step, Stop, Walker};
@@ -71,8 +71,7 @@ impl<'py> Walker<'_, 'py> {
         builder.byte(tag::REDUCE);
         builder.byte(flags);
         self.reductions.push(Reduction { at, ..reduction });
-        self.temporaries += 1;
-        self.stack.push(Frame::new(FrameKind::Reduce { object }, NONE));
+        self.push(FrameKind::Reduce { object }, NONE);
         Ok(())
     }
 
@@ -143,7 +142,9 @@ impl<'py> Walker<'_, 'py> {
             (!item.is_none()).then(|| Obj::of(&item))
         };
         let (Some(callable), Some(arguments)) = (part(0), part(1)) else {
-            return Err(PyTypeError::new_err(format!("the reducer of {} gave no callable", type_name())).into());
+            return Err(
+                PyTypeError::new_err(format!("the reducer of {} gave no callable", type_name())).into()
+            );
         };
         if !callable.bound(py).is_callable() || !arguments.bound(py).is_instance_of::<PyTuple>() {
             return Err(PyTypeError::new_err(format!(
@@ -294,7 +295,6 @@ impl<'py> Walker<'_, 'py> {
     fn end_reduce(&mut self) -> Step {
         self.pop()?;
         self.reductions.pop();
-        self.temporaries -= 1;
         Ok(())
     }
 
@@ -302,7 +302,7 @@ impl<'py> Walker<'_, 'py> {
         self.builder().varint(count as u64);
         if !items.is_empty() {
             self.sequences.push(items);
-            self.stack.push(Frame::new(FrameKind::Values { next: 0 }, NONE));
+            self.push(FrameKind::Values { next: 0 }, NONE);
         }
         Ok(())
     }

@@ -35,6 +35,8 @@ pub(crate) struct PodState {
     pub record: Arc<PodRecord>,
     /// Identity of each root, in root order.
     pub roots: Vec<RootKey>,
+    /// Export slot of each root.
+    pub root_slots: Vec<u32>,
     /// Several roots of one container share it.
     pub is_sibling: bool,
     /// Nothing below it is split off.
@@ -150,7 +152,7 @@ impl PySession {
             .flatten()
             .map(|pod| {
                 pod.shadow.as_ref().map_or(0, |shadow| shadow.byte_len())
-                    + pod.roots.capacity() * size_of::<RootKey>()
+                    + pod.roots.capacity() * (size_of::<RootKey>() + 4)
                     + size_of::<PodState>()
             })
             .sum();

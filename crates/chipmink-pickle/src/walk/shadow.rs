@@ -115,7 +115,13 @@ impl ShadowWriter {
 
     /// Begins a record whose children stand at `items`. Returns the position of the first child's word.
     #[inline]
-    pub(crate) fn record(&mut self, kind: u8, number: u32, fields: &[u64], items: impl ExactSizeIterator<Item = Obj>) -> u32 {
+    pub(crate) fn record(
+        &mut self,
+        kind: u8,
+        number: u32,
+        fields: &[u64],
+        items: impl ExactSizeIterator<Item = Obj>,
+    ) -> u32 {
         let at = self.words.len();
         self.words.push(header(kind, number));
         self.words.extend_from_slice(fields);

@@ -10,8 +10,7 @@ pub(crate) type ShapeId = u32;
 pub(crate) const MAX_NAMES: usize = 64;
 
 /// Attribute names that make an instance anything but plain when its own dict holds them.
-const HOOKS: [&[u8]; 5] =
-    [b"__reduce_ex__", b"__reduce__", b"__getstate__", b"__setstate__", b"__class__"];
+const HOOKS: [&[u8]; 5] = [b"__reduce_ex__", b"__reduce__", b"__getstate__", b"__setstate__", b"__class__"];
 
 pub(crate) struct Shape {
     /// The class, held.

@@ -167,9 +167,9 @@ impl Walker<'_, '_> {
                 self.stubs.truncate(stubs);
                 Ok(Walked::Root(VariableRoot::Skipped(skipped)))
             }
-            Err(Stop::Miss(_) | Stop::Break(_)) => {
-                Err(WalkError::Source(format!("the walk of variable {name:?} lost its place; please report this")))
-            }
+            Err(Stop::Miss(_) | Stop::Break(_)) => Err(WalkError::Source(format!(
+                "the walk of variable {name:?} lost its place; please report this"
+            ))),
         }
     }
 
@@ -179,7 +179,10 @@ impl Walker<'_, '_> {
         }
         if let Ok(module) = value.bound(self.py).cast::<PyModule>() {
             let name = module.name()?.to_string();
-            return Ok(Walked::Root(VariableRoot::Named(GlobalName { module: name, qualname: String::new() })));
+            return Ok(Walked::Root(VariableRoot::Named(GlobalName {
+                module: name,
+                qualname: String::new(),
+            })));
         }
         let is_nameable = value.is_class() || value.is_function();
         if is_nameable && let Some(id) = self.global_of(value)? {
@@ -259,4 +262,3 @@ impl Drop for Pending {
         }
     }
 }
-

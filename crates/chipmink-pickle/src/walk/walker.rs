@@ -76,8 +76,8 @@ pub(crate) struct Walker<'w, 'py> {
     /// References owned until the walk ends.
     pub kept: Vec<Obj>,
     pub held: bool,
-    /// Reduce values being visited: their parts may be temporary.
-    pub temporaries: u32,
+    /// The object being begun was made by a reducer for this walk alone.
+    pub is_temporary: bool,
     /// Everything goes into one pod (`dumps`).
     pub single: bool,
     /// What stands beside that pod.
@@ -109,9 +109,7 @@ impl<'w, 'py> Walker<'w, 'py> {
         namespace: Option<Obj>,
         single: bool,
     ) -> PyResult<Self> {
-        let context = session
-            .context_type
-            .call1(py, (namespace.map(|dict| dict.bound(py)),))?;
+        let context = session.context_type.call1(py, (namespace.map(|dict| dict.bound(py)),))?;
         let ndarray = super::arrays::numpy_types(py);
         session.kinds.begin_walk(ndarray);
         session.names.begin_walk(namespace);
@@ -137,7 +135,7 @@ impl<'w, 'py> Walker<'w, 'py> {
             spare: Vec::new(),
             kept: Vec::new(),
             held: false,
-            temporaries: 0,
+            is_temporary: false,
             single,
             stream: None,
             dtypes: HashMap::new(),
@@ -276,6 +274,13 @@ impl<'w, 'py> Walker<'w, 'py> {
                 self.check_record(object)
             }
         }
+    }
+
+    /// Puts a frame for the object that was just begun on the stack.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, kind: FrameKind, words: u32) {
+        let is_temporary = self.is_temporary || matches!(kind, FrameKind::Reduce { .. });
+        self.stack.push(Frame { is_temporary, ..Frame::new(kind, words) });
     }
 
     /// Removes the topmost frame, closing its open sibling first.
