@@ -9,8 +9,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
+/// Takes any bytes.
+pub(crate) type Entry = fn(&[u8]);
+
 /// Every entry with its name.
-pub(crate) const ALL: &[(&str, fn(&[u8]))] = &[
+pub(crate) const ALL: &[(&str, Entry)] = &[
     ("commit", commit),
     ("covariable", covariable),
     ("delta", delta),

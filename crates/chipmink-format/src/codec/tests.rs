@@ -25,8 +25,8 @@ fn round_trip(bytes: &[u8]) -> (Codec, usize) {
 fn what_halves_is_compressed_and_the_rest_is_raw() {
     assert_eq!(round_trip(b"").0, Codec::Raw);
     assert_eq!(round_trip(&[7; RAW_BELOW - 1]).0, Codec::Raw);
-    assert_eq!(round_trip(&[7; 1000]).0, Codec::Zstd);
-    assert_eq!(round_trip(&noise(1000)), (Codec::Raw, 1000));
+    assert_eq!(round_trip(&[7; RAW_BELOW]).0, Codec::Zstd);
+    assert_eq!(round_trip(&noise(2000)), (Codec::Raw, 2000));
     assert_eq!(round_trip(&noise(100_000)), (Codec::Raw, 100_000));
     let (codec, len) = round_trip(&[7; 65_536]);
     assert!(codec == Codec::Zstd && len < 100);
@@ -36,7 +36,12 @@ fn what_halves_is_compressed_and_the_rest_is_raw() {
 }
 
 #[test]
-fn a_big_blob_is_judged_by_its_middle() {
+fn a_big_blob_is_judged_by_samples() {
+    let letters: Vec<u8> = noise(300_000).iter().map(|byte| b'a' + byte % 52).collect();
+    assert!(!Compressor::new().promises(&letters) && !Compressor::new().promises(&letters[..60_000]));
+    let mut bytes = vec![0; 300_000];
+    bytes[..100_000].copy_from_slice(&noise(100_000));
+    assert_eq!(round_trip(&bytes).0, Codec::Zstd, "one sample of three lies in the noise");
     let mut bytes = vec![0; 60_000];
     bytes[25_000..35_000].copy_from_slice(&noise(10_000));
     assert_eq!(round_trip(&bytes).0, Codec::Raw, "the sample lies in the noise");
@@ -48,7 +53,7 @@ fn a_big_blob_is_judged_by_its_middle() {
 #[test]
 fn a_compressor_is_used_again() {
     let mut compressor = Compressor::new();
-    for len in [100, 70_000, 3, 500, 65_536] {
+    for len in [1100, 70_000, 3, 2500, 65_536] {
         let bytes = vec![len as u8; len];
         let (codec, stored) = encode_blob(BlobKind::Chunk, &bytes, &mut compressor);
         let stored = Bytes::copy_from_slice(&stored);
