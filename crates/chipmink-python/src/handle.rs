@@ -18,6 +18,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 /// Bytes that the identity shadows may take if the caller does not say: a million small objects need about 48 MB.
 const SHADOW_BYTES: u64 = 1 << 30;
 
+const BUSY: &str = "a save of this repository object is running in this thread, and has called code that uses it; \
+                    save or close it after it has returned";
+
 /// Number, ref, message, saved at (microseconds), commit, parents, author.
 type LogLine = (u64, String, String, i64, String, Vec<String>, String);
 
@@ -43,9 +46,7 @@ impl Handle {
         match self.session.try_lock() {
             Ok(session) => Ok(session),
             Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => {
-                Err(crate::errors::exception("BusyError", "a save of this repository object is running"))
-            }
+            Err(TryLockError::WouldBlock) => Err(crate::errors::exception("BusyError", BUSY)),
         }
     }
 
@@ -217,8 +218,8 @@ impl Handle {
     }
 
     /// Gives back what the session holds of the live objects.
-    fn close(&self) {
-        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(session.take());
+    fn close(&self) -> PyResult<()> {
+        drop(self.session()?.take());
+        Ok(())
     }
 }

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from chipmink import _chipmink, _rebuild
-from chipmink._errors import BusyError, ClosedError, NotFoundError, SkippedVariableWarning, UnsavedChangesError, UnsupportedError
+from chipmink._errors import ClosedError, NotFoundError, SkippedVariableWarning, UnsavedChangesError, UnsupportedError
 from chipmink._results import Diff, Report, Saved, Skipped, Version
 from chipmink._stream import Allow
 
@@ -71,7 +71,9 @@ class Repository:
         thesaurus_bytes: int | None = None,
         cache_bytes: int | None = None,
     ) -> None:
-        self._turn = _Turn()
+        # Other threads wait here. It is reentrant, so that a save begun by a reducer, a finalizer or a signal handler
+        # inside a save of its own thread gets as far as the handle, which refuses it.
+        self._turn = threading.RLock()
         self._ref = ref
         # What the last save warned about is not said again as long as it stays so.
         self._warned: set[Skipped] = set()
@@ -277,9 +279,9 @@ class Repository:
     def close(self) -> None:
         """Gives back what the repository holds. Closing again does nothing."""
         with self._turn:
-            handle, self._handle = self._handle, None
-            if handle is not None:
-                handle.close()
+            if self._handle is not None:
+                self._handle.close()
+                self._handle = None
 
     def __enter__(self) -> Repository:
         self._usable()
@@ -368,30 +370,6 @@ class LazyVersion(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"<version {self.version} of {self._repository.url!r}: {len(self._names)} variables>"
-
-
-class _Turn:
-    """Lets one thread at a time in, and never the same thread twice."""
-
-    def __init__(self) -> None:
-        # Reentrant, so that a save begun by a signal handler or a finalizer in the same thread can be refused
-        # instead of waiting for itself.
-        self._lock = threading.RLock()
-        self._busy = False
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        if self._busy:
-            self._lock.release()
-            raise BusyError(
-                "a save of this repository object is running in this thread, and has called code that begins another; "
-                "save after it has returned"
-            )
-        self._busy = True
-
-    def __exit__(self, *_error: object) -> None:
-        self._busy = False
-        self._lock.release()
 
 
 def find_open(url: str) -> Repository | None:
