@@ -96,7 +96,10 @@ NAMESPACE = Named("", "<the namespace>")
 
 # Types of the standard library whose making has no effect beyond the value.
 _SAFE = {
+    ("builtins", "bytes"): bytes,
+    ("builtins", "int"): int,
     ("builtins", "range"): range,
+    ("builtins", "str"): str,
     ("builtins", "slice"): slice,
     ("builtins", "complex"): complex,
     ("builtins", "bytearray"): bytearray,

@@ -227,14 +227,15 @@ def test_one_changed_byte_of_the_last_pack_is_noticed(saved):
 
 
 def test_what_could_not_be_saved_is_told(repo, tmp_path):
-    time = repo.save({"good": 1, "bad": kinds.Unsaveable() if hasattr(kinds, "Unsaveable") else _Refuses()})
+    with pytest.warns(chipmink.SkippedVariableWarning):
+        time = repo.save({"good": 1, "bad": Refuses()})
     found = Reader(tmp_path / "repo").load(int(time))
     assert found["good"] == 1
     assert found["bad"].kind == "not saved"
     assert found["bad"]["reason"]
 
 
-class _Refuses:
+class Refuses:
     def __reduce_ex__(self, protocol):
         raise TypeError("never")
 
