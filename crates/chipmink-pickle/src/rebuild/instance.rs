@@ -4,7 +4,7 @@ use super::containers::wrong_frame;
 use super::error::{Failure, Result};
 use super::frame::Build;
 use super::loader::{Loader, Step};
-use super::shape::{ShapeStep, set_own_dict};
+use super::shape::ShapeStep;
 
 impl<'py> Loader<'py, '_> {
     /// Begins an instance; `own_dict`: its `__dict__` is a value that follows the slots.
@@ -76,7 +76,7 @@ impl<'py> Loader<'py, '_> {
             };
             self.absorb(top);
             if next == shape.names.len() {
-                set_own_dict(self.py, &object, &value)?;
+                shape.set_dict(self.py, &object, &value)?;
                 return self.close(object);
             }
             shape.set(self.py, &object, next, &value)?;

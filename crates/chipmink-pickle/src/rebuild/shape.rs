@@ -8,6 +8,7 @@ use super::pods::Offer;
 use super::reduce::no_class;
 use chipmink_types::ShapeClass;
 use hashbrown::HashMap;
+use pyo3::exceptions::PyAttributeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple, PyType};
@@ -24,6 +25,8 @@ pub(super) struct Shape<'py> {
     /// Whether a name of `__dict__` is also that of a descriptor of the class, so that setting the attribute would not
     /// reach `__dict__`.
     through_dict: bool,
+    /// What sets an instance's `__dict__` as a whole, whatever the class makes of that name; `None`: instances have none.
+    dict_descriptor: Option<Bound<'py, PyAny>>,
     empty_tuple: Bound<'py, PyTuple>,
     /// Whether `object.__new__` has accepted the class.
     is_proved: Cell<bool>,
@@ -67,6 +70,25 @@ impl<'py> Shape<'py> {
         })
     }
 
+    /// Makes `dict` itself the instance's `__dict__`.
+    pub(super) fn set_dict(
+        &self,
+        py: Python<'py>,
+        object: &Bound<'py, PyAny>,
+        dict: &Bound<'py, PyAny>,
+    ) -> Result<()> {
+        let Some(descriptor) = &self.dict_descriptor else {
+            let name = self.class.fully_qualified_name()?;
+            return Err(PyAttributeError::new_err(format!("instances of {name} have no __dict__ now")).into());
+        };
+        // SAFETY: a live descriptor.
+        let Some(set) = (unsafe { (*ffi::Py_TYPE(descriptor.as_ptr())).tp_descr_set }) else {
+            return Err(Failure::damaged("__dict__ cannot be set"));
+        };
+        // SAFETY: the slot of the descriptor's own type; it refuses an object of another class, and what is no dict.
+        object::done(py, unsafe { set(descriptor.as_ptr(), object.as_ptr(), dict.as_ptr()) })
+    }
+
     /// Sets the attribute with the `index`-th name, without calling any code of the class.
     #[inline(always)]
     pub(super) fn set(
@@ -87,22 +109,30 @@ impl<'py> Shape<'py> {
     }
 }
 
+/// The descriptor of `__dict__` of the class, or nearest base, that gave its instances one.
+///
+/// (`PyObject_GenericSetDict` would need none, but does not know the inline attributes of 3.13.)
+fn dict_descriptor<'py>(py: Python<'py>, class: &Bound<'py, PyType>) -> Result<Option<Bound<'py, PyAny>>> {
+    for base in class.mro().iter() {
+        let names = base.getattr("__dict__")?;
+        let Some(found) = names.call_method1("get", ("__dict__",)).ok().filter(|found| !found.is_none())
+        else {
+            continue;
+        };
+        // SAFETY: alive.
+        if unsafe { ffi::Py_TYPE(found.as_ptr()) } == &raw mut ffi::PyGetSetDescr_Type
+            && !base.is(py.get_type::<PyType>())
+        {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
 /// An instance's own `__dict__`.
 pub(super) fn own_dict<'py>(py: Python<'py>, object: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>> {
     // SAFETY: alive; returns a new reference, or null with an exception if instances have no dict.
     object::own(py, unsafe { ffi::PyObject_GenericGetDict(object.as_ptr(), std::ptr::null_mut()) })
-}
-
-/// Makes `dict` itself the instance's `__dict__`.
-pub(super) fn set_own_dict<'py>(
-    py: Python<'py>,
-    object: &Bound<'py, PyAny>,
-    dict: &Bound<'py, PyAny>,
-) -> Result<()> {
-    // SAFETY: alive; refuses what is no dict.
-    object::done(py, unsafe {
-        ffi::PyObject_GenericSetDict(object.as_ptr(), dict.as_ptr(), std::ptr::null_mut())
-    })
 }
 
 impl<'py, 'a> Loader<'py, 'a> {
@@ -187,8 +217,11 @@ impl<'py, 'a> Loader<'py, 'a> {
                 return Err(RebuildError::Refused { name: format!("{class_name}.{name}") }.into());
             }
         }
+        let dict_descriptor =
+            if has_dict && dict_len == 0 { dict_descriptor(self.py, &class)? } else { None };
         Ok(Shape {
             class,
+            dict_descriptor,
             names,
             dict_len,
             through_dict,

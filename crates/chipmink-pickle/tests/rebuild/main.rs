@@ -11,14 +11,15 @@ mod writer;
 
 use chipmink_pickle::rebuild::{RebuildOptions, rebuild};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyModule};
-use std::sync::OnceLock;
 use writer::{Draft, Written};
 
 /// The Python half of these tests, importable as `rebuild_graphs`.
 pub(crate) fn graphs<'py>(py: Python<'py>) -> Bound<'py, PyModule> {
-    static MODULE: OnceLock<Py<PyModule>> = OnceLock::new();
-    let module = MODULE.get_or_init(|| {
+    // Not a plain `OnceLock`: compiling the module may let another test run, which would wait for it and the interpreter.
+    static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    let module = MODULE.get_or_init(py, || {
         let code = std::ffi::CString::new(include_str!("graphs.py")).expect("no null bytes");
         let module = PyModule::from_code(py, &code, c"graphs.py", c"rebuild_graphs").expect("it compiles");
         let modules = py.import("sys").and_then(|sys| sys.getattr("modules")).expect("sys.modules");
