@@ -196,7 +196,7 @@ impl Repository {
     }
 
     /// Makes a version the base of a ref, after a checkout: the next save continues from it, wherever the ref points at
-    /// this moment, and lets its source start anew. So it also resolves [`crate::ErrorKind::RefMoved`].
+    /// this moment, and lets its source start anew if it knows another version. So it also resolves [`crate::ErrorKind::RefMoved`].
     ///
     /// # Errors
     /// When the version is unknown or damaged, or a save to the ref is running.

@@ -114,7 +114,19 @@ impl Shared {
     pub(crate) fn set_base(&self, ref_name: &str, time: TimeId) -> Result<()> {
         self.store.refresh()?;
         let expected = self.store.head().refs.get(ref_name).map(|target| target.time);
-        let base = Base::read(self.place(time)?, expected, &self.store)?;
+        let place = self.place(time)?;
+        if let Some(held) = self.state().bases.get_mut(ref_name) {
+            match held {
+                None => return Err(Error::Busy { ref_name: ref_name.to_owned() }),
+                // What is known of it stays known.
+                Some(base) if base.place == Some(place) => {
+                    base.expected = expected;
+                    return Ok(());
+                }
+                Some(_) => {}
+            }
+        }
+        let base = Base::read(place, expected, &self.store)?;
         let mut state = self.state();
         if matches!(state.bases.get(ref_name), Some(None)) {
             return Err(Error::Busy { ref_name: ref_name.to_owned() });

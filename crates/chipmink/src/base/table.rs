@@ -50,7 +50,7 @@ pub(crate) struct KnownPod {
 pub(crate) struct KnownTable {
     /// As the walk gave them; none in a definition group.
     pub(crate) names: Vec<(String, PodKey, u32)>,
-    /// In walk order, which is the order of their ranks; aliases stand behind the walked ones.
+    /// In the order of the walk; aliases stand behind the walked ones.
     pub(crate) pods: Vec<KnownPod>,
     /// How many pods the walk gave.
     pub(crate) walked: usize,

@@ -198,13 +198,14 @@ impl Matches {
             .collect()
     }
 
-    /// Co-variables of which some, not all, names are untouched.
-    pub(super) fn shrunken(&self, base: &Base) -> Vec<u32> {
-        let is_shrunken = |index: &u32| {
-            let untouched = self.untouched[*index as usize];
-            untouched > 0 && base.covariable(*index).is_some_and(|holding| holding.name_count() != untouched)
-        };
-        (0..base.covariables.len() as u32).filter(is_shrunken).collect()
+    /// Co-variables of which names are untouched.
+    pub(super) fn untouched(&self) -> impl Iterator<Item = u32> {
+        (0..self.untouched.len() as u32).filter(|index| self.untouched[*index as usize] > 0)
+    }
+
+    /// Whether an untouched co-variable has lost names.
+    pub(super) fn is_shrunken(&self, index: u32, holding: &Holding) -> bool {
+        self.untouched[index as usize] != holding.name_count()
     }
 
     /// The untouched names of a co-variable.

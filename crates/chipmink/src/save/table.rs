@@ -68,7 +68,14 @@ pub(super) fn build_table(component: &Component, old: &Old<'_>, tools: &mut Tool
             |i| table.rows[i].digest,
         ),
     };
-    let ranks = assign_ranks(&matched.iter().map(|at| at.and_then(|at| old.rank(at))).collect::<Vec<_>>());
+    let old_ranks: Vec<Option<u64>> = matched.iter().map(|at| at.and_then(|at| old.rank(at))).collect();
+    // Pods that are the very same may run in the order in which they were written first, wherever this walk began.
+    let ranks = match old {
+        Old::Known(table) if has_same_pods(table, &members, &matched) => {
+            old_ranks.into_iter().flatten().collect()
+        }
+        _ => assign_ranks(&old_ranks),
+    };
     let (slots, member_slots, mut edits) = assign_slots(old, &matched)?;
 
     // What must be written whatever the record: the old row says where a pod was that is elsewhere now.
@@ -132,6 +139,14 @@ pub(super) fn build_table(component: &Component, old: &Old<'_>, tools: &mut Tool
     };
     write_header(&mut table, &local, tools)?;
     Ok(table)
+}
+
+/// Whether the members are the very same pods, in whatever order.
+fn has_same_pods(table: &KnownTable, members: &[Member], matched: &[Option<usize>]) -> bool {
+    let is_same = |(member, at): (&Member, &Option<usize>)| {
+        at.is_some_and(|at| Arc::ptr_eq(&member.record, &table.pods[at].record))
+    };
+    members.len() == table.pods.len() && members.iter().zip(matched).all(is_same)
 }
 
 /// Writes the blob that names the table, and notes where it is.

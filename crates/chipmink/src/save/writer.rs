@@ -95,7 +95,7 @@ impl<'a> Writer<'a> {
         self.recheck_groups(&mut matches);
         matches.assign_tables(self.base, self.outcome);
         let assigned = self.write_covariables(&matches)?;
-        self.shrink(&matches)?;
+        self.amend(&matches)?;
         for index in matches.gone(self.base) {
             self.covariables.push((index, None));
         }
@@ -320,18 +320,30 @@ impl<'a> Writer<'a> {
         Ok(assigned)
     }
 
-    /// Takes names that are gone, or elsewhere now, out of co-variables that otherwise stand as they are.
-    fn shrink(&mut self, matches: &Matches) -> Result<()> {
-        for index in matches.shrunken(self.base) {
+    /// Writes the headers of untouched co-variables anew where names have left them, or definition groups changed under
+    /// them. Their rows stay.
+    fn amend(&mut self, matches: &Matches) -> Result<()> {
+        for index in matches.untouched() {
             let Some(holding) = self.base.covariable(index) else { continue };
-            let kept: HashSet<&str> = matches.untouched_names(self.base, self.outcome, index).collect();
+            let has_lost_names = matches.is_shrunken(index, holding);
+            let digests = match holding {
+                Holding::Known(table) => self.amended_groups(table),
+                Holding::Unread { .. } => None,
+            };
+            if !has_lost_names && digests.is_none() {
+                continue;
+            }
             let mut header = holding.reference().load(self.source)?;
-            header.names.retain(|root| kept.contains(root.name.as_str()));
+            if has_lost_names {
+                let kept: HashSet<&str> = matches.untouched_names(self.base, self.outcome, index).collect();
+                header.names.retain(|root| kept.contains(root.name.as_str()));
+            }
+            if let Some(digests) = digests {
+                header.groups = digests;
+            }
             let reference = header.store(self.sink)?;
             let holding = match holding {
-                Holding::Known(table) => {
-                    Holding::Known(without_names(table, &kept, &header, reference.clone()))
-                }
+                Holding::Known(table) => Holding::Known(amended(table, header, reference.clone())),
                 Holding::Unread { .. } => {
                     Holding::Unread { reference: reference.clone(), name_count: header.names.len() }
                 }
@@ -340,6 +352,13 @@ impl<'a> Writer<'a> {
             self.covariables.push((index, Some(Box::new(holding))));
         }
         Ok(())
+    }
+
+    /// What the groups of an untouched table are now, if that is not what it names.
+    fn amended_groups(&self, table: &KnownTable) -> Option<Vec<Digest>> {
+        let pairs = || table.groups.iter().zip(&table.group_digests);
+        let now = |(id, was): (&GroupId, &Digest)| self.group_digests.get(id).copied().unwrap_or(*was);
+        pairs().any(|pair| now(pair) != *pair.1).then(|| pairs().map(now).collect())
     }
 
     fn write_manifest(
@@ -485,22 +504,18 @@ fn in_order(groups: &[&Component]) -> Result<Vec<usize>> {
     }
 }
 
-/// The same table under fewer names.
-fn without_names(
-    table: &KnownTable,
-    kept: &HashSet<&str>,
-    header: &Covariable,
-    reference: CovariableRef,
-) -> KnownTable {
+/// The same table with the names and groups of another header.
+fn amended(table: &KnownTable, header: Covariable, reference: CovariableRef) -> KnownTable {
+    let is_kept = |name: &str| header.find(name).is_some();
     KnownTable {
-        names: table.names.iter().filter(|(name, ..)| kept.contains(name.as_str())).cloned().collect(),
+        names: table.names.iter().filter(|(name, ..)| is_kept(name)).cloned().collect(),
         pods: table.pods.clone(),
         walked: table.walked,
         slots: table.slots.clone(),
         groups: table.groups.clone(),
-        group_digests: table.group_digests.clone(),
-        tree: header.table.clone(),
-        extensions: header.extensions.clone(),
+        group_digests: header.groups,
+        tree: header.table,
+        extensions: header.extensions,
         reference,
     }
 }

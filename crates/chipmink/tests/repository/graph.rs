@@ -440,6 +440,30 @@ impl GraphSource for ToySource {
             next.order.insert(*id, (first_serial + part as u64, components[part].pods.len()));
             components[part].pods.push(WalkedPod { key: self.key(*id), record });
         }
+        // The very same pods keep the order in which they were written first.
+        if let Some(known) = &self.known {
+            for component in &components {
+                let places: Vec<_> =
+                    component.pods.iter().map(|pod| known.order.get(&ToySource::id(pod.key))).collect();
+                let old_part = places.first().copied().flatten().map(|place| place.0);
+                let old_len = known
+                    .order
+                    .iter()
+                    .filter(|(id, place)| Some(place.0) == old_part && known.live.contains(*id))
+                    .count();
+                let is_same = old_len == component.pods.len()
+                    && component.pods.iter().zip(&places).all(|(pod, place)| {
+                        let record = known.records.get(&ToySource::id(pod.key));
+                        place.map(|place| place.0) == old_part
+                            && record.is_some_and(|record| Arc::ptr_eq(record, &pod.record))
+                    });
+                if is_same {
+                    for (pod, place) in component.pods.iter().zip(places) {
+                        next.order.extend(place.map(|place| (ToySource::id(pod.key), *place)));
+                    }
+                }
+            }
+        }
         let mut variables = Vec::new();
         for (name, root) in &world.names {
             let value = match root {
