@@ -184,6 +184,10 @@ impl Walker<'_, '_> {
         // SAFETY: an array always has a dtype.
         let descr = unsafe { Obj::from_ptr(array.descr) };
         let contiguous = array.flags & (C_CONTIGUOUS | F_CONTIGUOUS) != 0;
+        if self.stream.as_ref().is_some_and(|stream| stream.buffer_callback.is_some()) {
+            // The array's own reducer offers the buffer to the callback.
+            return self.start_reduce(object, super::kinds::Kind::Reduce);
+        }
         let Some(dtype) = self.simple_dtype(descr)? else {
             return self.start_reduce(object, super::kinds::Kind::Reduce);
         };
@@ -406,10 +410,15 @@ impl Walker<'_, '_> {
     /// An atom of at least the threshold: a region of its own, at each place where it stands.
     pub(crate) fn large_atom(&mut self, object: Obj, at: At) -> Step {
         self.large_atom_word(object, at)?;
+        if let Some(number) = self.builder().local_number(object) {
+            self.builder().reference(number);
+            return Ok(());
+        }
         if object.is_int() {
             let bytes = super::builder::big_int_bytes(object);
             let region = self.region(bytes.as_ptr(), bytes.len(), RUN, true)?;
-            self.write_region(tag::REGION_INT, region);
+            let number = self.write_region(tag::REGION_INT, region);
+            self.builder().set_local_number(object, number);
             return Ok(());
         }
         let (content, kind) = if object.is_bytes() {
@@ -424,7 +433,8 @@ impl Walker<'_, '_> {
             (object.str_raw(), kind)
         };
         let region = self.region(content.as_ptr(), content.len(), RUN, true)?;
-        self.write_region(kind, region);
+        let number = self.write_region(kind, region);
+        self.builder().set_local_number(object, number);
         Ok(())
     }
 

@@ -32,6 +32,11 @@ impl Walker<'_, '_> {
             Sort::Dict => self.start_dict(object),
             Sort::Set | Sort::FrozenSet => self.start_set(object, sort == Sort::FrozenSet),
             Sort::ByteArray => self.start_bytearray(object),
+            Sort::Atom => {
+                // As a variable of its own: the pod has no record to be compared with.
+                self.no_shadow();
+                self.value(object, At::NOWHERE)
+            }
             Sort::Other(Kind::Plain) => self.instance(object, At::NOWHERE),
             Sort::Other(Kind::NdArray) => self.start_array(object),
             Sort::Other(Kind::Dtype) => self.start_dtype(object),
@@ -546,7 +551,9 @@ fn plain_atom(object: Obj) -> bool {
 }
 
 fn changed(what: &str) -> Stop {
-    Stop::Variable(PyRuntimeError::new_err(format!("a {what} changed size while it was saved")))
+    Stop::Variable(PyRuntimeError::new_err(format!(
+        "a {what} changed size during iteration: it was changed while it was saved"
+    )))
 }
 
 /// Keys and values of a dict, in turn.

@@ -26,6 +26,8 @@ pub(crate) enum Sort {
     Set,
     FrozenSet,
     ByteArray,
+    /// An exact immutable atom.
+    Atom,
     Other(Kind),
 }
 
@@ -57,6 +59,8 @@ impl Walker<'_, '_> {
             Sort::FrozenSet
         } else if object.is_bytearray() {
             Sort::ByteArray
+        } else if object.is_atom() {
+            Sort::Atom
         } else {
             Sort::Other(self.session.kinds.of(self.py, object))
         }
@@ -326,6 +330,7 @@ impl Walker<'_, '_> {
                 let len = object.bytearray_slice().len();
                 (ObjectKind::ByteArray, (HEAD_BYTES + len, len))
             }
+            Sort::Atom => (ObjectKind::Other, (HEAD_BYTES, 0)),
             Sort::Other(Kind::NdArray) => {
                 let (bytes, items) = super::arrays::extent(object);
                 (ObjectKind::Array, (40 + bytes, items))

@@ -49,6 +49,7 @@ impl<'py> Walker<'_, 'py> {
         }
         self.hold();
         self.keep(object);
+        self.culprit = Some(object);
         let value = self.reduce_value(object, kind)?;
         if let Ok(name) = value.cast::<PyString>() {
             return self.reduced_to_name(object, &name.clone());
@@ -57,13 +58,17 @@ impl<'py> Walker<'_, 'py> {
             return self.stub(object, &value);
         }
         let parts = value.cast::<PyTuple>().map_err(|_| {
-            PyTypeError::new_err(format!(
-                "the reducer of {} returned {}, not a string or tuple",
-                crate::py::type_name(&object.bound(self.py)),
-                crate::py::type_name(&value)
-            ))
+            pickling_error(
+                self.py,
+                format!(
+                    "the reducer of {} returned {}, not a string or tuple",
+                    crate::py::type_name(&object.bound(self.py)),
+                    crate::py::type_name(&value)
+                ),
+            )
         })?;
         let reduction = self.parse(object, parts)?;
+        self.culprit = None;
         self.own(value.clone());
         let at = self.builder().buf.len();
         let flags = reduction.flags;
@@ -131,10 +136,10 @@ impl<'py> Walker<'_, 'py> {
         let type_name = || crate::py::type_name(&object.bound(py));
         let len = parts.len();
         if !(2..=6).contains(&len) {
-            return Err(PyTypeError::new_err(format!(
-                "the reducer of {} returned a tuple of {len}, not of 2 to 6",
-                type_name()
-            ))
+            return Err(pickling_error(
+                py,
+                format!("the reducer of {} returned a tuple of {len}, not of 2 to 6", type_name()),
+            )
             .into());
         }
         let part = |i: usize| -> Option<Obj> {
@@ -142,15 +147,13 @@ impl<'py> Walker<'_, 'py> {
             (!item.is_none()).then(|| Obj::of(&item))
         };
         let (Some(callable), Some(arguments)) = (part(0), part(1)) else {
-            return Err(
-                PyTypeError::new_err(format!("the reducer of {} gave no callable", type_name())).into()
-            );
+            return Err(pickling_error(py, format!("the reducer of {} gave no callable", type_name())).into());
         };
         if !callable.bound(py).is_callable() || !arguments.bound(py).is_instance_of::<PyTuple>() {
-            return Err(PyTypeError::new_err(format!(
-                "the reducer of {} must give a callable and a tuple of arguments",
-                type_name()
-            ))
+            return Err(pickling_error(
+                py,
+                format!("the reducer of {} must give a callable and a tuple of arguments", type_name()),
+            )
             .into());
         }
         let (state, list, dict, setter) = (part(2), part(3), part(4), part(5));
@@ -158,20 +161,20 @@ impl<'py> Walker<'_, 'py> {
             if let Some(items) = items
                 && !items.bound(py).hasattr("__next__")?
             {
-                return Err(PyTypeError::new_err(format!(
-                    "the {what} element of the reduce value of {} must be an iterator",
-                    type_name()
-                ))
+                return Err(pickling_error(
+                    py,
+                    format!("the {what} element of the reduce value of {} must be an iterator", type_name()),
+                )
                 .into());
             }
         }
         if let Some(setter) = setter
             && !setter.bound(py).is_callable()
         {
-            return Err(PyTypeError::new_err(format!(
-                "the sixth element of the reduce value of {} must be a callable",
-                type_name()
-            ))
+            return Err(pickling_error(
+                py,
+                format!("the sixth element of the reduce value of {} must be a callable", type_name()),
+            )
             .into());
         }
         let mut flags = 0;
@@ -215,10 +218,10 @@ impl<'py> Walker<'_, 'py> {
         };
         let arguments = reduction.arguments.bound(py).cast_into::<PyTuple>().map_err(PyErr::from)?;
         let fail = |reason: &str| -> Step {
-            Err(PyTypeError::new_err(format!(
-                "the reducer of {}: {reason}",
-                crate::py::type_name(&object.bound(py))
-            ))
+            Err(pickling_error(
+                py,
+                format!("the reducer of {}: {reason}", crate::py::type_name(&object.bound(py))),
+            )
             .into())
         };
         if arguments.is_empty() || expected.is_some_and(|len| arguments.len() != len) {
@@ -265,7 +268,11 @@ impl<'py> Walker<'_, 'py> {
                     let pair = pair.map_err(|error| self.reducer_failed(object, error))?;
                     let pair = pair.cast_into::<PyTuple>().map_err(PyErr::from)?;
                     if pair.len() != 2 {
-                        return Err(PyTypeError::new_err("dict items of a reduce value must be pairs").into());
+                        return Err(pickling_error(
+                            py,
+                            "dict items of a reduce value must be pairs".to_owned(),
+                        )
+                        .into());
                     }
                     items.push(Obj::of(&pair.get_item(0)?));
                     items.push(Obj::of(&pair.get_item(1)?));
@@ -350,6 +357,7 @@ impl<'py> Walker<'_, 'py> {
             .into());
         };
         self.session.names.remember(object, Some(id));
+        self.culprit = None;
         self.builder().global(id);
         Ok(())
     }
@@ -359,7 +367,11 @@ impl<'py> Walker<'_, 'py> {
         let py = self.py;
         let field = |name: &str| -> PyResult<String> { stub.getattr(name)?.extract() };
         let (kind, type_name, reason) = (field("kind")?, field("type_name")?, field("reason")?);
+        if self.stream.is_some() {
+            return Err(PyTypeError::new_err(format!("cannot save {type_name} to a stream: {reason}")).into());
+        }
         let path = self.path();
+        self.culprit = None;
         let builder = self.builder();
         builder.byte(tag::STUB);
         for text in [&kind, &type_name, &reason] {
@@ -371,5 +383,13 @@ impl<'py> Walker<'_, 'py> {
         let variable = self.variable;
         self.stubs.push((variable, SkippedVariable { path, type_name, reason }));
         Ok(())
+    }
+}
+
+/// What pickle raises for a reduce value that makes no sense.
+fn pickling_error(py: Python<'_>, text: String) -> PyErr {
+    match py.import("pickle").and_then(|pickle| pickle.getattr("PicklingError")?.call1((&text,))) {
+        Ok(error) => PyErr::from_value(error),
+        Err(_) => PyTypeError::new_err(text),
     }
 }

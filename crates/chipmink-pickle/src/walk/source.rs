@@ -150,9 +150,14 @@ impl Walker<'_, '_> {
     /// Walks a variable. A failure that is its own is part of the answer.
     pub(crate) fn variable(&mut self, index: u32, name: &str, value: Obj) -> Result<Walked, WalkError> {
         self.variable = index;
+        self.culprit = None;
         let mark = self.variable_mark(value);
         let stubs = self.stubs.len();
-        match self.walk_value(value) {
+        let walked = match interpreter_name(self.py, name, value) {
+            Some(name) => Ok(Walked::Root(VariableRoot::Named(name))),
+            None => self.walk_value(value),
+        };
+        match walked {
             Ok(walked) => {
                 if let Err(Stop::Fatal(error)) = self.flush() {
                     return Err(error);
@@ -241,16 +246,30 @@ impl Walker<'_, '_> {
 
     fn describe(&self, path: String, value: Obj, error: &PyErr) -> SkippedVariable {
         let py = self.py;
-        let culprit = self.stack.iter().rev().find_map(|frame| match frame.kind {
+        let reduced = self.stack.iter().rev().find_map(|frame| match frame.kind {
             super::frames::FrameKind::Reduce { object } => Some(object),
             _ => None,
         });
-        let type_name = crate::py::type_name(&culprit.unwrap_or(value).bound(py));
+        let culprit = self.culprit.or(reduced).unwrap_or(value);
+        let type_name = crate::py::type_name(&culprit.bound(py));
         let text = error.value(py).str().map(|text| text.to_string()).unwrap_or_default();
         let first_line = text.lines().next().unwrap_or("").chars().take(400).collect::<String>();
         let kind = error.get_type(py).name().map(|name| name.to_string()).unwrap_or_default();
         SkippedVariable { path, type_name, reason: format!("{kind}: {first_line}") }
     }
+}
+
+/// Names that the interpreter puts into every module: the interpreter's own objects are saved by name.
+fn interpreter_name(py: Python<'_>, name: &str, value: Obj) -> Option<GlobalName> {
+    let (module, qualname) = match name {
+        "__builtins__" => ("builtins", "__dict__"),
+        "__loader__" | "__spec__" => ("__main__", name),
+        _ => return None,
+    };
+    let modules = py.import("sys").ok()?.getattr("modules").ok()?;
+    let there = modules.get_item(module).ok()?.getattr(qualname).ok()?;
+    let is_it = !there.is_none() && there.as_ptr() == value.ptr();
+    is_it.then(|| GlobalName { module: module.to_owned(), qualname: qualname.to_owned() })
 }
 
 impl Drop for Pending {

@@ -91,6 +91,8 @@ pub(crate) struct Walker<'w, 'py> {
     /// Components that turned out to be touched.
     pub activated: Vec<u32>,
     pub variable: u32,
+    /// The object whose reducer was asked last, until it has answered.
+    pub culprit: Option<Obj>,
     pub stubs: Vec<(u32, SkippedVariable)>,
     pub stats: WalkStats,
     pub decisions: u64,
@@ -143,6 +145,7 @@ impl<'w, 'py> Walker<'w, 'py> {
             some_inactive: false,
             activated: Vec::new(),
             variable: 0,
+            culprit: None,
             stubs: Vec::new(),
             stats: WalkStats::default(),
             decisions: 0,
