@@ -67,26 +67,49 @@ impl<'a> Input<'a> {
         self.at == self.bytes.len()
     }
 
+    #[inline]
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8]> {
         if len > self.left() {
-            return Err(self.damaged(format!("{len} bytes are missing, {} are left", self.left())));
+            return Err(self.missing(len));
         }
         let taken = &self.bytes[self.at..self.at + len];
         self.at += len;
         Ok(taken)
     }
 
+    #[cold]
+    fn missing(&self, len: usize) -> FormatError {
+        self.damaged(format!("{len} bytes are missing, {} are left", self.left()))
+    }
+
+    #[inline]
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let mut out = [0; N];
-        out.copy_from_slice(self.take(N)?);
-        Ok(out)
+        match self.bytes[self.at..].first_chunk::<N>() {
+            Some(array) => {
+                self.at += N;
+                Ok(*array)
+            }
+            None => Err(self.missing(N)),
+        }
     }
 
+    #[inline]
     pub(crate) fn u8(&mut self) -> Result<u8> {
-        self.take(1).map(|byte| byte[0])
+        self.array::<1>().map(|byte| byte[0])
     }
 
+    #[inline]
     pub(crate) fn varint(&mut self) -> Result<u64> {
+        match self.bytes.get(self.at) {
+            Some(byte) if *byte < 0x80 => {
+                self.at += 1;
+                Ok(u64::from(*byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64> {
         let start = self.at;
         let mut value = 0u64;
         for shift in (0..70).step_by(7) {
@@ -106,6 +129,7 @@ impl<'a> Input<'a> {
         Err(self.damaged_at(start, "a varint does not fit 64 bits"))
     }
 
+    #[inline]
     pub(crate) fn varint_u32(&mut self) -> Result<u32> {
         let start = self.at;
         let value = self.varint()?;
@@ -113,6 +137,7 @@ impl<'a> Input<'a> {
     }
 
     /// A count of items of at least `item_len` bytes each, which must still be there.
+    #[inline]
     pub(crate) fn count(&mut self, item_len: usize) -> Result<usize> {
         let start = self.at;
         let value = self.varint()?;
@@ -126,11 +151,13 @@ impl<'a> Input<'a> {
         self.array().map(i64::from_le_bytes)
     }
 
+    #[inline]
     pub(crate) fn digest(&mut self) -> Result<Digest> {
         self.array::<DIGEST_LEN>().map(Digest::from_encoded)
     }
 
     /// A varint length, then as many bytes.
+    #[inline]
     pub(crate) fn bytes(&mut self) -> Result<&'a [u8]> {
         let len = self.count(1)?;
         self.take(len)
@@ -159,6 +186,7 @@ impl<'a> Input<'a> {
     }
 
     /// A sparse order label: the count of its trailing zero bits, then the rest, which is odd (or the label is 0).
+    #[inline]
     pub(crate) fn order(&mut self) -> Result<u64> {
         let start = self.at;
         let zeros = u32::from(self.u8()?);
@@ -175,6 +203,7 @@ impl<'a> Input<'a> {
     }
 }
 
+#[inline]
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);

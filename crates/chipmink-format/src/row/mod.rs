@@ -81,7 +81,7 @@ impl PodRow {
     /// When the sink fails.
     pub fn encode(&self, sink: &mut dyn BlobSink) -> Result<Vec<u8>> {
         let mut flags = 0;
-        let mut lists = Vec::new();
+        let mut lists = Lists::default();
         let is_plain = self.exports == [Export::Root(0)];
         put_list(0, &self.exports, is_plain, &mut flags, &mut lists, sink)?;
         put_list(1, &self.dependencies, self.dependencies.is_empty(), &mut flags, &mut lists, sink)?;
@@ -95,12 +95,12 @@ impl PodRow {
         if !self.extensions.is_empty() {
             flags |= EXTENSIONS;
         }
-        let mut out = Vec::with_capacity(48 + lists.len());
+        let mut out = Vec::with_capacity(48 + lists.done.len());
         put_varint(&mut out, flags);
         put_order(&mut out, self.rank);
         put_digest(&mut out, &self.digest);
         put_varint(&mut out, self.byte_len);
-        out.append(&mut lists);
+        out.extend_from_slice(&lists.done);
         if let Some(side) = &self.side {
             put_digest(&mut out, side);
         }
@@ -157,12 +157,21 @@ impl PodRow {
     }
 }
 
+/// The lists of a row that is being encoded.
+#[derive(Default)]
+struct Lists {
+    /// As they will stand in the row.
+    done: Vec<u8>,
+    /// The items of the current one.
+    items: Vec<u8>,
+}
+
 fn put_list<T: Items>(
     number: u32,
     items: &[T],
     is_absent: bool,
     flags: &mut u64,
-    out: &mut Vec<u8>,
+    lists: &mut Lists,
     sink: &mut dyn BlobSink,
 ) -> Result<()> {
     debug_assert!(number < LISTS);
@@ -170,13 +179,14 @@ fn put_list<T: Items>(
         return Ok(());
     }
     *flags |= 1 << number;
-    let mut bytes = Vec::new();
-    T::encode_all(items, &mut bytes);
+    let bytes = &mut lists.items;
+    bytes.clear();
+    T::encode_all(items, bytes);
     if bytes.len() <= LIST_INLINE_MAX {
-        put_bytes(out, &bytes);
+        put_bytes(&mut lists.done, bytes);
     } else {
         *flags |= 1 << (TREE_SHIFT + number);
-        put_digest(out, &store_list(&bytes, sink)?);
+        put_digest(&mut lists.done, &store_list(bytes, sink)?);
     }
     Ok(())
 }

@@ -66,15 +66,27 @@ impl Tree {
     }
 
     fn root_node(&self, source: &dyn BlobSource) -> Result<Node> {
+        let Some(bytes) = self.root_bytes(source)? else { return Ok(Node::Leaf(Vec::new())) };
+        Node::decode(&bytes).map_err(|error| self.of_root(error))
+    }
+
+    /// The bytes of the root node.
+    fn root_bytes(&self, source: &dyn BlobSource) -> Result<Option<Bytes>> {
         match &self.root {
-            None => Ok(Node::Leaf(Vec::new())),
-            Some(TreeRoot::Inline(bytes)) => match Node::decode(bytes)? {
-                leaf @ Node::Leaf(_) => Ok(leaf),
-                Node::Inner { .. } => Err(damaged(None, "a root inside its owner must be a leaf".to_owned())),
-            },
-            Some(TreeRoot::Stored(digest)) => {
-                Node::decode(&source.get(digest)?).map_err(|error| error.in_blob(digest))
+            None => Ok(None),
+            Some(TreeRoot::Inline(bytes)) if bytes.get(2).is_some_and(|level| *level != 0) => {
+                Err(damaged(None, "a root inside its owner must be a leaf".to_owned()))
             }
+            Some(TreeRoot::Inline(bytes)) => Ok(Some(bytes.clone())),
+            Some(TreeRoot::Stored(digest)) => Ok(Some(source.get(digest)?)),
+        }
+    }
+
+    /// An error of the root node, with its name if it has one.
+    fn of_root(&self, error: FormatError) -> FormatError {
+        match &self.root {
+            Some(TreeRoot::Stored(digest)) => error.in_blob(digest),
+            _ => error,
         }
     }
 }
@@ -82,17 +94,28 @@ impl Tree {
 /// Decodes a child and checks that it is what its parent says.
 fn decode_child(child: &Child, parent_level: u8, bytes: &Bytes) -> Result<Node> {
     let node = Node::decode(bytes).map_err(|error| error.in_blob(&child.digest))?;
+    check_child(child, parent_level, node.level(), node.first_key(), node.rows())?;
+    Ok(node)
+}
+
+fn check_child(
+    child: &Child,
+    parent_level: u8,
+    level: u8,
+    first_key: Option<&[u8]>,
+    rows: u64,
+) -> Result<()> {
     let of_child = |reason: String| Err(damaged(Some(&child.digest), reason));
-    if node.level() + 1 != parent_level {
-        return of_child(format!("level {} under level {parent_level}", node.level()));
+    if level + 1 != parent_level {
+        return of_child(format!("level {level} under level {parent_level}"));
     }
-    if node.first_key() != Some(&child.key) {
+    if first_key != Some(&child.key) {
         return of_child("its first key is not the one that its parent says".to_owned());
     }
-    if node.rows() != child.rows {
-        return of_child(format!("{} rows, its parent says {}", node.rows(), child.rows));
+    if rows != child.rows {
+        return of_child(format!("{rows} rows, its parent says {}", child.rows));
     }
-    Ok(node)
+    Ok(())
 }
 
 fn load_child(child: &Child, parent_level: u8, source: &dyn BlobSource) -> Result<Node> {

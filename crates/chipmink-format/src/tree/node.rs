@@ -44,6 +44,88 @@ pub(super) enum Node {
     Inner { level: u8, children: Vec<Child> },
 }
 
+/// Reads a node item by item without making it: the current key in one buffer, values as slices.
+pub(super) struct Items<'a> {
+    bytes: &'a Bytes,
+    input: Input<'a>,
+    pub(super) level: u8,
+    /// Items that are not read yet.
+    left: usize,
+    /// Key of the item read last.
+    pub(super) key: Vec<u8>,
+    is_started: bool,
+}
+
+/// What stands beside a key.
+pub(super) enum Item {
+    Value(Bytes),
+    Child { digest: Digest, rows: u64 },
+}
+
+impl<'a> Items<'a> {
+    pub(super) fn new(bytes: &'a Bytes) -> Result<Self> {
+        let mut input = Input::with_header("table node", LETTER, bytes)?;
+        let level = input.u8()?;
+        if level > TREE_LEVEL_MAX {
+            return Err(input.damaged(format!("level {level}, at most {TREE_LEVEL_MAX} is possible")));
+        }
+        let left = input.count(if level == 0 { 3 } else { 3 + DIGEST_LEN })?;
+        if left == 0 && level > 0 {
+            return Err(input.damaged("an inner node without children"));
+        }
+        Ok(Items { bytes, input, level, left, key: Vec::new(), is_started: false })
+    }
+
+    /// Items that are not read yet.
+    pub(super) const fn left(&self) -> usize {
+        self.left
+    }
+
+    /// Reads the next item; its key is in `key` then. `None`: there are no more, and the node ends where it should.
+    #[inline]
+    pub(super) fn next(&mut self) -> Result<Option<Item>> {
+        if self.left == 0 {
+            return if self.input.is_at_end() {
+                Ok(None)
+            } else {
+                Err(self.input.damaged("bytes after the last item"))
+            };
+        }
+        self.left -= 1;
+        self.next_key()?;
+        if self.level == 0 {
+            let value = self.input.bytes()?;
+            return Ok(Some(Item::Value(self.bytes.slice_ref(value))));
+        }
+        Ok(Some(Item::Child { digest: self.input.digest()?, rows: self.input.varint()? }))
+    }
+
+    #[inline]
+    fn next_key(&mut self) -> Result<()> {
+        let shared = self.input.varint()?;
+        if shared > self.key.len() as u64 {
+            let len = self.key.len();
+            return Err(self.input.damaged(format!("a key shares {shared} bytes with one of {len}")));
+        }
+        let (shared, others) = (shared as usize, self.input.bytes()?);
+        // A key may be much longer than its bytes here: bound it before it is put together.
+        if shared + others.len() > TREE_KEY_MAX {
+            let len = shared + others.len();
+            return Err(self
+                .input
+                .damaged(format!("a key of {len} bytes, at most {TREE_KEY_MAX} are allowed")));
+        }
+        // The shared bytes are equal: the rest decides.
+        if self.is_started && self.key[shared..] >= *others {
+            return Err(self.input.damaged("keys do not ascend"));
+        }
+        self.is_started = true;
+        self.key.truncate(shared);
+        self.key.extend_from_slice(others);
+        Ok(())
+    }
+}
+
 impl Node {
     pub(super) const fn level(&self) -> u8 {
         match self {
@@ -69,35 +151,24 @@ impl Node {
     }
 
     pub(super) fn decode(bytes: &Bytes) -> Result<Self> {
-        let mut input = Input::with_header("table node", LETTER, bytes)?;
-        let level = input.u8()?;
-        if level > TREE_LEVEL_MAX {
-            return Err(input.damaged(format!("level {level}, at most {TREE_LEVEL_MAX} is possible")));
+        let mut items = Items::new(bytes)?;
+        if items.level == 0 {
+            let mut rows = Vec::with_capacity(items.left());
+            while let Some(item) = items.next()? {
+                if let Item::Value(value) = item {
+                    rows.push(Row { key: items.key.clone(), value });
+                }
+            }
+            return Ok(Node::Leaf(rows));
         }
-        let node = if level == 0 {
-            let count = input.count(3)?;
-            let mut rows: Vec<Row> = Vec::with_capacity(count);
-            for _ in 0..count {
-                let key = decode_key(&mut input, rows.last().map(|row| row.key.as_slice()))?;
-                let value = bytes.slice_ref(input.bytes()?);
-                rows.push(Row { key, value });
+        let level = items.level;
+        let mut children = Vec::with_capacity(items.left());
+        while let Some(item) = items.next()? {
+            if let Item::Child { digest, rows } = item {
+                children.push(Child { key: items.key.clone(), digest, rows });
             }
-            Node::Leaf(rows)
-        } else {
-            let count = input.count(3 + DIGEST_LEN)?;
-            if count == 0 {
-                return Err(input.damaged("an inner node without children"));
-            }
-            let mut children: Vec<Child> = Vec::with_capacity(count);
-            for _ in 0..count {
-                let key = decode_key(&mut input, children.last().map(|child| child.key.as_slice()))?;
-                let digest = input.digest()?;
-                children.push(Child { key, digest, rows: input.varint()? });
-            }
-            Node::Inner { level, children }
-        };
-        input.end()?;
-        Ok(node)
+        }
+        Ok(Node::Inner { level, children })
     }
 }
 
@@ -143,23 +214,4 @@ fn put_key(out: &mut Vec<u8>, before: &[u8], key: &[u8]) {
     let shared = shared_len(before, key);
     put_varint(out, shared as u64);
     put_bytes(out, &key[shared..]);
-}
-
-fn decode_key(input: &mut Input<'_>, before: Option<&[u8]>) -> Result<Vec<u8>> {
-    let shared = input.varint()?;
-    let from = before.unwrap_or(&[]);
-    if shared > from.len() as u64 {
-        return Err(input.damaged(format!("a key shares {shared} bytes with one of {}", from.len())));
-    }
-    let others = input.bytes()?;
-    // A key may be much longer than its bytes here: bound it before it is put together.
-    let len = shared as usize + others.len();
-    if len > TREE_KEY_MAX {
-        return Err(input.damaged(format!("a key of {len} bytes, at most {TREE_KEY_MAX} are allowed")));
-    }
-    let key = [&from[..shared as usize], others].concat();
-    if before.is_some_and(|before| before >= key.as_slice()) {
-        return Err(input.damaged("keys do not ascend"));
-    }
-    Ok(key)
 }

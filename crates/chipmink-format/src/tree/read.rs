@@ -1,8 +1,8 @@
 //! Looking rows up, and visiting them in order.
 
-use super::node::{Child, Node};
-use super::{Tree, damaged, decode_child, load_child};
-use crate::error::Result;
+use super::node::{Child, Item, Items, Node};
+use super::{Tree, check_child, damaged, decode_child};
+use crate::error::{FormatError, Result};
 use bytes::Bytes;
 use chipmink_types::BlobSource;
 use std::ops::ControlFlow;
@@ -19,17 +19,17 @@ impl Tree {
     /// # Errors
     /// When a node on the way is missing or damaged.
     pub fn get(&self, key: &[u8], source: &dyn BlobSource) -> Result<Option<Bytes>> {
-        let mut node = self.root_node(source)?;
+        let Some(mut bytes) = self.root_bytes(source)? else { return Ok(None) };
+        let mut found = find(&bytes, key).map_err(|error| self.of_root(error))?;
         loop {
-            match node {
-                Node::Leaf(mut rows) => {
-                    let found = rows.binary_search_by(|row| row.key.as_slice().cmp(key));
-                    return Ok(found.ok().map(|at| rows.swap_remove(at).value));
-                }
-                Node::Inner { level, children } => {
-                    let after = children.partition_point(|child| child.key.as_slice() <= key);
-                    let Some(child) = after.checked_sub(1).map(|at| &children[at]) else { return Ok(None) };
-                    node = load_child(child, level, source)?;
+            match found.hit {
+                Hit::Nothing => return Ok(None),
+                Hit::Value(value) => return Ok(Some(value)),
+                Hit::Child(child) => {
+                    let parent_level = found.level;
+                    bytes = source.get(&child.digest)?;
+                    found = find(&bytes, key).map_err(|error| error.in_blob(&child.digest))?;
+                    check_child(&child, parent_level, found.level, found.first_key.as_deref(), found.rows)?;
                 }
             }
         }
@@ -48,8 +48,9 @@ impl Tree {
     /// # Errors
     /// When a node is missing or damaged, or the visitor fails.
     pub fn scan(&self, from: &[u8], source: &dyn BlobSource, visit: &mut VisitRow<'_>) -> Result<()> {
-        let root = self.root_node(source)?;
-        scan_node(&root, from, None, source, visit).map(drop)
+        let Some(bytes) = self.root_bytes(source)? else { return Ok(()) };
+        let mut scan = Scan { tree: self, from, source, visit, is_past_start: from.is_empty() };
+        scan.node(&bytes, None, None).map(drop)
     }
 
     /// Every row, in ascending order of key.
@@ -66,58 +67,137 @@ impl Tree {
     }
 }
 
-/// `end`: all keys below this node must be less.
-fn scan_node(
-    node: &Node,
-    from: &[u8],
-    end: Option<&[u8]>,
-    source: &dyn BlobSource,
-    visit: &mut VisitRow<'_>,
-) -> Result<ControlFlow<()>> {
-    match node {
-        Node::Leaf(rows) => {
-            check_end(rows.last().map(|row| row.key.as_slice()), end)?;
-            let start = rows.partition_point(|row| row.key.as_slice() < from);
-            for row in &rows[start..] {
-                if visit(&row.key, &row.value)?.is_break() {
-                    return Ok(ControlFlow::Break(()));
+/// What a search in one node leads to.
+enum Hit {
+    Nothing,
+    Value(Bytes),
+    Child(Child),
+}
+
+/// A node, as far as a search has to know it.
+struct Found {
+    level: u8,
+    first_key: Option<Vec<u8>>,
+    rows: u64,
+    hit: Hit,
+}
+
+/// Searches a node; reads all of it, so that what is damaged is not overlooked.
+fn find(bytes: &Bytes, key: &[u8]) -> Result<Found> {
+    let mut items = Items::new(bytes)?;
+    let mut found = Found { level: items.level, first_key: None, rows: 0, hit: Hit::Nothing };
+    while let Some(item) = items.next()? {
+        if found.first_key.is_none() {
+            found.first_key = Some(items.key.clone());
+        }
+        match item {
+            Item::Value(value) => {
+                found.rows += 1;
+                if items.key == key {
+                    found.hit = Hit::Value(value);
                 }
             }
-        }
-        Node::Inner { level, children } => {
-            check_end(children.last().map(|child| child.key.as_slice()), end)?;
-            let start = children.partition_point(|child| child.key.as_slice() <= from).saturating_sub(1);
-            let mut at = start;
-            while at < children.len() {
-                let window = &children[at..children.len().min(at + FETCH)];
-                for (i, child) in fetch(window, *level, source)?.into_iter().enumerate() {
-                    let end = children.get(at + i + 1).map(|next| next.key.as_slice()).or(end);
-                    if scan_node(&child, from, end, source, visit)?.is_break() {
-                        return Ok(ControlFlow::Break(()));
-                    }
+            Item::Child { digest, rows } => {
+                found.rows = found.rows.saturating_add(rows);
+                if items.key.as_slice() <= key {
+                    found.hit = Hit::Child(Child { key: items.key.clone(), digest, rows });
                 }
-                at += window.len();
             }
         }
     }
-    Ok(ControlFlow::Continue(()))
+    Ok(found)
 }
 
-fn check_end(last: Option<&[u8]>, end: Option<&[u8]>) -> Result<()> {
-    match (last, end) {
-        (Some(last), Some(end)) if last >= end => {
+/// A scan under way.
+struct Scan<'a, 'v> {
+    tree: &'a Tree,
+    from: &'a [u8],
+    source: &'a dyn BlobSource,
+    visit: &'a mut VisitRow<'v>,
+    /// Whether all keys from here on are wanted.
+    is_past_start: bool,
+}
+
+impl Scan<'_, '_> {
+    /// `parent`: what the node's parent says of it, and the parent's level. `end`: all keys in the node must be less.
+    fn node(
+        &mut self,
+        bytes: &Bytes,
+        parent: Option<(&Child, u8)>,
+        end: Option<&[u8]>,
+    ) -> Result<ControlFlow<()>> {
+        let tree = self.tree;
+        let name = |error: FormatError| match parent {
+            Some((child, _)) => error.in_blob(&child.digest),
+            None => tree.of_root(error),
+        };
+        let mut items = Items::new(bytes).map_err(name)?;
+        if items.level > 0 {
+            let node = match parent {
+                Some((child, level)) => decode_child(child, level, bytes)?,
+                None => Node::decode(bytes).map_err(name)?,
+            };
+            let Node::Inner { level, children } = node else { return Ok(ControlFlow::Continue(())) };
+            return self.children(level, &children, end);
+        }
+        // Whoever sees a row has to know that its node is what it should be: the count is known, the first key comes first.
+        if let Some((child, level)) = parent {
+            let rows = items.left() as u64;
+            check_child(child, level, items.level, Some(&child.key), rows)?;
+        }
+        let mut is_first = true;
+        while let Some(item) = items.next().map_err(name)? {
+            if let Some((child, level)) = parent
+                && is_first
+            {
+                check_child(child, level, items.level, Some(&items.key), child.rows)?;
+            }
+            is_first = false;
+            check_end(&items.key, end)?;
+            self.is_past_start |= items.key.as_slice() >= self.from;
+            if let Item::Value(value) = item
+                && self.is_past_start
+                && (self.visit)(&items.key, &value)?.is_break()
+            {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn children(&mut self, level: u8, children: &[Child], end: Option<&[u8]>) -> Result<ControlFlow<()>> {
+        if let Some(last) = children.last() {
+            check_end(&last.key, end)?;
+        }
+        let start = match self.is_past_start {
+            true => 0,
+            false => children.partition_point(|child| child.key.as_slice() <= self.from).saturating_sub(1),
+        };
+        let mut at = start;
+        while at < children.len() {
+            let window = &children[at..children.len().min(at + FETCH)];
+            let digests: Vec<_> = window.iter().map(|child| child.digest).collect();
+            let all = self.source.get_many(&digests)?;
+            if all.len() != window.len() {
+                return Err(damaged(None, format!("{} of {} nodes came back", all.len(), window.len())));
+            }
+            for (i, (child, bytes)) in window.iter().zip(&all).enumerate() {
+                let end = children.get(at + i + 1).map(|next| next.key.as_slice()).or(end);
+                if self.node(bytes, Some((child, level)), end)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            at += window.len();
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+fn check_end(key: &[u8], end: Option<&[u8]>) -> Result<()> {
+    match end {
+        Some(end) if key >= end => {
             Err(damaged(None, "a key lies beyond the first key of the next node".to_owned()))
         }
         _ => Ok(()),
     }
-}
-
-/// Loads neighbouring children with one call, leaves only: inner ones are few.
-fn fetch(children: &[Child], parent_level: u8, source: &dyn BlobSource) -> Result<Vec<Node>> {
-    let digests: Vec<_> = children.iter().map(|child| child.digest).collect();
-    let all = source.get_many(&digests)?;
-    if all.len() != children.len() {
-        return Err(damaged(None, format!("{} of {} nodes came back", all.len(), children.len())));
-    }
-    children.iter().zip(&all).map(|(child, bytes)| decode_child(child, parent_level, bytes)).collect()
 }
