@@ -134,7 +134,12 @@ fn empty_saves(root: &Path) {
         std::fs::rename(scratch.join("new"), scratch.join(n.to_string())).unwrap();
     }
     let two_files = start.elapsed().as_secs_f64() / f64::from(saves);
-    println!("empty save {:.1} us; two files created and renamed {:.1} us; ratio {:.2}", save * 1e6, two_files * 1e6, save / two_files);
+    println!(
+        "empty save {:.1} us; two files created and renamed {:.1} us; ratio {:.2}",
+        save * 1e6,
+        two_files * 1e6,
+        save / two_files
+    );
 }
 
 fn main() {

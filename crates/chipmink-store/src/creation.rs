@@ -17,7 +17,7 @@ const WRITERS: usize = 16;
 /// Writes entry 0, which says that there is a repository.
 pub(crate) fn create(backend: &Backend, options: &StoreOptions) -> Result<()> {
     let there = || StoreError::AlreadyThere { place: backend.label().to_owned() };
-    if Log::open(backend)?.is_some() {
+    if Log::open(backend, options.trust())?.is_some() {
         return Err(there());
     }
     backend.make_directories(&["packs", "root"])?;

@@ -22,6 +22,16 @@ pub enum StoreError {
         /// Where one was looked for.
         place: String,
     },
+    /// There are entries of a root log, and none can be used.
+    #[error(
+        "no entry of the root log in {place} is sound ({reason}); if a power cut came before the first durable save, remove the folder, else restore it from a copy"
+    )]
+    NoSoundEntry {
+        /// Where it is.
+        place: String,
+        /// What is wrong with the newest.
+        reason: String,
+    },
     /// There is a repository already.
     #[error("there is a chipmink repository in {place} already; open it")]
     AlreadyThere {

@@ -25,8 +25,6 @@ pub(crate) struct Inner {
     blobs: Mutex<ByDigest<Bytes>>,
     /// One publication at a time: threads of one process need not race each other.
     publishing: Mutex<()>,
-    /// Packs written through this handle; what others left unsynced is checked before it is promised.
-    own_packs: Mutex<HashSet<PackName>>,
 }
 
 /// Longest blob that is kept decoded, in bytes.
@@ -43,7 +41,6 @@ impl Inner {
         Inner {
             blobs: Mutex::new(ByDigest::new(options.cache_bytes)),
             publishing: Mutex::new(()),
-            own_packs: Mutex::default(),
             log: RwLock::new(log),
             index: Mutex::new(index),
             backend,
@@ -71,10 +68,6 @@ impl Inner {
 
     pub(crate) fn publishing(&self) -> MutexGuard<'_, ()> {
         self.publishing.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    pub(crate) fn own_packs(&self) -> MutexGuard<'_, HashSet<PackName>> {
-        self.own_packs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     pub(crate) fn cached_blob(&self, digest: &chipmink_types::Digest) -> Option<Bytes> {
@@ -196,13 +189,6 @@ impl Inner {
             }
             (log.head.number, log.unsynced_entries(&self.backend)?, log.unsynced_packs())
         };
-        // What another process wrote may have been lost by a power cut since; syncing it would promise the ruin.
-        for pack in &packs {
-            if !self.own_packs().contains(&pack.name) {
-                check_pack(&self.backend, pack, self.options.blob_bytes_max)?;
-                self.own_packs().insert(pack.name);
-            }
-        }
         let mut paths: Vec<String> = packs.iter().map(|pack| pack_path(pack.name)).collect();
         for number in &entries {
             // A number without a sound entry is no part of the log.
@@ -210,6 +196,7 @@ impl Inner {
                 paths.push(root_path(*number));
             }
         }
+        // What was there at opening was checked then, and since then there was no power cut.
         let rewritten = self.backend.sync(&paths)?;
         for pack in packs.iter().filter(|pack| rewritten.contains(&pack_path(pack.name))) {
             check_pack(&self.backend, pack, self.options.blob_bytes_max)?;

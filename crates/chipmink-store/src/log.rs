@@ -3,11 +3,12 @@
 //! Invariants:
 //! 1. The log is the chain of `previous` links from the newest sound entry. A number that stands outside it (a void
 //!    entry, one that outlived a power cut without what it builds on) is spent: the next entry goes above it.
-//! 2. An entry that was synced is believed. One that was not is believed only with all that it builds on: the entries
-//!    before it and its packs in their full length.
+//! 2. An entry that was synced is believed. One that was not is believed only with all that it builds on, as far as
+//!    [`Trust`] demands: the entries before it, and its packs.
 
 use crate::backend::Backend;
 use crate::error::{Result, StoreError};
+use crate::pack_check::check_pack;
 use chipmink_digest::digest;
 use chipmink_format::{
     FormatError, LeaseChange, PackInfo, PackName, PreviousEntry, ROOT_ENTRY_LEN_MAX, RefTarget, Requirements,
@@ -44,6 +45,18 @@ pub(crate) struct Log {
     unsynced_packs: HashMap<PackName, TimeId>,
     /// Numbers that are spent without a sound entry.
     pub(crate) void: Vec<TimeId>,
+}
+
+/// How far what was not synced is believed: a power cut may have left it without its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Trust {
+    /// If its packs have their lengths. Enough for one who promises nothing about power cuts.
+    Lengths,
+    /// If every byte of its packs is right. Who promises durability promises it of all that a version builds on.
+    Checked {
+        /// Longest blob, in decoded bytes.
+        blob_bytes_max: u64,
+    },
 }
 
 /// An entry with the digest of its bytes.
@@ -130,14 +143,21 @@ fn all_numbers(backend: &Backend) -> Result<Vec<TimeId>> {
 
 impl Log {
     /// Reads the log of a repository, `None` if there is none.
-    pub(crate) fn open(backend: &Backend) -> Result<Option<Self>> {
+    pub(crate) fn open(backend: &Backend, trust: Trust) -> Result<Option<Self>> {
         let Some(highest) = newest_number(backend)? else { return Ok(None) };
         let mut numbers = Numbers { backend, descending: None };
         let mut void = Vec::new();
         let mut first_failure = None;
         let mut next = Some(highest);
         while let Some(number) = next {
-            match Log::open_at(backend, number, highest, &mut numbers) {
+            let mut opened = Log::open_at(backend, number, highest, &mut numbers, trust, false);
+            if opened.as_ref().is_ok_and(|log| log.has_doubtful_state())
+                && matches!(trust, Trust::Checked { .. })
+            {
+                // The state sums up entries that were not synced: they must be looked at themselves.
+                opened = Log::open_at(backend, number, highest, &mut numbers, trust, true);
+            }
+            match opened {
                 Ok(mut log) => {
                     log.void.append(&mut void);
                     log.void.sort_unstable();
@@ -152,7 +172,8 @@ impl Log {
                 Err(Unsound::Fatal(failure)) => return Err(*failure),
             }
         }
-        Err(first_failure.unwrap_or_else(|| StoreError::NoRepository { place: backend.label().to_owned() }))
+        let reason = first_failure.map_or_else(|| "there is none".to_owned(), |failure| failure.to_string());
+        Err(StoreError::NoSoundEntry { place: backend.label().to_owned(), reason })
     }
 
     /// Reads the chain that ends at `number`.
@@ -161,6 +182,8 @@ impl Log {
         number: TimeId,
         highest: TimeId,
         numbers: &mut Numbers<'_>,
+        trust: Trust,
+        from_start: bool,
     ) -> std::result::Result<Self, Unsound> {
         let mut chain: Vec<ReadEntry> = Vec::new();
         let mut void = Vec::new();
@@ -189,7 +212,7 @@ impl Log {
                 }
                 Err(failure) => return Err(failure.into()),
             };
-            if chain.is_empty() {
+            if chain.is_empty() && !from_start {
                 place = read.entry.state;
             }
             let previous = read.entry.previous;
@@ -201,7 +224,7 @@ impl Log {
                 _ => break,
             }
         }
-        check_unsynced_packs(backend, &chain)?;
+        check_unsynced_packs(backend, &chain, trust)?;
         let newest = &chain[0];
         let state = match place {
             None => RootState::new(newest.entry.repository),
@@ -308,7 +331,13 @@ impl Log {
         }
     }
 
-    /// Whether anything up to the head is not known to be synced.
+    /// Whether the root state sums up entries or packs that were not synced.
+    fn has_doubtful_state(&self) -> bool {
+        let covers = self.place.map(|place| place.covers);
+        self.older_unsynced.is_some() || self.unsynced_packs.values().any(|added| Some(*added) <= covers)
+    }
+
+    /// Whether everything up to the head is known to be synced.
     pub(crate) fn is_synced(&self) -> bool {
         self.unsynced.is_empty() && self.older_unsynced.is_none() && self.unsynced_packs.is_empty()
     }
@@ -365,7 +394,11 @@ impl Unsound {
 }
 
 /// An entry that was not synced counts only with its packs.
-fn check_unsynced_packs(backend: &Backend, chain: &[ReadEntry]) -> std::result::Result<(), Unsound> {
+fn check_unsynced_packs(
+    backend: &Backend,
+    chain: &[ReadEntry],
+    trust: Trust,
+) -> std::result::Result<(), Unsound> {
     let synced_through = chain.iter().map(|read| read.entry.synced_through).max().flatten();
     for read in chain.iter().rev() {
         if read.entry.is_synced || Some(read.entry.number) <= synced_through {
@@ -373,12 +406,23 @@ fn check_unsynced_packs(backend: &Backend, chain: &[ReadEntry]) -> std::result::
         }
         for pack in &read.entry.packs_added {
             let found = backend.byte_len(&pack_path(pack.name)).map_err(Unsound::from)?;
-            if found != Some(pack.byte_len) {
-                let failure = Box::new(lost_pack(backend, read.entry.number, pack, found));
-                let spent = chain.iter().map(|read| read.entry.number);
-                let spent = spent.filter(|number| *number >= read.entry.number).collect();
-                return Err(Unsound::Step { spent, failure });
-            }
+            let failure = match (found, trust) {
+                (Some(found), _) if found != pack.byte_len => {
+                    lost_pack(backend, read.entry.number, pack, Some(found))
+                }
+                (None, _) => lost_pack(backend, read.entry.number, pack, None),
+                (Some(_), Trust::Lengths) => continue,
+                (Some(_), Trust::Checked { blob_bytes_max }) => {
+                    match check_pack(backend, pack, blob_bytes_max) {
+                        Ok(_) => continue,
+                        Err(failure @ StoreError::Format { .. }) => failure,
+                        Err(failure) => return Err(failure.into()),
+                    }
+                }
+            };
+            let spent = chain.iter().map(|read| read.entry.number);
+            let spent = spent.filter(|number| *number >= read.entry.number).collect();
+            return Err(Unsound::Step { spent, failure: Box::new(failure) });
         }
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! [`StoreOptions`].
 
+use crate::log::Trust;
+
 /// How a store works. None of it changes what is stored.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
@@ -13,6 +15,13 @@ pub struct StoreOptions {
     pub pack_bytes: u64,
     /// Longest blob that is read, in decoded bytes; a longer one is taken for damage.
     pub blob_bytes_max: u64,
+}
+
+impl StoreOptions {
+    /// How far what was not synced is believed.
+    pub(crate) const fn trust(&self) -> Trust {
+        if self.durable { Trust::Checked { blob_bytes_max: self.blob_bytes_max } } else { Trust::Lengths }
+    }
 }
 
 impl Default for StoreOptions {

@@ -65,14 +65,26 @@ impl Inner {
         self.decode(name, found, stored, depth)
     }
 
+    /// Where a blob lies; others may have published it since this process looked.
+    fn locate(&self, name: &Digest) -> Result<Found, BlobError> {
+        let find = || self.index().find(name);
+        let found = match find() {
+            Ok(None) => {
+                self.refresh()?;
+                find()
+            }
+            other => other,
+        };
+        match found {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => Err(BlobError::Missing { digest: *name }),
+            Err(error) => Err(Inner::missing(name, Some(error))),
+        }
+    }
+
     /// Reads a blob, from another pack if the first copy cannot be had.
     fn read_at_depth(&self, name: &Digest, depth: usize) -> Result<Bytes, BlobError> {
-        let found = self.index().find(name);
-        let mut found = match found {
-            Ok(Some(found)) => found,
-            Ok(None) => return Err(BlobError::Missing { digest: *name }),
-            Err(error) => return Err(Inner::missing(name, Some(error))),
-        };
+        let mut found = self.locate(name)?;
         let mut tried = Vec::new();
         let mut failure: Option<BlobError> = None;
         loop {
@@ -94,11 +106,12 @@ impl Inner {
 
     /// Where each blob lies.
     fn resolve(&self, digests: &[Digest]) -> Result<Vec<Found>, BlobError> {
-        let (found, mut error) = self.index().find_many(digests);
-        let checked = |(found, digest): (Option<Found>, &Digest)| {
-            found.ok_or_else(|| Inner::missing(digest, error.take()))
-        };
-        found.into_iter().zip(digests).map(checked).collect()
+        let found = self.index().find_many(digests).0;
+        found
+            .into_iter()
+            .zip(digests)
+            .map(|(found, digest)| found.map_or_else(|| self.locate(digest), Ok))
+            .collect()
     }
 
     pub(crate) fn read_many(&self, digests: &[Digest]) -> Result<Vec<Bytes>, BlobError> {

@@ -72,7 +72,7 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_in(backend: Backend, options: StoreOptions) -> Result<Self> {
-        match Log::open(&backend)? {
+        match Log::open(&backend, options.trust())? {
             Some(log) => Ok(Store { inner: Arc::new(Inner::new(backend, options, log).with_tables()?) }),
             None => Err(StoreError::NoRepository { place: backend.label().to_owned() }),
         }

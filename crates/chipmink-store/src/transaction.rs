@@ -119,7 +119,6 @@ impl PackTransaction {
         }
         self.writer = None;
         for pack in self.sealed.drain(..) {
-            self.inner.own_packs().remove(&pack.info.name);
             // What cannot be removed now is an orphan, which a sweep removes.
             let _ = self.inner.backend.delete(&pack_path(pack.info.name));
         }
@@ -172,9 +171,11 @@ impl PackTransaction {
     fn seal(&mut self, is_last: bool) -> Result<()> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
         let merged = if is_last { self.merge() } else { None };
-        let name = writer.name();
-        let sealed = writer.seal(merged, self.inner.options.durable)?;
-        self.inner.own_packs().insert(name);
+        let path = pack_path(writer.name());
+        let sealed = writer.seal(merged, self.inner.options.durable).inspect_err(|_| {
+            // It may have got its name before it failed. Nothing names it, and nobody else will use that name.
+            let _ = self.inner.backend.delete(&path);
+        })?;
         self.stats.bytes_written += sealed.info.byte_len;
         self.sealed.push(sealed);
         Ok(())

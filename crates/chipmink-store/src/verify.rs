@@ -85,7 +85,7 @@ struct Walk<'a> {
 pub(crate) fn verify(inner: &Inner, is_full: bool) -> Result<VerifyReport> {
     let backend = inner.backend.clone();
     let missing = || StoreError::NoRepository { place: backend.label().to_owned() };
-    let log = Log::open(&backend)?.ok_or_else(missing)?;
+    let log = Log::open(&backend, inner.options.trust())?.ok_or_else(missing)?;
     let options = StoreOptions { thesaurus_bytes: 64 << 20, cache_bytes: 16 << 20, ..inner.options.clone() };
     let source = Inner::new(backend, options, log.clone()).with_tables()?;
     let report = VerifyReport { void_entries: log.void.clone(), ..VerifyReport::default() };

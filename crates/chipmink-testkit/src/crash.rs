@@ -164,9 +164,10 @@ pub struct Moment {
 
 impl Moment {
     /// What the disk may hold after a power cut at this moment: all possibilities if they are at most `limit`, else as
-    /// many at random.
-    pub fn images(&self, limit: usize, seed: u64) -> Images {
-        Images::new(self.world.clone(), limit, seed)
+    /// many at random. Of the directory `scratch` it is left to chance what survives.
+    pub fn images(&self, scratch: &Path, limit: usize, seed: u64) -> Images {
+        let scratch = self.world.find(scratch).ok();
+        Images::new(self.world.clone(), scratch, limit, seed)
     }
 }
 

@@ -16,20 +16,35 @@ enum Doubt {
 }
 
 /// The disks that may be found after a power cut; equal ones come once.
+///
+/// Of a directory for scratch files it is left to chance what survives, so that it does not multiply the possibilities.
 #[derive(Debug)]
 pub struct Images {
     world: World,
     doubts: Vec<Doubt>,
+    scratch: Option<usize>,
     next: u64,
     count: u64,
-    random: Option<Random>,
+    is_exhaustive: bool,
+    random: Random,
     seen: HashSet<u64>,
 }
 
 impl Images {
-    pub(crate) fn new(world: World, limit: usize, seed: u64) -> Self {
+    pub(crate) fn new(world: World, scratch: Option<usize>, limit: usize, seed: u64) -> Self {
+        let mut reachable: HashSet<usize> = HashSet::new();
+        for (node, content) in world.nodes.iter().enumerate().filter(|(node, _)| Some(*node) != scratch) {
+            if let Node::Directory { live, durable, pending } = content {
+                reachable.extend(live.values().chain(durable.values()));
+                reachable.extend(pending.iter().filter_map(|(_, to)| *to));
+                reachable.insert(node);
+            }
+        }
         let mut doubts = Vec::new();
         for (node, content) in world.nodes.iter().enumerate() {
+            if Some(node) == scratch || !reachable.contains(&node) {
+                continue;
+            }
             match content {
                 Node::File { pending, .. } if !pending.is_empty() => {
                     doubts.extend((0..pending.len()).map(|at| Doubt::Pending { node, at }));
@@ -45,34 +60,36 @@ impl Images {
         Images {
             world,
             doubts,
+            scratch,
             next: 0,
             count: all.unwrap_or(limit as u64),
-            random: all.is_none().then(|| Random::new(seed)),
+            is_exhaustive: all.is_some(),
+            random: Random::new(seed),
             seen: HashSet::new(),
         }
     }
 
     /// Whether every possibility comes.
     pub const fn is_exhaustive(&self) -> bool {
-        self.random.is_none()
+        self.is_exhaustive
     }
 
     fn choice(&mut self) -> Vec<bool> {
         let next = self.next;
         let len = self.doubts.len();
-        match &mut self.random {
-            None => (0..len).map(|bit| next >> bit & 1 == 1).collect(),
-            // The two extremes come for certain; then each image has its own share of survivors, so that "nearly
-            // all" and "nearly nothing" come too.
-            Some(_) if next < 2 => vec![next == 1; len],
-            Some(random) => {
-                let share = random.below(101);
-                (0..len).map(|_| random.below(100) < share).collect()
-            }
+        if self.is_exhaustive {
+            return (0..len).map(|bit| next >> bit & 1 == 1).collect();
         }
+        // The two extremes come for certain; then each image has its own share of survivors, so that "nearly all" and
+        // "nearly nothing" come too.
+        if next < 2 {
+            return vec![next == 1; len];
+        }
+        let share = self.random.below(101);
+        (0..len).map(|_| self.random.below(100) < share).collect()
     }
 
-    fn image(&self, choice: &[bool]) -> World {
+    fn image(&mut self, choice: &[bool]) -> World {
         let mut world = self.world.clone();
         for node in &mut world.nodes {
             match node {
@@ -101,6 +118,13 @@ impl Images {
                 }
             }
         }
+        if let Some(scratch) = self.scratch
+            && let (Node::Directory { live, .. }, Node::Directory { pending, .. }) =
+                (&mut world.nodes[scratch], &self.world.nodes[scratch])
+        {
+            let survivors = pending.iter().filter(|_| self.random.below(2) == 0);
+            survivors.for_each(|change| apply_change(live, change));
+        }
         for node in &mut world.nodes {
             match node {
                 Node::File { live, durable, pending } => {
@@ -117,32 +141,43 @@ impl Images {
     }
 }
 
-/// Identity of what can be reached from the root.
-fn fingerprint(world: &World, number: usize, hasher: &mut DefaultHasher) {
+/// Identity of what can be reached from the root, but for scratch files.
+fn fingerprint(world: &World, number: usize, scratch: Option<usize>, hasher: &mut DefaultHasher) {
     match &world.nodes[number] {
         Node::File { live, .. } => (0u8, live).hash(hasher),
+        Node::Directory { .. } if Some(number) == scratch => {}
         Node::Directory { live, .. } => {
             (1u8, live.len()).hash(hasher);
             for (name, number) in live {
                 name.hash(hasher);
-                fingerprint(world, *number, hasher);
+                fingerprint(world, *number, scratch, hasher);
             }
         }
     }
 }
 
-impl Iterator for Images {
-    type Item = CrashDisk;
+/// A disk that may be found after a power cut.
+#[derive(Debug)]
+pub struct Image {
+    /// The disk.
+    pub disk: CrashDisk,
+    /// Equal for images that hold the same, but for scratch files.
+    pub fingerprint: u64,
+}
 
-    fn next(&mut self) -> Option<CrashDisk> {
+impl Iterator for Images {
+    type Item = Image;
+
+    fn next(&mut self) -> Option<Image> {
         while self.next < self.count {
             let choice = self.choice();
             self.next += 1;
             let world = self.image(&choice);
             let mut hasher = DefaultHasher::new();
-            fingerprint(&world, 0, &mut hasher);
-            if self.seen.insert(hasher.finish()) {
-                return Some(CrashDisk::of(world));
+            fingerprint(&world, 0, self.scratch, &mut hasher);
+            let fingerprint = hasher.finish();
+            if self.seen.insert(fingerprint) {
+                return Some(Image { disk: CrashDisk::of(world), fingerprint });
             }
         }
         None

@@ -12,6 +12,6 @@ mod unruly;
 
 pub use crash::{CrashDisk, Moment, SyncCall};
 pub use fault::{Call, Fault, FaultDisk, Timing};
-pub use image::Images;
+pub use image::{Image, Images};
 pub use random::Random;
 pub use unruly::{Misdeed, UnrulyStore};

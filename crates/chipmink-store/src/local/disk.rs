@@ -14,6 +14,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -41,6 +42,9 @@ pub(crate) struct Disk {
     pub(crate) root: PathBuf,
     pub(crate) calls: Arc<dyn Syscalls>,
     pub(crate) is_durable: bool,
+    /// A sync of a directory failed since all was last synced. The kernel may have dropped its changes, those of others
+    /// too, and a later sync of it would not tell.
+    pub(crate) has_lost_names: AtomicBool,
 }
 
 impl Disk {
@@ -123,6 +127,35 @@ impl Disk {
                 let _ = self.calls.unlink(&path);
             }
         }
+    }
+
+    /// Makes files of any writer survive a power cut, with their names. Returns those that had to be written again.
+    pub(crate) fn sync_files(&self, paths: &[PathBuf]) -> Result<Vec<PathBuf>, LocalError> {
+        let must_rewrite = self.has_lost_names.load(Ordering::Relaxed);
+        let mut rewritten = Vec::new();
+        let mut directories: Vec<&Path> = Vec::new();
+        for path in paths {
+            if must_rewrite || self.calls.fsync(path).is_err() {
+                self.has_lost_names.store(true, Ordering::Relaxed);
+                self.write_again(path, None)?;
+                rewritten.push(path.clone());
+            }
+            if !directories.contains(&parent_of(path)) {
+                directories.push(parent_of(path));
+            }
+        }
+        for directory in directories {
+            if self.calls.fsync(directory).is_ok() {
+                continue;
+            }
+            self.has_lost_names.store(true, Ordering::Relaxed);
+            for path in paths.iter().filter(|path| parent_of(path) == directory) {
+                self.write_again(path, None)?;
+                rewritten.push(path.clone());
+            }
+        }
+        self.has_lost_names.store(false, Ordering::Relaxed);
+        Ok(rewritten)
     }
 
     /// Begins a file.
@@ -251,6 +284,7 @@ impl TmpFile {
         // Whatever stood there before, this is nobody's file any more.
         self.process = 0;
         if disk.is_durable && disk.fsync(parent_of(to)).is_err() {
+            disk.has_lost_names.store(true, Ordering::Relaxed);
             disk.write_again(to, expected)?;
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! [`LocalDisk`]: the local backend as an `object_store::ObjectStore`.
 
-use super::disk::{Disk, Publish, TMP, TmpFile, parent_of};
+use super::disk::{Disk, Publish, TMP, TmpFile};
 use super::error::LocalError;
 use super::files::LocalFiles;
 use super::syscalls::{Input, Stat, Syscalls};
@@ -18,6 +18,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -43,7 +44,7 @@ impl LocalDisk {
     ///
     /// With `is_durable` every object is synced before the call that made it returns.
     pub fn new(root: PathBuf, calls: Arc<dyn Syscalls>, is_durable: bool) -> Self {
-        LocalDisk { disk: Arc::new(Disk { root, calls, is_durable }) }
+        LocalDisk { disk: Arc::new(Disk { root, calls, is_durable, has_lost_names: AtomicBool::new(false) }) }
     }
 
     /// The directory.
@@ -388,21 +389,10 @@ impl LocalFiles for LocalDisk {
     }
 
     fn sync(&self, locations: &[ObjectPath]) -> Result<Vec<ObjectPath>> {
-        let mut directories = Vec::new();
-        let mut rewritten = Vec::new();
-        for location in locations {
-            let path = self.file(location)?;
-            if self.disk.fsync(&path).is_err() {
-                self.disk.write_again(&path, None)?;
-                rewritten.push(location.clone());
-            }
-            let directory = parent_of(&path).to_owned();
-            if !directories.contains(&directory) {
-                directories.push(directory);
-            }
-        }
-        directories.iter().try_for_each(|directory| self.disk.fsync(directory))?;
-        Ok(rewritten)
+        let paths = locations.iter().map(|location| self.file(location)).collect::<Result<Vec<_>>>()?;
+        let rewritten = self.disk.sync_files(&paths)?;
+        let pairs = locations.iter().zip(&paths).filter(|(_, path)| rewritten.contains(path));
+        Ok(pairs.map(|(location, _)| location.clone()).collect())
     }
 
     fn sync_upwards(&self) -> Result<()> {
