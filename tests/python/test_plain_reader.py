@@ -235,6 +235,14 @@ def test_what_could_not_be_saved_is_told(repo, tmp_path):
     assert found["bad"]["reason"]
 
 
+def test_small_values_stand_in_the_manifest(repo, tmp_path):
+    values = [0, -(2**40), 1.5, 2j, None, True, ..., NotImplemented, (), "short", "é", b"raw"]
+    time = repo.save({f"v{i}": value for i, value in enumerate(values)})
+    reader = Reader(tmp_path / "repo")
+    assert {kind for kind, _ in reader.manifest(int(time)).values()} == {0}
+    assert all(same(a, b) for a, b in zip(reader.load(int(time)).values(), values, strict=True))
+
+
 class Refuses:
     def __reduce_ex__(self, protocol):
         raise TypeError("never")
