@@ -21,7 +21,7 @@
 use crate::descriptor::{global, put_global, put_strs, strs};
 use crate::error::{FormatError, Result};
 use crate::extensions::Extensions;
-use crate::row::parts::{class, put_class, put_views, views};
+use crate::row::parts::{class, export, put_class, put_export, put_views, views};
 use crate::wire::{Input, put_bytes, put_varint};
 use chipmink_types::{Export, GlobalName, ShapeRecord, ViewRecord};
 use std::borrow::Cow;
@@ -172,16 +172,7 @@ fn decode_stream_head(bytes: &[u8]) -> Result<(StreamParts<'_>, Vec<u64>, Input<
 fn put_pod(pod: &StreamPod<'_>, out: &mut Vec<u8>) {
     put_varint(out, pod.bytes.len() as u64);
     put_varint(out, pod.exports.len() as u64);
-    for export in &pod.exports {
-        put_varint(
-            out,
-            match export {
-                Export::Vacant => 0,
-                Export::Root(k) => 2 * u64::from(*k) + 1,
-                Export::Memo(k) => 2 * u64::from(*k) + 2,
-            },
-        );
-    }
+    pod.exports.iter().for_each(|item| put_export(out, *item));
     put_varint(out, pod.dependencies.len() as u64);
     pod.dependencies.iter().for_each(|other| put_varint(out, (*other).into()));
     put_varint(out, pod.globals.len() as u64);
@@ -209,17 +200,7 @@ fn put_pod(pod: &StreamPod<'_>, out: &mut Vec<u8>) {
 fn pod<'a>(input: &mut Input<'a>, pods: usize) -> Result<(StreamPod<'a>, u64)> {
     let len = input.varint()?;
     let count = input.count(1)?;
-    let mut exports = Vec::with_capacity(count);
-    for _ in 0..count {
-        let number = input.varint()?;
-        let k = number.checked_sub(1).map(|above| (u32::try_from(above / 2), above % 2));
-        exports.push(match k {
-            None => Export::Vacant,
-            Some((Ok(k), 0)) => Export::Root(k),
-            Some((Ok(k), _)) => Export::Memo(k),
-            Some((Err(_), _)) => return Err(input.damaged("an export of a number above 2^32")),
-        });
-    }
+    let exports = (0..count).map(|_| export(input)).collect::<Result<Vec<_>>>()?;
     let count = input.count(1)?;
     let mut dependencies = Vec::with_capacity(count);
     for _ in 0..count {

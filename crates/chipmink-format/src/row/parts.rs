@@ -35,26 +35,31 @@ pub(super) trait Items: Sized {
 
 impl Items for Export {
     fn encode_all(items: &[Self], out: &mut Vec<u8>) {
-        for item in items {
-            let number = match item {
-                Export::Vacant => 0,
-                Export::Root(k) => 2 * u64::from(*k) + 1,
-                Export::Memo(k) => 2 * u64::from(*k) + 2,
-            };
-            put_varint(out, number);
-        }
+        items.iter().for_each(|item| put_export(out, *item));
     }
 
     fn decode_all(input: &mut Input<'_>) -> Result<Vec<Self>> {
-        until_end(input, |input| {
-            let number = input.varint()?;
-            let Some(above) = number.checked_sub(1) else { return Ok(Export::Vacant) };
-            let Ok(k) = u32::try_from(above / 2) else {
-                return Err(input.damaged("an export of a number above 2^32"));
-            };
-            Ok(if above % 2 == 0 { Export::Root(k) } else { Export::Memo(k) })
-        })
+        until_end(input, export)
     }
+}
+
+/// 0: vacant, 2k + 1: root k, 2k + 2: memo number k.
+pub(crate) fn put_export(out: &mut Vec<u8>, item: Export) {
+    let number = match item {
+        Export::Vacant => 0,
+        Export::Root(k) => 2 * u64::from(k) + 1,
+        Export::Memo(k) => 2 * u64::from(k) + 2,
+    };
+    put_varint(out, number);
+}
+
+pub(crate) fn export(input: &mut Input<'_>) -> Result<Export> {
+    let number = input.varint()?;
+    let Some(above) = number.checked_sub(1) else { return Ok(Export::Vacant) };
+    let Ok(k) = u32::try_from(above / 2) else {
+        return Err(input.damaged("an export of a number above 2^32"));
+    };
+    Ok(if above % 2 == 0 { Export::Root(k) } else { Export::Memo(k) })
 }
 
 impl Items for Dependency {
