@@ -24,6 +24,7 @@ import copyreg
 import enum
 import functools
 import hashlib
+import pathlib
 import struct
 import sys
 import types
@@ -268,6 +269,8 @@ class _Discovery:
             return (("property", value.__doc__), self.many((value.fget, value.fset, value.fdel)))
         if kind is functools.partial:
             return (("partial",), self.many((value.func, value.args, value.keywords)) + self.pairs(value.__dict__.items()))
+        if isinstance(value, pathlib.PurePath):  # what it keeps besides differs by how it was made
+            return (("path", *value.parts), [self.child(kind)])
         if isinstance(value, BaseException):
             extra = [getattr(value, name, None) for name in ("errno", "strerror", "filename", "name", "path", "msg")]
             return (("exception",), [self.child(kind), *self.many(value.args), *self.many(extra), *self.pairs(value.__dict__.items())])
