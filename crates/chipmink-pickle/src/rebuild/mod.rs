@@ -5,8 +5,9 @@
 //! to what went in: shared objects are shared again, cycles are closed again, dicts keep their order.
 //!
 //! It refuses bytes that make no sense, with an error that names pod and byte, whatever they are: it never panics, never
-//! reads past an end, and never asks for more memory than the bytes could fill. It runs code, as pickle does, unless it
-//! is given an [`Allowlist`].
+//! reads past an end, and never reserves memory for more than the bytes could spell out. (What they do spell out it makes,
+//! and a run of references spells out many in few bytes.) It runs code, as pickle does, unless it is given an
+//! [`Allowlist`].
 //!
 //! Invariants:
 //! 1. No object can be reached by Python code while it has null items, wrong lengths or uninitialised memory.

@@ -7,6 +7,7 @@ mod hostile;
 mod random_graphs;
 mod restricted;
 mod tags;
+mod unruly;
 mod writer;
 
 use chipmink_pickle::rebuild::{RebuildOptions, rebuild};
