@@ -24,6 +24,7 @@ pub(crate) struct PendingPod {
     record: Arc<PodRecord>,
     roots: Vec<RootKey>,
     root_slots: Vec<u32>,
+    parent: u32,
     is_sibling: bool,
     is_final: bool,
     is_definition: bool,
@@ -309,6 +310,7 @@ impl Walker<'_, '_> {
             record,
             roots: visit.roots,
             root_slots: visit.root_slots,
+            parent: visit.parent,
             is_sibling: visit.is_sibling,
             is_final: visit.is_final,
             is_definition: visit.is_definition,
@@ -501,6 +503,7 @@ impl PySession {
             state.record = pod.record;
             state.saves += 1;
             state.component = pod.group;
+            state.parent = pod.parent;
             self.pods[id] = before;
             return;
         }
@@ -524,6 +527,7 @@ impl PySession {
             record: pod.record,
             roots: pod.roots,
             root_slots: pod.root_slots,
+            parent: pod.parent,
             is_sibling: pod.is_sibling,
             is_final: pod.is_final,
             is_definition: pod.is_definition,

@@ -10,6 +10,9 @@ use super::shadow::{ALL_ATOMS, child, is_singleton, kind};
 use super::walker::{Step, Stop, Walker};
 use crate::py::Obj;
 
+/// How many children ahead memory is asked for.
+const AHEAD: usize = 32;
+
 /// The shadow's words at some place; they do not change while the visit lasts.
 #[derive(Clone, Copy)]
 struct Words<'a>(&'a [u64]);
@@ -201,7 +204,7 @@ impl Walker<'_, '_> {
         match self.session.memo.get(class.addr()) {
             Some(entry) => {
                 self.guard_siblings(entry.seq)?;
-                if entry.pod != pod || self.export_slot(class, pod) != slot {
+                if entry.pod != pod || !self.offers(pod, slot, class) {
                     return self.miss();
                 }
                 self.advance(at + 3);
@@ -236,7 +239,21 @@ impl Walker<'_, '_> {
         self.stats.objects += len as u64;
         self.advance(first + len);
         if !all_atoms {
+            self.expect(first, first + len.min(AHEAD));
             self.stack.push(Frame::new(FrameKind::Shadow { first, next: 0, len, after }, NONE));
+        }
+    }
+
+    /// Asks for the memory that the children's checks will look at: they lie all over the heap.
+    #[inline(always)]
+    fn expect(&self, from: usize, to: usize) {
+        let (Words(words), _) = self.shadow_here();
+        for word in &words[from..to] {
+            match word & child::MASK {
+                child::ATOM | child::REFERENCE => continue,
+                _ => crate::py::prefetch((word & !child::MASK) as *const u8),
+            }
+            self.session.memo.prefetch((word & !child::MASK) as usize);
         }
     }
 
@@ -253,6 +270,9 @@ impl Walker<'_, '_> {
                 continue;
             }
             self.stack[top].kind = FrameKind::Shadow { first, next: next + 1, len, after };
+            if next + AHEAD < len {
+                self.expect(first + next + AHEAD, first + next + AHEAD + 1);
+            }
             // SAFETY: the live container was found to refer to this address, and nothing has changed since, or the walk
             // holds its objects.
             let object = unsafe { Obj::from_ptr((word & !child::MASK) as *mut pyo3::ffi::PyObject) };
@@ -315,21 +335,42 @@ impl Walker<'_, '_> {
             return self.miss();
         }
         let (pod, place) = ((words[at] >> 32) as u32, words[at + 1] as u32);
+        if self.proved_before(pod) {
+            if !self.offers(pod, place, object) {
+                return self.miss();
+            }
+            self.advance(at + 2);
+            return Ok(());
+        }
         let Some(entry) = self.session.memo.get(object.addr()) else { return self.miss() };
         if entry.pod != pod {
             return self.miss();
         }
         self.guard_siblings(entry.seq)?;
-        let is_same = if pod == self.current_pod() {
-            entry.number == place
-        } else {
-            self.export_slot(object, pod) == place
-        };
+        let is_same =
+            if pod == self.current_pod() { entry.number == place } else { self.offers(pod, place, object) };
         if !is_same {
             return self.miss();
         }
         self.advance(at + 2);
         Ok(())
+    }
+
+    /// Whether a pod was proved unchanged in this walk, before every sibling that is open: then all that it offered is
+    /// in the memo, and may be referred to here.
+    #[inline(always)]
+    fn proved_before(&self, pod: u32) -> bool {
+        let Some(state) = self.session.pod(pod) else { return false };
+        let Some(visit) = self.visits.get(state.visit as usize) else { return false };
+        matches!(visit.mode, Mode::Proved)
+            && self.open_siblings.first().is_none_or(|first| state.visit < *first)
+    }
+
+    /// Whether a pod offers the object under this slot.
+    #[inline(always)]
+    fn offers(&self, pod: u32, slot: u32, object: Obj) -> bool {
+        let list = self.session.export_lists.get(&pod);
+        list.and_then(|list| list.slots.get(slot as usize)) == Some(&object.addr())
     }
 
     fn check_large(&mut self, object: Obj) -> Step {

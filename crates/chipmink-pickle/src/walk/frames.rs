@@ -153,6 +153,8 @@ pub(crate) struct Visit {
     /// Number of the pod in the session.
     pub pod: u32,
     pub mode: Mode,
+    /// The pod from which it is called, or [`super::session::NONE`].
+    pub parent: u32,
     pub is_sibling: bool,
     pub is_definition: bool,
     pub is_opaque: bool,

@@ -72,6 +72,12 @@ impl Memo {
         }
     }
 
+    /// Asks for the memory in which the object's entry is, or will be.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, addr: usize) {
+        crate::py::prefetch((&raw const self.places[self.home(addr)]).cast());
+    }
+
     /// Enters an object that is not in the memo of this walk. Returns the pod of a stale entry that it replaces.
     #[inline(always)]
     pub(crate) fn put(&mut self, addr: usize, pod: u32, number: u32) -> Option<u32> {

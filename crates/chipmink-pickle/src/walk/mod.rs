@@ -18,6 +18,7 @@ mod shadow;
 mod shapes;
 mod source;
 mod tracker;
+mod visit;
 mod walker;
 
 pub use dumps::dumps;

@@ -37,6 +37,8 @@ pub(crate) struct PodState {
     pub roots: Vec<RootKey>,
     /// Export slot of each root.
     pub root_slots: Vec<u32>,
+    /// The pod from which it was called, or [`NONE`] for a variable's.
+    pub parent: u32,
     /// Several roots of one container share it.
     pub is_sibling: bool,
     /// Nothing below it is split off.
