@@ -1,6 +1,6 @@
 //! What can go wrong with a repository, grouped by what the caller can do about it.
 
-use chipmink_digest::{DigestError, TreeError};
+use chipmink_digest::DigestError;
 use chipmink_format::FormatError;
 use chipmink_graph::GraphError;
 use chipmink_store::StoreError;
@@ -109,6 +109,9 @@ pub enum Error {
         /// The contradiction.
         reason: String,
     },
+    /// Bytes that were read could not be passed on.
+    #[error("the output failed: {0}")]
+    Output(#[source] std::io::Error),
     /// A walk broke the contract of `GraphSource`.
     #[error("the walk contradicts itself: {reason}; nothing was saved, please report this")]
     Contract {
@@ -135,6 +138,7 @@ impl Error {
             Error::Walk(_) => ErrorKind::Unsupported,
             Error::UnknownName { .. } | Error::UnknownRef { .. } => ErrorKind::NotFound,
             Error::Busy { .. } => ErrorKind::Busy,
+            Error::Output(_) => ErrorKind::Storage,
             Error::Contract { .. } => ErrorKind::Internal,
         }
     }
@@ -172,18 +176,5 @@ fn of_blob(error: &BlobError) -> ErrorKind {
             None => ErrorKind::Storage,
         },
         _ => ErrorKind::Storage,
-    }
-}
-
-impl From<TreeError<BlobError>> for Error {
-    fn from(error: TreeError<BlobError>) -> Self {
-        match error {
-            TreeError::Digest(error) => Error::Digest(error),
-            TreeError::Caller(error) => Error::Blob(error),
-            other => Error::Store(StoreError::Blob(BlobError::Storage {
-                context: "a digest tree".to_owned(),
-                source: Box::new(other),
-            })),
-        }
     }
 }

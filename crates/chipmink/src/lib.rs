@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 mod base;
+mod describe;
 mod diff;
 mod error;
 mod hash;
@@ -35,6 +36,7 @@ mod repository;
 mod save;
 mod shared;
 
+pub use describe::Description;
 pub use diff::Diff;
 pub use error::{Error, ErrorKind, Result};
 pub use history::{Log, Version};

@@ -1,5 +1,6 @@
 //! [`Repository`]: the versions under one place, and the way to make more.
 
+use crate::describe::{Description, describe, read_buffer};
 use crate::diff::{Diff, diff};
 use crate::error::{Error, Result};
 use crate::history::{Log, Version};
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use chipmink_store::{Backend, Place, Store, VerifyReport};
 use chipmink_types::{BlobSource, Digest, GraphSource, LoadPlan, TimeId};
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 
 /// An open repository. Clones are the same repository object; threads may share it.
@@ -210,6 +212,22 @@ impl Repository {
     /// When it is missing or damaged.
     pub fn blob(&self, digest: &Digest) -> Result<Bytes> {
         Ok(self.shared.store.get(digest)?)
+    }
+
+    /// What a version holds, as its tables say, in the order of the namespace.
+    ///
+    /// # Errors
+    /// When the version is unknown, or a table is missing or damaged.
+    pub fn describe(&self, time: TimeId) -> Result<Vec<(String, Description)>> {
+        describe(self.shared.manifest(time)?, &self.shared.store)
+    }
+
+    /// Gives the bytes of a region to `take`, piece by piece. `root` is that of its digest tree.
+    ///
+    /// # Errors
+    /// When it is no such root, a chunk is missing or damaged, or `take` fails.
+    pub fn read_buffer(&self, root: Digest, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
+        read_buffer(root, &self.shared.store, take)
     }
 
     /// Checks the repository against itself: every byte that versions reach if `full`, else tables and whereabouts.

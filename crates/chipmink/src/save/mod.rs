@@ -4,6 +4,7 @@ mod aliases;
 mod align;
 mod compare;
 mod delta;
+mod groups;
 mod matching;
 mod prepared;
 mod rows;

@@ -6,6 +6,7 @@
 //! 3. The base is read, never changed: what it becomes is the [`Delta`].
 
 use super::delta::{Delta, VariablesDelta};
+use super::groups::{OldGroup, claim_groups, in_order};
 use super::matching::{Match, Matches, match_components};
 use super::rows::Descriptors;
 use super::stored::StoredTable;
@@ -14,7 +15,7 @@ use crate::base::{Base, GroupId, Holding, KnownTable, Value, Variable};
 use crate::error::{Error, Result};
 use crate::hash::KeyMap;
 use chipmink_format::{Covariable, CovariableRef, Edit, Tree};
-use chipmink_graph::{assign_ranks, most_frequent};
+use chipmink_graph::assign_ranks;
 use chipmink_types::{BlobSink, BlobSource, Component, Digest, PodKey, Slot, VariableRoot, WalkOutcome};
 use hashbrown::{HashMap, HashSet};
 
@@ -144,7 +145,7 @@ impl<'a> Writer<'a> {
             .filter_map(|id| Some((id, base.group(id)?)))
             .flat_map(|(id, table)| table.pods.iter().map(move |pod| (pod.key, id)))
             .collect();
-        let olds = self.claim_groups(&groups, &known);
+        let olds = claim_groups(&groups, &known, base.groups.len(), &self.stored_groups);
         let mut next = 0;
         self.taken_digests = base.groups.iter().flatten().map(|table| table.reference.digest()).collect();
         for at in in_order(&groups)? {
@@ -187,43 +188,6 @@ impl<'a> Writer<'a> {
             self.groups.push((id, Some(Box::new(table))));
         }
         Ok(())
-    }
-
-    /// Which table each group continues: the one that gives it most pods, the larger claim first.
-    fn claim_groups(&self, groups: &[&Component], known: &KeyMap<GroupId>) -> Vec<Option<OldGroup>> {
-        // Stored groups stand behind the known ones, in an order of their own.
-        let mut stored: Vec<&Digest> = self.stored_groups.keys().collect();
-        stored.sort_unstable();
-        let first_stored = self.base.groups.len();
-        let mut by_digest: HashMap<Digest, usize> = HashMap::new();
-        for (at, digest) in stored.iter().enumerate() {
-            for row in &self.stored_groups[*digest].rows {
-                by_digest.entry(row.digest).or_insert(first_stored + at);
-            }
-        }
-        let place = |key: &PodKey, digest: &Digest| match known.get(key) {
-            Some(id) => Some(id.0 as usize),
-            None => by_digest.get(digest).copied(),
-        };
-        let mut claims: Vec<(usize, usize, usize)> = Vec::new();
-        for (at, group) in groups.iter().enumerate() {
-            let places = group.pods.iter().filter_map(|pod| place(&pod.key, &pod.record.digest));
-            if let Some((old, count)) = most_frequent(places) {
-                claims.push((count, at, old));
-            }
-        }
-        claims.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
-        let mut taken = HashSet::new();
-        let mut olds = vec![None; groups.len()];
-        for (_, at, old) in claims {
-            if taken.insert(old) {
-                olds[at] = Some(match old.checked_sub(first_stored) {
-                    None => OldGroup::Known(GroupId(old as u32)),
-                    Some(at) => OldGroup::Stored(*stored[at]),
-                });
-            }
-        }
-        olds
     }
 
     /// An id that the base does not use.
@@ -355,10 +319,31 @@ impl<'a> Writer<'a> {
     }
 
     /// What the groups of an untouched table are now, if that is not what it names.
+    ///
+    /// A group that has lost a pod to which the table refers stays what it was for that table.
     fn amended_groups(&self, table: &KnownTable) -> Option<Vec<Digest>> {
-        let pairs = || table.groups.iter().zip(&table.group_digests);
-        let now = |(id, was): (&GroupId, &Digest)| self.group_digests.get(id).copied().unwrap_or(*was);
-        pairs().any(|pair| now(pair) != *pair.1).then(|| pairs().map(now).collect())
+        let mut digests = table.group_digests.clone();
+        for (id, digest) in table.groups.iter().zip(&mut digests) {
+            *digest = self.group_digests.get(id).copied().unwrap_or(*digest);
+        }
+        if digests == table.group_digests {
+            return None;
+        }
+        let base_place = |id: GroupId, key: &PodKey| {
+            self.base.group(id)?.pods.iter().find(|pod| pod.key == *key).map(|pod| pod.slot)
+        };
+        for key in
+            table.pods.iter().filter(|pod| pod.has_definitions).flat_map(|pod| &pod.record.dependencies)
+        {
+            for (ordinal, id) in table.groups.iter().enumerate() {
+                if let Some(slot) = base_place(*id, key)
+                    && self.definitions.get(key) != Some(&(*id, slot))
+                {
+                    digests[ordinal] = table.group_digests[ordinal];
+                }
+            }
+        }
+        (digests != table.group_digests).then_some(digests)
     }
 
     fn write_manifest(
@@ -454,53 +439,6 @@ impl<'a> Writer<'a> {
                 (old != Some(&Value::Covariable(index))).then_some(Value::Covariable(index))
             }
         })
-    }
-}
-
-#[derive(Clone, Copy)]
-enum OldGroup {
-    Known(GroupId),
-    Stored(Digest),
-}
-
-/// The groups so that each stands behind those that it refers to.
-fn in_order(groups: &[&Component]) -> Result<Vec<usize>> {
-    if groups.len() == 1 {
-        return Ok(vec![0]);
-    }
-    let owner: KeyMap<usize> = groups
-        .iter()
-        .enumerate()
-        .flat_map(|(at, group)| group.pods.iter().map(move |pod| (pod.key, at)))
-        .collect();
-    let mut needs: Vec<Vec<usize>> = Vec::with_capacity(groups.len());
-    for (at, group) in groups.iter().enumerate() {
-        let all = group.pods.iter().flat_map(|pod| &pod.record.dependencies);
-        let mut others: Vec<usize> =
-            all.filter_map(|key| owner.get(key).copied()).filter(|to| *to != at).collect();
-        others.sort_unstable();
-        others.dedup();
-        needs.push(others);
-    }
-    let mut users: Vec<Vec<usize>> = vec![Vec::new(); groups.len()];
-    for (at, others) in needs.iter().enumerate() {
-        others.iter().for_each(|other| users[*other].push(at));
-    }
-    let mut missing: Vec<usize> = needs.iter().map(Vec::len).collect();
-    let mut order: Vec<usize> = (0..groups.len()).filter(|at| missing[*at] == 0).collect();
-    let mut done = 0;
-    while let Some(&at) = order.get(done) {
-        done += 1;
-        for &user in &users[at] {
-            missing[user] -= 1;
-            if missing[user] == 0 {
-                order.push(user);
-            }
-        }
-    }
-    match order.len() == groups.len() {
-        true => Ok(order),
-        false => Err(Error::contract("definition groups refer to each other in a circle")),
     }
 }
 

@@ -355,8 +355,19 @@ impl ToySource {
                     touched.insert(parts[id]);
                 }
             }
+            // Those who use what has split off from such a part belong to it, too.
+            let split: HashSet<u64> = parts
+                .iter()
+                .filter(|(_, part)| touched.contains(*part))
+                .filter_map(|(id, _)| old_parts.get(id).copied())
+                .collect();
             for (name, _) in &world.names {
-                if world.reached(name).iter().any(|id| touched.contains(&parts[id])) {
+                let is_touched = |id: &u64| {
+                    let was_split =
+                        known.live.contains(id) && old_parts.get(id).is_some_and(|part| split.contains(part));
+                    touched.contains(&parts[id]) || was_split
+                };
+                if world.reached(name).iter().any(is_touched) {
                     active.insert(name.clone());
                 }
             }

@@ -2,5 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod compare;
+mod costs;
+mod failures;
 mod graph;
 mod random_saves;
