@@ -11,12 +11,18 @@ needs state that leads back there.
 
 from __future__ import annotations
 
+import builtins
 import collections
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import graph_types as kinds
+
+try:
+    import numpy
+except ImportError:
+    numpy = None  # type: ignore[assignment]
 
 Source = Any
 #: Types of children that are never descended into.
@@ -76,7 +82,7 @@ class Program:
 
     def __init__(self, source: Source, size: int = 16):
         self.source = source
-        self.namespace: dict[str, Any] = {}
+        self.namespace: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins}
         #: Names through which objects were read or written since this was last cleared.
         self.touched: set[str] = set()
         self._pool: list[Any] = []
@@ -103,6 +109,10 @@ class Program:
         if self._pool and self.source.randrange(4):
             return self.source.choice(self._pool)
         return make_atom(self.source)
+
+    def run(self, source: str) -> None:
+        """Runs a statement of the session: what it defines is `__main__`'s, and saved by value."""
+        exec(compile(source, "<cell>", "exec"), self.namespace)
 
     def some(self, limit: int = 4) -> list[Any]:
         return [self.pick() for _ in range(self.source.randrange(limit))]
@@ -132,7 +142,7 @@ class Program:
         """One statement of a program: change an object in place, bind, rebind, swap or delete names."""
         source = self.source
         namespace = self.namespace
-        choice = source.randrange(14)
+        choice = source.randrange(16)
         # What this statement can put into others: something read, something new.
         self._pool = [self.walk_from_name(), self.walk_from_name()]
         if source.randrange(3) == 0:
@@ -142,19 +152,55 @@ class Program:
         elif choice < 11 or not namespace:
             namespace[self.new_name()] = self.pick()
         elif choice < 12:
-            namespace[source.choice(list(namespace))] = self.pick()
-        elif choice < 13:
+            name = source.choice(list(namespace))
+            if not name.startswith("__"):
+                namespace[name] = self.pick()
+        elif choice < 14:
+            self.define()
+        elif choice < 15:
             one, other = source.choice(list(namespace)), source.choice(list(namespace))
             self.touched |= {one, other}
-            namespace[one], namespace[other] = namespace[other], namespace[one]
+            if not one.startswith("__") and not other.startswith("__"):
+                namespace[one], namespace[other] = namespace[other], namespace[one]
         else:
-            del namespace[source.choice(list(namespace))]
+            gone = source.choice(list(namespace))
+            if not gone.startswith("__"):
+                del namespace[gone]
         self._pool = []
+
+    def define(self) -> None:
+        """A function that reads names of the namespace, a class, or an instance of a class of the session."""
+        source = self.source
+        classes = [name for name, value in self.namespace.items() if is_local_class(value)]
+        choice = source.randrange(4)
+        if choice == 0:
+            read = source.choice(list(self.namespace) or ["nothing"])
+            name = self.new_name()
+            self.run(f"def {name}(x=0):\n    return {read if read.isidentifier() else 'x'}, x, {source.randrange(9)}")
+        elif choice == 1 or not classes:
+            base = source.choice(classes) if classes and source.randrange(2) else "object"
+            if base != "object":
+                self.touched.add(base)
+            name = self.new_name()
+            self.run(f"class {name}({base}):\n    tag = {source.randrange(9)}\n    def get(self):\n        return self.value, {name}")
+        else:
+            name = source.choice(classes)
+            self.touched.add(name)
+            instance = self.namespace[name]()
+            instance.value = self.pick()
+            self.namespace[self.new_name()] = source.choice((instance, [instance], {"i": instance}))
 
     def change(self, value: Any) -> None:
         """Changes an object in place, if it can be."""
         source = self.source
-        if isinstance(value, kinds.ReducedAll):
+        if is_local_class(value):
+            setattr(value, source.choice(("tag", "more", "registry")), self.pick())
+        elif is_local_class(type(value)):
+            value.value = self.pick()
+        elif numpy is not None and isinstance(value, numpy.ndarray):
+            if value.size:
+                value.flat[source.randrange(value.size)] = self.pick() if value.dtype.hasobject else source.randrange(100)
+        elif isinstance(value, kinds.ReducedAll):
             source.choice((value.append, lambda item: value.__setitem__(make_atom(source), item), lambda item: setattr(value, "content", item)))(self.pick())
         elif isinstance(value, list):
             self._change_list(value)
@@ -215,8 +261,22 @@ class Program:
             setattr(value, self.source.choice("abcd"), self.pick())
 
 
+def is_local_class(value: Any) -> bool:
+    """Whether this is a class that a session defined."""
+    return isinstance(value, type) and value.__module__ == "__main__"
+
+
 def children(value: Any) -> Iterator[Any]:
     """The objects that a program reaches from this one in one step."""
+    if isinstance(value, type):
+        if is_local_class(value):
+            yield from (value.__base__, *(vars(value).get(name) for name in ("tag", "more", "registry")))
+        return
+    if is_local_class(type(value)):
+        yield type(value)
+    if numpy is not None and isinstance(value, numpy.ndarray):
+        yield from value.ravel().tolist() if value.dtype.hasobject else ()
+        return
     if isinstance(value, kinds.ReducedAll):  # its list and dict are its own business: their identity is not saved
         yield from (*value.list_items, *value.dict_items, *value.dict_items.values(), value.content)
         return
@@ -233,6 +293,8 @@ def children(value: Any) -> Iterator[Any]:
         yield from value.args
     elif callable(value) and getattr(value, "__closure__", None):
         yield value()
+    if callable(value) and getattr(value, "__globals__", {}).get("__name__") == "__main__":
+        return  # what it reads are names, which a program touches when it runs
     yield from getattr(value, "__dict__", {}).values() if not callable(value) else ()
 
 
@@ -269,6 +331,29 @@ def _tuple_key(program: Program) -> Any:
     holder: dict[Any, Any] = {0: 1, (key, "k"): 2, 3: 4}
     key.content = holder
     return holder
+
+
+def _array(program: Program) -> Any:
+    """An array: small, a large one that leaves the stream, or one of objects."""
+    source = program.source
+    if numpy is None:
+        return program.some()
+    choice = source.randrange(5)
+    if choice == 0:
+        array = numpy.empty(source.randrange(5), dtype=object)
+        for position in range(array.size):
+            array[position] = program.pick()
+        return array
+    if choice == 1:
+        return numpy.arange(source.choice((9_000, 20_000)), dtype="f8")
+    array = numpy.arange(source.randrange(12)).astype(source.choice(("i2", "f4", "u8", "?", "c16")))
+    return array.reshape(-1, 2) if array.size % 2 == 0 and choice == 2 else array
+
+
+def _long(program: Program) -> Any:
+    """Strings and bytes beyond the sizes at which they count as atoms, or leave the stream."""
+    text = chr(program.source.choice((97, 233, 1046, 128013))) * program.source.choice((513, 5_000, 40_000, 70_000))
+    return [text, [text.encode()], bytearray(text, "utf-8"), program.source.randrange(5)]
 
 
 def _with_attributes(kind: Callable[[Program], Any]) -> Callable[[Program], Any]:
@@ -335,6 +420,9 @@ _MAKERS: tuple[Callable[[Program], Any], ...] = (
     lambda p: kinds.Key(p.next_ident(), p.pick()),
     lambda p: make_closure(p.pick()),
     lambda p: functools.partial(max, p.pick(), p.pick()),
+    _array,
+    _array,
+    _long,
     _tuple_cycle,
     _reduce_cycle,
     _key_cycle,

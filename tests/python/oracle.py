@@ -285,7 +285,7 @@ class _Discovery:
         children += self.many(value.__closure__ or ())
         used = sorted(name for name in _code_names(value.__code__) if name in value.__globals__)
         children += [("global", name) for name in used]
-        if value.__globals__ is not self.bound_globals:
+        if value.__globals__ is not self.bound_globals and value.__module__ != "__main__":
             children += self.many(value.__globals__[name] for name in used)
         return label, children
 
@@ -441,8 +441,8 @@ def _colours(raw: list[_Raw]) -> list[int]:
 def canonical(namespace: Mapping[str, Any], names: Iterable[str] | None = None, bound_globals: Mapping[str, Any] | None = None) -> Canon:
     """The canonical graph of a namespace, or of some of its names (in sorted order).
 
-    Functions whose globals are `bound_globals` count the names they read, not the values: they are bound to whatever
-    namespace they are loaded into.
+    Functions whose globals are `bound_globals`, and functions of `__main__`, count the names they read, not the
+    values: they are bound to whatever namespace they are loaded into.
     """
     discovery = _Discovery(bound_globals)
     chosen = sorted(namespace if names is None else names)

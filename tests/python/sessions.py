@@ -26,11 +26,11 @@ def policy_of(source: Source) -> str:
 def check_stream(source: Source, size: int = 16) -> None:
     """One graph through ``dumps`` and ``loads``."""
     namespace = Program(source, size).namespace
-    want = canonical(namespace)
+    want = canonical(namespace, None, namespace)
     loaded = chipmink.loads(chipmink.dumps(namespace))
     assert_same(want, loaded, note="loads(dumps(graph))")
     assert list(loaded) == list(namespace)
-    if canonical(namespace) != want:
+    if canonical(namespace, None, namespace) != want:
         raise AssertionError("dumps changed the graph")
 
 
@@ -78,18 +78,18 @@ class Session:
 
     def save(self) -> None:
         namespace = self.program.namespace
-        canon = canonical(namespace)
+        canon = canonical(namespace, None, namespace)
         # One canon for each name, so that any subset can be compared, is dear; subsets are drawn when the version is made.
         names = list(namespace)
         subsets: list[tuple[list[str], Canon]] = []
         for _ in range(2):
             chosen = [name for name in names if self.source.randrange(3) == 0]
-            subsets.append((chosen, canonical(namespace, chosen)))
+            subsets.append((chosen, canonical(namespace, chosen, namespace)))
         accessed = sorted(self.program.touched) if self.versions and self.source.randrange(2) else None
         number = int(self.repo.save(namespace, accessed=accessed))
         self.trace.append(f"save {number} accessed={accessed}")
         self.program.touched.clear()
-        if canonical(namespace) != canon:
+        if canonical(namespace, None, namespace) != canon:
             raise AssertionError(f"save {number} changed the namespace")
         if number in self.versions:
             raise AssertionError(f"number {number} was given out twice")
