@@ -1,0 +1,114 @@
+//! [`run`]: from arguments to output and exit status.
+
+use crate::arguments::{Arguments, Command, Common};
+use crate::{cat, diff, log, show, verify};
+use chipmink::{Error, OpenOptions, Repository};
+use chipmink_store::StoreOptions;
+use chipmink_types::TimeId;
+use clap::Parser;
+use serde_json::json;
+use std::ffi::OsString;
+use std::io::{self, Write};
+
+/// Everything went well.
+const GOOD: u8 = 0;
+/// Something failed, or `verify` found damage.
+const BAD: u8 = 1;
+/// The arguments were not understood.
+const USAGE: u8 = 2;
+
+/// Why a command ends early.
+pub(crate) enum Failure {
+    /// The repository failed.
+    Repository(Error),
+    /// An argument has no meaning.
+    Argument(String),
+    /// The output failed.
+    Output(io::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Output(error) => Failure::Output(error),
+            error => Failure::Repository(error),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Output(error)
+    }
+}
+
+/// Runs the command with `arguments`, the first of which is its name. Returns the exit status.
+pub fn run(
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    out: &mut dyn Write,
+    errors: &mut dyn Write,
+) -> u8 {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let text = error.render();
+            // Nothing can be done about an output that fails here.
+            let (_, status) = match error.use_stderr() {
+                true => (write!(errors, "{text}"), USAGE),
+                false => (write!(out, "{text}"), GOOD),
+            };
+            return status;
+        }
+    };
+    let is_json = arguments.command.common().json;
+    let result = execute(&arguments.command, out).and_then(|status| {
+        out.flush()?;
+        Ok(status)
+    });
+    match result {
+        Ok(status) => status,
+        // Whoever reads has seen enough, as `head` does.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => GOOD,
+        Err(failure) => {
+            let _ = out.flush();
+            let (kind, message) = match failure {
+                Failure::Repository(error) => (error.kind().code(), error.to_string()),
+                Failure::Argument(message) => ("argument", message),
+                Failure::Output(error) => ("output", format!("the output failed: {error}")),
+            };
+            let _ = match is_json {
+                true => writeln!(errors, "{}", json!({ "error": { "kind": kind, "message": message } })),
+                false => writeln!(errors, "chipmink: {message}"),
+            };
+            if kind == "argument" { USAGE } else { BAD }
+        }
+    }
+}
+
+fn execute(command: &Command, out: &mut dyn Write) -> Result<u8, Failure> {
+    let repository = open(command.common())?;
+    match command {
+        Command::Log(arguments) => log::print(&repository, arguments, out)?,
+        Command::Show(arguments) => show::print(&repository, arguments, out)?,
+        Command::Diff(arguments) => diff::print(&repository, arguments, out)?,
+        Command::Cat(arguments) => cat::print(&repository, arguments, out)?,
+        Command::Verify(arguments) => {
+            let is_clean = verify::print(&repository, arguments, out)?;
+            return Ok(if is_clean { GOOD } else { BAD });
+        }
+    }
+    Ok(GOOD)
+}
+
+fn open(common: &Common) -> Result<Repository, Failure> {
+    let options = OpenOptions { create: false, store: StoreOptions::default() };
+    Ok(Repository::open(&common.place, options)?)
+}
+
+/// The version that an argument means: a number, or the newest of a ref.
+pub(crate) fn version(repository: &Repository, argument: &str) -> Result<TimeId, Failure> {
+    match argument.parse() {
+        Ok(number) => Ok(TimeId(number)),
+        Err(_) => Ok(repository.newest(argument)?),
+    }
+}

@@ -1,0 +1,16 @@
+//! The `chipmink` command: it prints and parses, and decides nothing.
+//!
+//! It only reads. [`run`] is the whole of it, so that other programs (the Python wheel) can install it under its name.
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod atom;
+mod cat;
+mod command;
+mod diff;
+mod log;
+mod show;
+mod verify;
+mod view;
+
+pub use command::run;
