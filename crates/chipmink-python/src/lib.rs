@@ -3,6 +3,7 @@
 //! It holds no logic of its own; what is saved and how is decided in the crates beneath, and what a user sees is the
 //! Python package around it.
 
+mod command;
 mod errors;
 mod handle;
 mod stream;
@@ -14,6 +15,8 @@ use pyo3::prelude::*;
 mod _chipmink {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use crate::command::run_command;
     #[pymodule_export]
     use crate::handle::Handle;
     #[pymodule_export]

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any, final
 
+__all__ = ["Handle", "Walked", "__version__", "dumps", "loads", "run_command", "stream_len"]
+
 __version__: str
 
 def dumps(obj: object, buffer_callback: Callable[[Any], object] | None = None) -> bytes: ...

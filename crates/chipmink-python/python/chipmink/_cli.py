@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from chipmink import _chipmink
@@ -11,6 +12,8 @@ __all__ = ["main"]
 
 def main() -> int:
     """Runs the command with the arguments of this process and returns its exit status."""
+    # It runs in native code alone, where a handler of Python's would never get its turn.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     return _chipmink.run_command(["chipmink", *sys.argv[1:]])
 
 
