@@ -177,12 +177,18 @@ fn decompress(stored: &[u8], len: usize) -> Result<Vec<u8>> {
         Ok(None) => return Err(damaged("its zstd frame does not state its size".to_owned())),
         Err(_) => return Err(damaged("it is no zstd frame".to_owned())),
     }
-    match DECOMPRESSOR.with_borrow_mut(|decompressor| match decompressor {
-        Some(decompressor) => decompressor.decompress(stored, len),
-        None => zstd::bulk::decompress(stored, len),
-    }) {
-        Ok(bytes) if bytes.len() == len => Ok(bytes),
-        Ok(bytes) => Err(damaged(format!("{} bytes came out of its frame, expected {len}", bytes.len()))),
+    // A frame may swell thirty-thousandfold: room that cannot be had is an error, not the end of the process.
+    let mut bytes = Vec::new();
+    if bytes.try_reserve_exact(len).is_err() {
+        return Err(damaged(format!("there is no memory for the {len} bytes that it claims to hold")));
+    }
+    let written = DECOMPRESSOR.with_borrow_mut(|decompressor| match decompressor {
+        Some(decompressor) => decompressor.decompress_to_buffer(stored, &mut bytes),
+        None => zstd::bulk::decompress_to_buffer(stored, &mut bytes),
+    });
+    match written {
+        Ok(_) if bytes.len() == len => Ok(bytes),
+        Ok(found) => Err(damaged(format!("{found} bytes came out of its frame, expected {len}"))),
         Err(error) => Err(damaged(format!("zstd: {error}"))),
     }
 }

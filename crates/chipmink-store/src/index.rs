@@ -41,6 +41,17 @@ pub(crate) struct Pack {
     pub(crate) name: PackName,
     pub(crate) byte_len: u64,
     pub(crate) is_live: bool,
+    /// All its rows went into the thesaurus when that had dropped so many.
+    resident_since: Option<u64>,
+}
+
+/// A segment that is in force.
+#[derive(Debug)]
+pub(crate) struct SegmentInForce {
+    pub(crate) stands_in: PackName,
+    pub(crate) place: SegmentPlace,
+    /// The packs that it is the index of.
+    pub(crate) covers: Vec<PackName>,
 }
 
 #[derive(Debug)]
@@ -49,7 +60,7 @@ struct Segment {
     place: SegmentPlace,
     /// Head, and ordinals here of the packs that it names.
     head: Option<(Arc<SegmentHead>, Arc<[u32]>)>,
-    /// All its rows went into the thesaurus when that had dropped so many.
+    /// All rows of all its packs are in the thesaurus if that has dropped no more than so many.
     resident_since: Option<u64>,
 }
 
@@ -83,7 +94,7 @@ impl Index {
     /// The ordinal of a pack, which becomes known with its length.
     pub(crate) fn add_pack(&mut self, name: PackName, byte_len: u64) -> u32 {
         *self.by_name.entry(name).or_insert_with(|| {
-            self.packs.push(Pack { name, byte_len, is_live: true });
+            self.packs.push(Pack { name, byte_len, is_live: true, resident_since: None });
             self.packs.len() as u32 - 1
         })
     }
@@ -99,32 +110,34 @@ impl Index {
     }
 
     /// Replaces the list of segments, newest last; what is known of a segment that stays is kept.
-    pub(crate) fn set_segments(&mut self, wanted: impl IntoIterator<Item = (PackName, SegmentPlace)>) {
+    pub(crate) fn set_segments(&mut self, wanted: impl IntoIterator<Item = SegmentInForce>) {
         let mut old: HashMap<(u32, u64), Segment> = self
             .segments
             .drain(..)
             .map(|segment| ((segment.stands_in, segment.place.byte_offset), segment))
             .collect();
-        for (name, place) in wanted {
-            self.push_segment(
-                name,
-                place,
-                old.remove(&(self.by_name.get(&name).copied().unwrap_or(u32::MAX), place.byte_offset)),
-            );
+        for segment in wanted {
+            let stands_in = self.by_name.get(&segment.stands_in).copied().unwrap_or(u32::MAX);
+            match old.remove(&(stands_in, segment.place.byte_offset)) {
+                Some(known) => self.segments.push(known),
+                None => self.add_segment(&segment),
+            }
         }
     }
 
-    fn push_segment(&mut self, name: PackName, place: SegmentPlace, known: Option<Segment>) {
-        let Some(&stands_in) = self.by_name.get(&name) else { return };
-        self.segments.push(known.unwrap_or(Segment { stands_in, place, head: None, resident_since: None }));
-    }
-
     /// Adds one segment as the newest.
-    pub(crate) fn add_segment(&mut self, name: PackName, place: SegmentPlace) {
-        self.push_segment(name, place, None);
+    pub(crate) fn add_segment(&mut self, segment: &SegmentInForce) {
+        let Some(&stands_in) = self.by_name.get(&segment.stands_in) else { return };
+        let since = self.thesaurus.dropped();
+        let is_resident = |name: &PackName| {
+            let pack = self.by_name.get(name).map(|at| &self.packs[*at as usize]);
+            pack.is_some_and(|pack| pack.resident_since == Some(since))
+        };
+        let resident_since = segment.covers.iter().all(is_resident).then_some(since);
+        self.segments.push(Segment { stands_in, place: segment.place, head: None, resident_since });
     }
 
-    /// Takes the rows of a pack that this process has written, whose own segment is the newest.
+    /// Takes the rows of a pack that this process has written, whose own segment is its newest.
     pub(crate) fn learn(&mut self, name: PackName, rows: &[IndexRow]) {
         let Some(&pack) = self.by_name.get(&name) else { return };
         for row in rows.iter().filter(|row| row.codec != Codec::Delta) {
@@ -157,6 +170,7 @@ impl Index {
             segment.head = None;
             segment.resident_since = None;
         }
+        self.packs.iter_mut().for_each(|pack| pack.resident_since = None);
     }
 
     pub(crate) fn find(&mut self, digest: &Digest) -> Result<Option<Found>> {
@@ -213,6 +227,11 @@ impl Index {
             }
             let is_resident = self.segments[segment].resident_since == Some(self.thesaurus.dropped());
             if is_resident && except.is_none() {
+                continue;
+            }
+            if let Some((head, _)) = &self.segments[segment].head
+                && !open.iter().any(|at| head.may_hold(&digests[*at]))
+            {
                 continue;
             }
             if let Err(error) = self.search_segment(segment, digests, except, &open, &mut found) {
@@ -336,7 +355,7 @@ impl Index {
 
     fn ordinal_or_dead(&mut self, name: PackName) -> u32 {
         *self.by_name.entry(name).or_insert_with(|| {
-            self.packs.push(Pack { name, byte_len: 0, is_live: false });
+            self.packs.push(Pack { name, byte_len: 0, is_live: false, resident_since: None });
             self.packs.len() as u32 - 1
         })
     }

@@ -3,16 +3,13 @@
 use crate::backend::Backend;
 use crate::error::{Result, StoreError};
 use crate::generations::ByDigest;
-use crate::index::Index;
+use crate::index::{Index, SegmentInForce};
 use crate::log::{Log, ReadEntry, read_entry};
 use crate::options::StoreOptions;
 use crate::pack_check::check_pack;
 use bytes::Bytes;
-use chipmink_format::{
-    ConditionalWrites, FormatError, PackInfo, PackName, SegmentPlace, pack_path, root_path,
-};
+use chipmink_format::{ConditionalWrites, FormatError, PackInfo, pack_path, root_path};
 use chipmink_types::TimeId;
-use hashbrown::HashSet;
 use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// State shared by the handles of one open repository.
@@ -112,7 +109,7 @@ impl Inner {
         }
         entry.packs_condemned.iter().for_each(|name| index.condemn(name));
         if entry.segments_added.is_empty() && entry.packs_condemned.is_empty() {
-            entry.packs_added.iter().for_each(|pack| index.add_segment(pack.name, pack.index));
+            entry.packs_added.iter().for_each(|pack| index.add_segment(&own_segment(pack)));
         } else {
             index.set_segments(segments(&log));
         }
@@ -137,7 +134,7 @@ impl Inner {
             object: object(),
             source,
         })?;
-        self.log_mut().state = state;
+        self.log_mut().set_state(state);
         index_all(&mut self.index(), &self.log());
         Ok(self)
     }
@@ -210,17 +207,17 @@ impl Inner {
 }
 
 /// The index segments that are in force, newest last: merged ones, then those of the packs that no merge covers.
-fn segments(log: &Log) -> Vec<(PackName, SegmentPlace)> {
-    let covered: HashSet<&PackName> = log.state.segments.iter().flat_map(|segment| &segment.covers).collect();
-    let own = log.state.packs.iter().filter(|pack| !covered.contains(&pack.name));
-    let merged = log.state.segments.iter().map(|segment| (segment.pack, segment.place));
-    merged.chain(own.map(|pack| (pack.name, pack.index))).collect()
+fn segments(log: &Log) -> impl Iterator<Item = SegmentInForce> {
+    let merged = log.state.segments.iter().map(|segment| SegmentInForce {
+        stands_in: segment.pack,
+        place: segment.place,
+        covers: segment.covers.clone(),
+    });
+    merged.chain(log.uncovered.iter().map(own_segment))
 }
 
-/// Packs whose own index no merged segment covers, oldest first.
-pub(crate) fn uncovered(log: &Log) -> Vec<PackInfo> {
-    let covered: HashSet<&PackName> = log.state.segments.iter().flat_map(|segment| &segment.covers).collect();
-    log.state.packs.iter().filter(|pack| !covered.contains(&pack.name)).copied().collect()
+fn own_segment(pack: &PackInfo) -> SegmentInForce {
+    SegmentInForce { stands_in: pack.name, place: pack.index, covers: vec![pack.name] }
 }
 
 fn index_all(index: &mut Index, log: &Log) {

@@ -9,13 +9,14 @@
 use crate::backend::Backend;
 use crate::error::{Result, StoreError};
 use crate::pack_check::check_pack;
+use crate::read::expansion_max;
 use chipmink_digest::digest;
 use chipmink_format::{
     FormatError, LeaseChange, PackInfo, PackName, PreviousEntry, ROOT_ENTRY_LEN_MAX, RefTarget, Requirements,
     RootEntry, RootState, StatePlace, decode_blob, pack_path, parse_root_path, root_path,
 };
 use chipmink_types::{Digest, TimeId};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 /// File that remembers about how far the log goes. Best effort, never trusted.
 pub(crate) const HINT: &str = "hint";
@@ -43,6 +44,8 @@ pub(crate) struct Log {
     older_unsynced: Option<TimeId>,
     /// By which entry each pack that is not synced was added.
     unsynced_packs: HashMap<PackName, TimeId>,
+    /// Live packs whose own index no merged segment covers, oldest first.
+    pub(crate) uncovered: Vec<PackInfo>,
     /// Numbers that are spent without a sound entry.
     pub(crate) void: Vec<TimeId>,
 }
@@ -86,31 +89,34 @@ fn newest_number(backend: &Backend) -> Result<Option<TimeId>> {
         // Names are such that the newest sorts first; a store that lists in another order is asked beyond the hint.
         seen < 16
     })?;
-    let hint =
-        backend.get(HINT, 64).ok().and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok());
-    if let Some(hint) = hint.map(TimeId).filter(|hint| Some(*hint) > newest && hint.0 < u64::MAX / 2) {
-        newest = newest.max(gallop(backend, hint)?);
+    let hint = backend.get(HINT, 64).ok();
+    let hint = hint.and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok()).map(TimeId);
+    if let Some(hint) = hint.filter(|hint| Some(*hint) > newest)
+        && backend.byte_len(&root_path(hint))?.is_some()
+    {
+        newest = Some(hint);
     }
-    Ok(newest)
+    newest.map(|newest| gallop(backend, newest)).transpose()
 }
 
-/// Looks for the highest number by asking for names from `from` on, in growing steps and then by halves.
-fn gallop(backend: &Backend, from: TimeId) -> Result<Option<TimeId>> {
-    let is_there = |number: u64| backend.byte_len(&root_path(TimeId(number))).map(|len| len.is_some());
-    if !is_there(from.0)? {
-        return Ok(None);
-    }
-    let (mut low, mut step) = (from.0, 1);
-    while is_there(low + step)? {
+/// Looks for the highest number by asking for names above `from`, in growing steps and then by halves. Where the listing
+/// was in order the first answer ends it.
+fn gallop(backend: &Backend, from: TimeId) -> Result<TimeId> {
+    let is_there = |number: Option<u64>| match number {
+        Some(number) => backend.byte_len(&root_path(TimeId(number))).map(|len| len.is_some()),
+        None => Ok(false),
+    };
+    let (mut low, mut step) = (from.0, 1u64);
+    while is_there(low.checked_add(step))? {
         low += step;
-        step *= 2;
+        step = step.saturating_mul(2);
     }
-    let mut high = low + step;
+    let mut high = low.saturating_add(step);
     while high - low > 1 {
         let middle = low + (high - low) / 2;
-        if is_there(middle)? { low = middle } else { high = middle }
+        if is_there(Some(middle))? { low = middle } else { high = middle }
     }
-    Ok(Some(TimeId(low)))
+    Ok(TimeId(low))
 }
 
 /// The numbers under which something stands, read when first needed: only damage needs them.
@@ -245,9 +251,11 @@ impl Log {
             unsynced: Vec::new(),
             older_unsynced,
             unsynced_packs: HashMap::new(),
+            uncovered: Vec::new(),
             void,
-            state,
+            state: RootState::new(newest.entry.repository),
         };
+        log.set_state(state);
         for pack in log.state.packs.iter().filter(|pack| !pack.is_synced) {
             log.unsynced_packs.insert(pack.name, log.state.covers);
         }
@@ -259,6 +267,14 @@ impl Log {
         }
         log.highest = highest;
         Ok(log)
+    }
+
+    /// Takes a root state for what all entries up to the head add up to.
+    pub(crate) fn set_state(&mut self, state: RootState) {
+        let covered: HashSet<PackName> =
+            state.segments.iter().flat_map(|segment| segment.covers.clone()).collect();
+        self.uncovered = state.packs.iter().filter(|pack| !covered.contains(&pack.name)).copied().collect();
+        self.state = state;
     }
 
     /// Takes the entry that follows the head.
@@ -276,11 +292,18 @@ impl Log {
                 self.unsynced_packs.insert(pack.name, entry.number);
             }
             self.state.packs.push(*pack);
+            self.uncovered.push(*pack);
+        }
+        for segment in &entry.segments_added {
+            self.uncovered.retain(|pack| !segment.covers.contains(&pack.name));
         }
         self.state.segments.extend(entry.segments_added.iter().cloned());
         if !entry.packs_condemned.is_empty() {
             self.state.packs.retain(|pack| !entry.packs_condemned.contains(&pack.name));
             self.state.segments.retain(|segment| !entry.packs_condemned.contains(&segment.pack));
+            // The packs of a merge that went with its own pack stand for themselves again.
+            let state = std::mem::replace(&mut self.state, RootState::new(entry.repository));
+            self.set_state(state);
             self.state.condemned.extend(entry.packs_condemned.iter().map(|name| (*name, entry.number)));
             entry.packs_condemned.iter().for_each(|name| {
                 self.unsynced_packs.remove(name);
@@ -450,7 +473,12 @@ fn read_state(backend: &Backend, place: &StatePlace) -> Result<RootState> {
     let path = pack_path(place.pack);
     let stored = backend.get_range(&path, place.byte_offset..place.byte_offset + place.stored_len)?;
     let decode = || {
-        let bytes = decode_blob(stored, place.codec, place.decoded_len, STATE_LEN_MAX)?;
+        let bytes = decode_blob(
+            stored,
+            place.codec,
+            place.decoded_len,
+            STATE_LEN_MAX.min(expansion_max(place.stored_len)),
+        )?;
         if digest(&bytes) != place.digest {
             let reason = "its digest is not the one that the root entry states".into();
             return Err(FormatError::Damaged {

@@ -2,6 +2,7 @@
 
 use crate::backend::Backend;
 use crate::error::{Result, StoreError};
+use crate::read::expansion_max;
 use bytes::Bytes;
 use chipmink_digest::digest;
 use chipmink_format::{
@@ -28,8 +29,13 @@ pub(crate) fn check_pack(backend: &Backend, pack: &PackInfo, blob_bytes_max: u64
         for row in window {
             let from = (row.byte_offset - first.byte_offset) as usize;
             let stored = bytes.slice(from..from + row.stored_len as usize);
-            let decoded = decode_blob(stored, row.codec, row.decoded_len, blob_bytes_max)
-                .map_err(|source| damage(backend, pack, source.in_blob(&row.digest)))?;
+            let decoded = decode_blob(
+                stored,
+                row.codec,
+                row.decoded_len,
+                blob_bytes_max.min(expansion_max(row.stored_len)),
+            )
+            .map_err(|source| damage(backend, pack, source.in_blob(&row.digest)))?;
             if digest(&decoded) != row.digest {
                 let reason = format!("blob {} does not have its digest", row.digest);
                 return Err(damage(backend, pack, bad(row.byte_offset, reason)));

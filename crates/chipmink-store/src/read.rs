@@ -14,8 +14,11 @@ use std::ops::Range;
 const GAP: u64 = 64 << 10;
 /// Longest read, in bytes.
 const READ_LEN: u64 = 8 << 20;
-/// One zstd block holds at most 128 KiB and takes at least four bytes: no frame expands by more.
-const EXPANSION_MAX: u64 = 128 * 1024 / 4;
+
+/// The most that so many stored bytes can become. One zstd block holds at most 128 KiB and takes at least four bytes.
+pub(crate) const fn expansion_max(stored_len: u64) -> u64 {
+    stored_len.saturating_mul(128 * 1024 / 4).saturating_add(1 << 16)
+}
 
 impl Inner {
     fn missing(digest: &Digest, error: Option<StoreError>) -> BlobError {
@@ -37,8 +40,7 @@ impl Inner {
     fn decode(&self, name: &Digest, found: &Found, stored: Bytes, depth: usize) -> Result<Bytes, BlobError> {
         let Location { decoded_len, stored_len, codec, .. } = found.location;
         let damaged = |reason: String| BlobError::Damaged { digest: *name, reason };
-        let max =
-            self.options.blob_bytes_max.min(stored_len.saturating_mul(EXPANSION_MAX).saturating_add(1 << 16));
+        let max = self.options.blob_bytes_max.min(expansion_max(stored_len));
         let decoded = match (codec, found.base) {
             (Codec::Delta, Some(base)) if depth < DELTA_CHAIN_MAX => {
                 let base = self.read_at_depth(&base, depth + 1)?;

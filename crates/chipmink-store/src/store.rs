@@ -72,10 +72,11 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_in(backend: Backend, options: StoreOptions) -> Result<Self> {
-        match Log::open(&backend, options.trust())? {
-            Some(log) => Ok(Store { inner: Arc::new(Inner::new(backend, options, log).with_tables()?) }),
-            None => Err(StoreError::NoRepository { place: backend.label().to_owned() }),
-        }
+        let Some(log) = Log::open(&backend, options.trust())? else {
+            return Err(StoreError::NoRepository { place: backend.label().to_owned() });
+        };
+        backend.clean();
+        Ok(Store { inner: Arc::new(Inner::new(backend, options, log).with_tables()?) })
     }
 
     /// As [`Store::open_or_create`], on any backend.

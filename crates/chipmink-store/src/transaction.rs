@@ -8,7 +8,7 @@
 use crate::creation::{now_micros, race};
 use crate::error::{Result, StoreError};
 use crate::generations::DigestSet;
-use crate::inner::{Inner, uncovered};
+use crate::inner::Inner;
 use crate::log::{HINT, ReadEntry, read_entry};
 use crate::pack_writer::{Merged, PackWriter, SealedPack};
 use crate::random;
@@ -183,10 +183,13 @@ impl PackTransaction {
 
     /// The merged index of the packs that no merge covers, once they are many. What cannot be read is left as it is.
     fn merge(&self) -> Option<Merged> {
-        let packs = uncovered(&self.inner.log());
-        if packs.len() < FAN_OUT {
-            return None;
-        }
+        let packs = {
+            let log = self.inner.log();
+            if log.uncovered.len() < FAN_OUT {
+                return None;
+            }
+            log.uncovered.clone()
+        };
         let read = |pack: &PackInfo| {
             let range = pack.index.byte_offset..pack.index.byte_offset + pack.index.byte_len;
             let bytes = self.inner.backend.get_range(&pack_path(pack.name), range).ok()?;
@@ -354,7 +357,7 @@ impl PackTransaction {
         entry.refs = vec![RefChange { name: publication.ref_name.clone(), to: RefMove::Inline(0) }];
         entry.packs_added = self.sealed.iter().map(|pack| pack.info).collect();
         // A merge of packs of which one is covered or gone by now would name blobs twice or in vain.
-        let free: HashSet<_> = uncovered(&log).into_iter().map(|pack| pack.name).collect();
+        let free: HashSet<_> = log.uncovered.iter().map(|pack| pack.name).collect();
         let segments = self.sealed.iter().flat_map(|pack| &pack.segments);
         entry.segments_added = segments
             .filter(|segment| segment.covers.iter().all(|name| free.contains(name)))

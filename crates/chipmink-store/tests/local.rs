@@ -81,3 +81,19 @@ fn names_under_tmp_are_refused() {
     assert!(block_on(store.put(&Path::from("tmp/x"), PutPayload::from("x"))).is_err());
     assert!(block_on(store.put(&Path::default(), PutPayload::from("x"))).is_err());
 }
+
+#[test]
+fn leftovers_of_dead_processes_are_removed_once_they_are_old() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = disk(&directory, false);
+    store.make_directories(&["packs"]).unwrap();
+    let tmp = directory.path().join("a/b/tmp");
+    for (name, days) in [("old", 2), ("new", 0)] {
+        let file = std::fs::File::create(tmp.join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(days * 86_400))
+            .unwrap();
+    }
+    store.clean();
+    assert!(!tmp.join("old").exists());
+    assert!(tmp.join("new").exists());
+}

@@ -264,3 +264,43 @@ fn small_caches_and_packs_change_nothing() {
     assert_eq!(store.get(&digest).unwrap().len(), 1000);
     assert_eq!(store.head().refs[REF].time, TimeId(30));
 }
+
+#[test]
+fn the_newest_entry_is_found_in_a_store_that_lists_in_any_order() {
+    let objects = Arc::new(UnrulyStore::new(Arc::new(InMemory::new())).listing_backwards());
+    let backend = || Backend::remote(objects.clone(), "memory");
+    let store = Store::create_in(backend(), options()).unwrap();
+    let mut values = Namespace::new();
+    for number in 1..=150u64 {
+        values.insert("x".into(), number.to_le_bytes().to_vec());
+        assert_eq!(toy::save(&store, &values, "").unwrap(), TimeId(number));
+        if number % 37 == 0 {
+            let store = Store::open_in(backend(), options()).unwrap();
+            assert_eq!(store.head().number, TimeId(number));
+            assert_eq!(toy::load(&store, TimeId(number)).unwrap(), values);
+        }
+    }
+}
+
+#[test]
+fn what_this_process_wrote_is_found_without_reading_an_index() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::create(place(directory.path()), options()).unwrap();
+    let mut random = Random::new(13);
+    let mut first = None;
+    for _ in 0..40 {
+        let values = namespace(&mut random, 3);
+        let time = toy::save(&store, &values, "").unwrap();
+        first.get_or_insert((time, values));
+    }
+    // With every pack unreadable, known blobs are still known and new ones still new: also behind two merges.
+    for pack in std::fs::read_dir(directory.path().join("packs")).unwrap() {
+        std::fs::remove_file(pack.unwrap().path()).unwrap();
+    }
+    let (_, values) = first.unwrap();
+    let mut transaction = store.begin();
+    toy::write(&store, &mut transaction, &values, "").unwrap();
+    assert_eq!(transaction.stats().blobs_new, 0);
+    let new = random.bytes(1000);
+    assert!(!store.contains(&chipmink_digest::digest(&new)).unwrap());
+}

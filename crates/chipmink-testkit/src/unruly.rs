@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
@@ -35,6 +36,7 @@ pub struct UnrulyStore {
     store: Arc<dyn ObjectStore>,
     orders: Arc<Mutex<Orders>>,
     always: Option<Misdeed>,
+    lists_backwards: bool,
 }
 
 impl fmt::Display for UnrulyStore {
@@ -46,13 +48,20 @@ impl fmt::Display for UnrulyStore {
 impl UnrulyStore {
     /// Behaves like `store` until told otherwise.
     pub fn new(store: Arc<dyn ObjectStore>) -> Self {
-        UnrulyStore { store, orders: Arc::default(), always: None }
+        UnrulyStore { store, orders: Arc::default(), always: None, lists_backwards: false }
     }
 
     /// Does the same to every create.
     #[must_use]
     pub fn always(mut self, misdeed: Misdeed) -> Self {
         self.always = Some(misdeed);
+        self
+    }
+
+    /// Lists names in descending order.
+    #[must_use]
+    pub fn listing_backwards(mut self) -> Self {
+        self.lists_backwards = true;
         self
     }
 
@@ -125,7 +134,17 @@ impl ObjectStore for UnrulyStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.store.list(prefix)
+        let listing = self.store.list(prefix);
+        if !self.lists_backwards {
+            return listing;
+        }
+        let all = listing.collect::<Vec<_>>();
+        all.map(|mut all| {
+            all.reverse();
+            futures::stream::iter(all)
+        })
+        .flatten_stream()
+        .boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

@@ -158,10 +158,16 @@ fn meta(location: ObjectPath, stat: &Stat) -> ObjectMeta {
     }
 }
 
+/// Reads of more than this are tried for room first: a sparse file may claim any length.
+const LARGE_READ: usize = 1 << 28;
+
 fn read(input: &dyn Input, path: &Path, range: Range<u64>) -> Result<Bytes> {
     let fail = |error| object_store::Error::from(LocalError::new("read", path, error));
     let len = usize::try_from(range.end - range.start)
         .map_err(|_| fail(io::Error::from(io::ErrorKind::FileTooLarge)))?;
+    if len > LARGE_READ && Vec::<u8>::new().try_reserve_exact(len).is_err() {
+        return Err(fail(io::Error::from(io::ErrorKind::OutOfMemory)));
+    }
     let mut bytes = vec![0; len];
     match input.read_at(&mut bytes, range.start) {
         Ok(filled) if filled == len => Ok(bytes.into()),
