@@ -35,6 +35,7 @@ unsafe extern "C" {
         is_signed: c_int,
         with_exceptions: c_int,
     ) -> c_int;
+    fn PyOS_InterruptOccurred() -> c_int;
     fn _PyType_Lookup(ty: *mut ffi::PyTypeObject, name: *mut ffi::PyObject) -> *mut ffi::PyObject;
 }
 
@@ -458,4 +459,16 @@ pub(crate) fn prefetch(at: *const u8) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
+}
+
+/// Whether Ctrl-C came, which is taken back by asking. No Python code runs.
+pub(crate) fn take_interrupt() -> bool {
+    // SAFETY: the interpreter is attached; off the main thread it answers no.
+    unsafe { PyOS_InterruptOccurred() != 0 }
+}
+
+/// Lets the next look for signals find the interrupt that [`take_interrupt`] took.
+pub(crate) fn give_interrupt_back() {
+    // SAFETY: may be called at any time.
+    unsafe { ffi::PyErr_SetInterrupt() }
 }

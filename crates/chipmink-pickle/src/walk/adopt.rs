@@ -49,6 +49,16 @@ pub(crate) struct Pending {
     dict: Obj,
 }
 
+/// Number of a pod to its place among the pods of the walk.
+struct VisitIndex(Vec<u32>);
+
+impl VisitIndex {
+    #[inline(always)]
+    fn get(&self, pod: u32) -> Option<usize> {
+        self.0.get(pod as usize).filter(|at| **at != NONE).map(|at| *at as usize)
+    }
+}
+
 impl Walker<'_, '_> {
     /// Puts together what the walk found.
     pub(crate) fn finish(
@@ -60,7 +70,10 @@ impl Walker<'_, '_> {
             return Err(WalkError::Source("a walk without a namespace has no outcome".to_owned()));
         };
         let visits = std::mem::take(&mut self.visits);
-        let index: HashMap<u32, usize> = visits.iter().enumerate().map(|(i, visit)| (visit.pod, i)).collect();
+        let mut index = VisitIndex(vec![NONE; self.session.pods.len()]);
+        for (i, visit) in visits.iter().enumerate() {
+            index.0[visit.pod as usize] = i as u32;
+        }
         let mut pods = Vec::with_capacity(visits.len());
         for visit in visits {
             pods.push(self.pending_pod(visit)?);
@@ -100,11 +113,11 @@ impl Walker<'_, '_> {
         let mut used: Vec<Vec<usize>> = vec![Vec::new(); count];
         for (pod, label) in pods.iter().zip(&labels) {
             for dependency in &pod.record.dependencies {
-                if let Some(at) = index.get(&(dependency.0 as u32))
-                    && labels[*at] != *label
-                    && !used[*label].contains(&labels[*at])
+                if let Some(at) = index.get(dependency.0 as u32)
+                    && labels[at] != *label
+                    && !used[*label].contains(&labels[at])
                 {
-                    used[*label].push(labels[*at]);
+                    used[*label].push(labels[at]);
                 }
             }
         }
@@ -124,7 +137,7 @@ impl Walker<'_, '_> {
                     root
                 }
                 Some(Walked::Pod(pod, slot)) => {
-                    let label = index.get(&pod).map(|at| labels[*at]);
+                    let label = index.get(pod).map(|at| labels[at]);
                     let Some(label) = label else {
                         return Err(WalkError::Source(format!(
                             "variable {name:?} has no pod; please report this"
@@ -188,17 +201,12 @@ impl Walker<'_, '_> {
         })
     }
 
-    fn is_definition_group(
-        &self,
-        component: &Component,
-        pods: &[PendingPod],
-        index: &HashMap<u32, usize>,
-    ) -> bool {
+    fn is_definition_group(&self, component: &Component, pods: &[PendingPod], index: &VisitIndex) -> bool {
         !component.pods.is_empty()
             && component
                 .pods
                 .iter()
-                .all(|pod| index.get(&(pod.key.0 as u32)).is_some_and(|at| pods[*at].is_definition))
+                .all(|pod| index.get(pod.key.0 as u32).is_some_and(|at| pods[at].is_definition))
     }
 
     /// Which pods belong together: all that refer to each other, except that a reference to a definition does not connect,
@@ -206,14 +214,14 @@ impl Walker<'_, '_> {
     fn label(
         &self,
         pods: &[PendingPod],
-        index: &HashMap<u32, usize>,
+        index: &VisitIndex,
         roots: &[Option<Walked>],
     ) -> (Vec<usize>, usize) {
         let mut sets = UnionFind::new(pods.len());
         let mut soft: Vec<(usize, usize)> = Vec::new();
         for (from, pod) in pods.iter().enumerate() {
             for dependency in &pod.record.dependencies {
-                let Some(to) = index.get(&(dependency.0 as u32)).copied() else { continue };
+                let Some(to) = index.get(dependency.0 as u32) else { continue };
                 let connects =
                     !pods[to].is_definition || pod.is_definition || pod.inside.contains(&pods[to].id);
                 if connects {
@@ -227,7 +235,7 @@ impl Walker<'_, '_> {
         for walked in roots.iter().flatten() {
             // A variable that is an object inside a definition (a list in a closure) ties the definition to it.
             if let Walked::Pod(pod, slot) = walked
-                && let Some(at) = index.get(pod).copied()
+                && let Some(at) = index.get(*pod)
                 && pods[at].is_definition
                 && !matches!(pods[at].record.exports.get(*slot as usize), Some(Export::Root(_)))
             {
@@ -410,6 +418,7 @@ impl Walker<'_, '_> {
                     session.exports.remove(addr);
                 }
                 *addr = 0;
+                list.has_gaps = true;
             }
             exports.push(offer);
         }

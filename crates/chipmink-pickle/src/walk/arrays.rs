@@ -471,8 +471,7 @@ impl Walker<'_, '_> {
         while let Some((offset, len)) = chunks.chunk(chunk_number) {
             chunk_number += 1;
             if chunk_number % 1024 == 0 {
-                self.hold();
-                self.py.check_signals().map_err(|error| self.interrupted(error))?;
+                self.check_signals()?;
             }
             // SAFETY: the grid stays inside the region.
             let chunk = unsafe { pointer.add(offset as usize) };

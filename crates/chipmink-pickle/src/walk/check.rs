@@ -10,8 +10,9 @@ use super::shadow::{ALL_ATOMS, child, is_singleton, kind};
 use super::walker::{Step, Stop, Walker};
 use crate::py::Obj;
 
-/// How many children ahead memory is asked for.
-const AHEAD: usize = 32;
+/// How many words, and how many roots of pods, ahead memory is asked for; measured.
+const AHEAD: usize = 48;
+const CALLS_AHEAD: usize = 4;
 
 /// The shadow's words at some place; they do not change while the visit lasts.
 #[derive(Clone, Copy)]
@@ -47,6 +48,7 @@ impl Walker<'_, '_> {
     pub(crate) fn check_record(&mut self, object: Obj) -> Step {
         let (Words(words), at) = self.shadow_here();
         let Some(header) = words.get(at).copied() else { return self.miss() };
+        self.look_ahead(words, at);
         let number = (header >> 32) as u32;
         let all_atoms = header & ALL_ATOMS != 0;
         match header as u8 {
@@ -239,21 +241,23 @@ impl Walker<'_, '_> {
         self.stats.objects += len as u64;
         self.advance(first + len);
         if !all_atoms {
-            self.expect(first, first + len.min(AHEAD));
             self.stack.push(Frame::new(FrameKind::Shadow { first, next: 0, len, after }, NONE));
         }
     }
 
-    /// Asks for the memory that the children's checks will look at: they lie all over the heap.
+    /// Asks for the memory that the checks of containers further on will look at: they lie all over the heap.
+    ///
+    /// Words are taken for children by their lowest bits alone; what is none costs a prefetch that nobody needs.
     #[inline(always)]
-    fn expect(&self, from: usize, to: usize) {
-        let (Words(words), _) = self.shadow_here();
+    fn look_ahead(&self, words: &[u64], at: usize) {
+        let (_, len) = super::shadow::record_extent(words, at);
+        let from = (at + AHEAD).min(words.len());
+        let to = (from + len.min(AHEAD) + 3).min(words.len());
         for word in &words[from..to] {
-            match word & child::MASK {
-                child::ATOM | child::REFERENCE => continue,
-                _ => crate::py::prefetch((word & !child::MASK) as *const u8),
+            if word & child::MASK == child::FIRST {
+                crate::py::prefetch((word & !child::MASK) as *const u8);
+                self.session.memo.prefetch((word & !child::MASK) as usize);
             }
-            self.session.memo.prefetch((word & !child::MASK) as usize);
         }
     }
 
@@ -270,8 +274,10 @@ impl Walker<'_, '_> {
                 continue;
             }
             self.stack[top].kind = FrameKind::Shadow { first, next: next + 1, len, after };
-            if next + AHEAD < len {
-                self.expect(first + next + AHEAD, first + next + AHEAD + 1);
+            if word & child::MASK == child::CALL && next + CALLS_AHEAD < len {
+                let root = words[first + next + CALLS_AHEAD] & !child::MASK;
+                crate::py::prefetch(root as *const u8);
+                self.session.memo.prefetch(root as usize);
             }
             // SAFETY: the live container was found to refer to this address, and nothing has changed since, or the walk
             // holds its objects.

@@ -198,9 +198,11 @@ impl Walker<'_, '_> {
         }
         let list = self.session.export_lists.entry(pod).or_default();
         // Slot 0 is the first root's.
-        let slot = match list.slots.iter().skip(1).position(|taken| *taken == 0) {
+        let gap = if list.has_gaps { list.slots.iter().skip(1).position(|taken| *taken == 0) } else { None };
+        let slot = match gap {
             Some(free) => free + 1,
             None => {
+                list.has_gaps = false;
                 list.slots.resize(list.slots.len().max(1), 0);
                 list.slots.push(0);
                 list.slots.len() - 1

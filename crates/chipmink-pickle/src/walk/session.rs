@@ -68,6 +68,8 @@ pub(crate) struct ExportList {
     pub slots: Vec<usize>,
     /// A slot was given out in this walk.
     pub has_new: bool,
+    /// Some slot but the first may be vacant.
+    pub has_gaps: bool,
 }
 
 /// Identity of a pod's root between walks: its address, or its path if a reducer makes it anew each time.

@@ -299,9 +299,14 @@ impl<'w, 'py> Walker<'w, 'py> {
     }
 
     #[cold]
-    fn check_signals(&mut self) -> Step {
+    pub(crate) fn check_signals(&mut self) -> Step {
         self.next_signal_check = self.stats.objects + SIGNAL_INTERVAL;
+        if !crate::py::take_interrupt() {
+            return Ok(());
+        }
+        // The program's own handler runs, and may do anything.
         self.hold();
+        crate::py::give_interrupt_back();
         self.py.check_signals().map_err(|error| self.interrupted(error))
     }
 
