@@ -12,7 +12,7 @@ PYTHON ?= python3
 ifeq ($(filter command% environment%,$(origin PYTHON)),)
 VENV ?= .venv
 else
-VENV ?= .venv-$(notdir $(PYTHON))
+VENV ?= .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 endif
 
 ROOT := $(abspath $(dir $(lastword $(MAKEFILE_LIST))))
