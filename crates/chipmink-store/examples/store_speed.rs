@@ -1,4 +1,4 @@
-//! How fast blobs go in and out: `cargo run --release -p chipmink-store --example store_speed [folder]`.
+//! How fast blobs go in and out: `cargo run --release -p chipmink-store --example store_speed [folder [part of a name]]`.
 //!
 //! Prints seconds and MB/s, best of five, beside a plain write and read of as many bytes in the same folder.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement may panic, and prints")]
@@ -28,7 +28,10 @@ fn fresh(root: &Path) -> Store {
     Store::create(Place::Local(root.to_owned()), options).unwrap()
 }
 
-fn blobs(root: &Path, what: &str, kind: BlobKind, count: usize, len: usize, compressible: bool) {
+fn blobs(root: &Path, only: &str, what: &str, kind: BlobKind, count: usize, len: usize, compressible: bool) {
+    if !what.contains(only) {
+        return;
+    }
     let mut random = Random::new(1);
     let blobs: Vec<Vec<u8>> =
         (0..count).map(|_| if compressible { random.text(len) } else { random.bytes(len) }).collect();
@@ -145,14 +148,15 @@ fn empty_saves(root: &Path) {
 fn main() {
     let root = std::env::args().nth(1).unwrap_or_else(|| "target/store_speed".into());
     let root = Path::new(&root);
+    let only = std::env::args().nth(2).unwrap_or_default();
     let _ = std::fs::remove_dir_all(root);
     std::fs::create_dir_all(root).unwrap();
-    blobs(root, "100 pods of 1 MB", BlobKind::Pod, 100, 1 << 20, false);
-    blobs(root, "100 pods of 1 MB, text", BlobKind::Pod, 100, 1 << 20, true);
-    blobs(root, "10k pods of 6 KB", BlobKind::Pod, 10_000, 6_000, false);
-    blobs(root, "10k pods of 6 KB, text", BlobKind::Pod, 10_000, 6_000, true);
-    blobs(root, "100k pods of 200 B", BlobKind::Pod, 100_000, 200, false);
-    blobs(root, "16k chunks of 64 KiB", BlobKind::Chunk, 4_000, 64 << 10, false);
+    blobs(root, &only, "100 pods of 1 MB", BlobKind::Pod, 100, 1 << 20, false);
+    blobs(root, &only, "100 pods of 1 MB, text", BlobKind::Pod, 100, 1 << 20, true);
+    blobs(root, &only, "10k pods of 6 KB", BlobKind::Pod, 10_000, 6_000, false);
+    blobs(root, &only, "10k pods of 6 KB, text", BlobKind::Pod, 10_000, 6_000, true);
+    blobs(root, &only, "100k pods of 200 B", BlobKind::Pod, 100_000, 200, false);
+    blobs(root, &only, "16k chunks of 64 KiB", BlobKind::Chunk, 4_000, 64 << 10, false);
     empty_saves(root);
     let _ = std::fs::remove_dir_all(root);
 }

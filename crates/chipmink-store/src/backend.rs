@@ -189,6 +189,11 @@ impl Backend {
         files.make_directories(names).map_err(|error| self.write_error("making its folders", error))
     }
 
+    /// A name for the time in which what is written and not synced stays whole.
+    pub(crate) fn boot(&self) -> Option<[u8; 16]> {
+        self.files.as_ref().and_then(|files| files.boot())
+    }
+
     /// Removes what dead processes left. Best effort.
     pub(crate) fn clean(&self) {
         if let Some(files) = &self.files {

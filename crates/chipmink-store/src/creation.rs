@@ -2,7 +2,7 @@
 
 use crate::backend::Backend;
 use crate::error::{Result, StoreError};
-use crate::log::Log;
+use crate::log::{Log, note_boot};
 use crate::options::StoreOptions;
 use crate::random;
 use bytes::Bytes;
@@ -25,6 +25,7 @@ pub(crate) fn create(backend: &Backend, options: &StoreOptions) -> Result<()> {
     let mut entry = RootEntry::new(TimeId(0), RepositoryId(random::bytes()), WriteId(random::bytes()));
     entry.published_at = now_micros();
     entry.is_synced = options.durable;
+    note_boot(&mut entry, backend);
     race(backend)?;
     let bytes = Bytes::from(entry.encode());
     match backend.create(&root_path(TimeId(0)), bytes.clone()) {

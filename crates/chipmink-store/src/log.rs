@@ -55,11 +55,28 @@ pub(crate) struct Log {
 pub(crate) enum Trust {
     /// If its packs have their lengths. Enough for one who promises nothing about power cuts.
     Lengths,
-    /// If every byte of its packs is right. Who promises durability promises it of all that a version builds on.
+    /// If every byte of its packs is right, or nothing can have happened to them since. Who promises durability promises
+    /// it of all that a version builds on.
     Checked {
         /// Longest blob, in decoded bytes.
         blob_bytes_max: u64,
     },
+}
+
+/// Extension of an entry that was not synced: the boot in which it was written.
+const BOOT: u64 = 2;
+
+/// Notes in an entry that will not be synced in which boot it is written.
+pub(crate) fn note_boot(entry: &mut RootEntry, backend: &Backend) {
+    if let (false, Some(boot)) = (entry.is_synced, backend.boot()) {
+        entry.extensions.set(BOOT, boot.to_vec());
+    }
+}
+
+/// Whether an entry was written since the machine was started, so that no power cut can have touched it.
+fn is_of_this_boot(entry: &RootEntry, backend: &Backend) -> bool {
+    let noted = entry.extensions.iter().find(|(tag, _)| *tag == BOOT).map(|(_, bytes)| bytes);
+    backend.boot().is_some_and(|boot| noted == Some(&boot[..]))
 }
 
 /// An entry with the digest of its bytes.
@@ -427,6 +444,7 @@ fn check_unsynced_packs(
         if read.entry.is_synced || Some(read.entry.number) <= synced_through {
             continue;
         }
+        let trust = if is_of_this_boot(&read.entry, backend) { Trust::Lengths } else { trust };
         for pack in &read.entry.packs_added {
             let found = backend.byte_len(&pack_path(pack.name)).map_err(Unsound::from)?;
             let failure = match (found, trust) {

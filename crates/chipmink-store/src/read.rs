@@ -12,6 +12,8 @@ use std::ops::Range;
 /// Blobs that lie nearer to each other than this are read at once: about what a disk or network moves in the time of
 /// one more request.
 const GAP: u64 = 64 << 10;
+/// Bytes that one call may read in vain, beside an eighth of those that it is asked for.
+const WASTE: u64 = 32 << 10;
 /// Longest read, in bytes.
 const READ_LEN: u64 = 8 << 20;
 
@@ -121,6 +123,7 @@ impl Inner {
         let mut order: Vec<usize> = (0..digests.len()).collect();
         order.sort_unstable_by_key(|at| (found[*at].location.pack, found[*at].location.byte_offset));
         let mut blobs = vec![Bytes::new(); digests.len()];
+        let mut waste = WASTE + found.iter().map(|found| found.location.stored_len / 8).sum::<u64>();
         let mut rest = order.as_slice();
         while let Some(&first) = rest.first() {
             let (pack, start) = (found[first].location.pack, found[first].location.byte_offset);
@@ -128,13 +131,15 @@ impl Inner {
             let mut count = 1;
             while let Some(&next) = rest.get(count) {
                 let next = found[next].location;
-                if next.pack != pack || next.byte_offset.saturating_sub(end) > GAP {
+                let gap = next.byte_offset.saturating_sub(end);
+                if next.pack != pack || gap > GAP.min(waste) {
                     break;
                 }
                 let longer = end.max(next.byte_offset + next.stored_len);
                 if longer - start > READ_LEN {
                     break;
                 }
+                waste -= gap;
                 end = longer;
                 count += 1;
             }

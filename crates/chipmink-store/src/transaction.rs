@@ -9,7 +9,7 @@ use crate::creation::{now_micros, race};
 use crate::error::{Result, StoreError};
 use crate::generations::DigestSet;
 use crate::inner::Inner;
-use crate::log::{HINT, ReadEntry, read_entry};
+use crate::log::{HINT, ReadEntry, note_boot, read_entry};
 use crate::pack_writer::{Merged, PackWriter, SealedPack};
 use crate::random;
 use bytes::Bytes;
@@ -348,6 +348,7 @@ impl PackTransaction {
         entry.published_at = now_micros();
         entry.floor = log.state.floor;
         entry.is_synced = inner.options.durable;
+        note_boot(&mut entry, &inner.backend);
         entry.synced_through = synced.max(log.synced_through);
         entry.previous = Some(log.head);
         // Somebody may have written a newer one since.

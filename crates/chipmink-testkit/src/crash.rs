@@ -16,6 +16,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::path::{Component, Path};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
@@ -181,6 +182,7 @@ struct State {
     fail_sync: Option<u64>,
     syncs: u64,
     has_no_links: bool,
+    boot: [u8; 16],
 }
 
 /// A disk in memory that can lose what was not synced. Clones are one disk.
@@ -214,6 +216,10 @@ impl CrashDisk {
             fail_sync: None,
             syncs: 0,
             has_no_links: false,
+            boot: {
+                static BOOTS: AtomicU64 = AtomicU64::new(0);
+                u128::from(BOOTS.fetch_add(1, Ordering::Relaxed)).to_be_bytes()
+            },
         })))
     }
 
@@ -464,5 +470,9 @@ impl Syscalls for CrashDisk {
     fn stat(&self, path: &Path) -> io::Result<Stat> {
         let state = self.state();
         Ok(stat_of(&state.world, state.world.find(path)?))
+    }
+
+    fn boot(&self) -> Option<[u8; 16]> {
+        Some(self.state().boot)
     }
 }

@@ -208,4 +208,8 @@ impl Syscalls for FaultDisk {
     fn stat(&self, path: &Path) -> io::Result<Stat> {
         self.run(Call::Stat, || self.calls.stat(path))
     }
+
+    fn boot(&self) -> Option<[u8; 16]> {
+        self.calls.boot()
+    }
 }

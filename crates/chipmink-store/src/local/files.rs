@@ -13,6 +13,9 @@ pub trait LocalFiles: fmt::Debug + Send + Sync {
     /// When one cannot be made or synced.
     fn make_directories(&self, names: &[&str]) -> Result<()>;
 
+    /// A name for the time since the machine was started, if it has one.
+    fn boot(&self) -> Option<[u8; 16]>;
+
     /// Removes what dead processes left unfinished. Best effort.
     fn clean(&self);
 

@@ -390,6 +390,10 @@ impl LocalFiles for LocalDisk {
         Ok(())
     }
 
+    fn boot(&self) -> Option<[u8; 16]> {
+        self.disk.calls.boot()
+    }
+
     fn clean(&self) {
         self.disk.clean_tmp(SystemTime::now());
     }

@@ -118,4 +118,7 @@ pub trait Syscalls: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// As `stat(2)`.
     fn stat(&self, path: &Path) -> io::Result<Stat>;
+
+    /// A name for the time since the machine was started: what was written in it and not synced is still seen whole.
+    fn boot(&self) -> Option<[u8; 16]>;
 }

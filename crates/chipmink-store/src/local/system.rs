@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 /// The system calls of this machine.
@@ -132,5 +133,14 @@ impl Syscalls for System {
 
     fn stat(&self, path: &Path) -> io::Result<Stat> {
         Ok(stat_of(&fs::metadata(path)?))
+    }
+
+    fn boot(&self) -> Option<[u8; 16]> {
+        static BOOT: OnceLock<Option<[u8; 16]>> = OnceLock::new();
+        *BOOT.get_or_init(|| {
+            let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+            let digits: String = text.trim().chars().filter(|digit| *digit != '-').collect();
+            u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32).map(u128::to_be_bytes)
+        })
     }
 }
