@@ -34,7 +34,7 @@ pub(crate) struct Base {
     pub(crate) expected: Option<TimeId>,
     pub(crate) variables: Variables,
     /// Co-variables, by an index that a co-variable keeps while it is continued.
-    pub(crate) covariables: Vec<Option<Box<Holding>>>,
+    pub(crate) covariables: Vec<Option<Holding>>,
     /// Definition groups, by [`GroupId`].
     pub(crate) groups: Vec<Option<Box<KnownTable>>>,
 }
@@ -61,11 +61,11 @@ impl Base {
                 ManifestValue::Covariable(reference) => {
                     let digest = reference.digest();
                     let index = *by_digest.entry(digest).or_insert_with(|| {
-                        base.covariables.push(Some(Box::new(Holding::Unread { reference, name_count: 0 })));
+                        base.covariables.push(Some(Holding::Unread { reference, name_count: 0 }));
                         base.covariables.len() as u32 - 1
                     });
                     if let Some(Holding::Unread { name_count, .. }) =
-                        base.covariables[index as usize].as_deref_mut()
+                        base.covariables[index as usize].as_mut()
                     {
                         *name_count += 1;
                     }
@@ -79,7 +79,7 @@ impl Base {
     }
 
     pub(crate) fn covariable(&self, index: u32) -> Option<&Holding> {
-        self.covariables.get(index as usize)?.as_deref()
+        self.covariables.get(index as usize)?.as_ref()
     }
 
     pub(crate) fn group(&self, id: GroupId) -> Option<&KnownTable> {
@@ -89,9 +89,9 @@ impl Base {
     /// Forgets how tables were walked, which means nothing to a source that starts anew; keeps where they are.
     pub(crate) fn forget_walks(&mut self) {
         for holding in self.covariables.iter_mut().flatten() {
-            if let Holding::Known(table) = &**holding {
+            if let Holding::Known(table) = holding {
                 let (reference, name_count) = (table.reference.clone(), table.names.len());
-                **holding = Holding::Unread { reference, name_count };
+                *holding = Holding::Unread { reference, name_count };
             }
         }
         self.groups.clear();

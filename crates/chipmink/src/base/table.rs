@@ -1,9 +1,10 @@
 //! The tables of co-variables and definition groups, as a session knows them.
 
+use crate::hash::KeyMap;
 use chipmink_format::{CovariableRef, Extensions, Tree};
 use chipmink_graph::Slots;
 use chipmink_types::{Component, Digest, PodKey, PodRecord, Slot};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Index of a definition group in the base.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -13,7 +14,7 @@ pub(crate) struct GroupId(pub(crate) u32);
 #[derive(Debug)]
 pub(crate) enum Holding {
     /// This session has saved it.
-    Known(KnownTable),
+    Known(Box<KnownTable>),
     /// Only where it is, and how many names it has.
     Unread { reference: CovariableRef, name_count: usize },
 }
@@ -62,9 +63,16 @@ pub(crate) struct KnownTable {
     pub(crate) tree: Tree,
     pub(crate) extensions: Extensions,
     pub(crate) reference: CovariableRef,
+    /// Where each pod is, once it was needed. Slots are kept for life, so it stays true.
+    pub(crate) by_key: OnceLock<KeyMap<Slot>>,
 }
 
 impl KnownTable {
+    /// The slot of each pod.
+    pub(crate) fn slots_by_key(&self) -> &KeyMap<Slot> {
+        self.by_key.get_or_init(|| self.pods.iter().map(|pod| (pod.key, pod.slot)).collect())
+    }
+
     /// Whether a walk found the very same pods under the same names.
     pub(crate) fn is_same(&self, component: &Component) -> bool {
         component.names.len() == self.names.len()

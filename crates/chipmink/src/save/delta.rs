@@ -1,5 +1,6 @@
 //! What a save changes in the base, held back until its commit is visible.
 
+use super::patch::Patch;
 use crate::base::{Base, GroupId, Holding, KnownTable, Place, Value, Variable, Variables};
 
 /// New rows of the namespace.
@@ -11,12 +12,23 @@ pub(crate) enum VariablesDelta {
     All(Vec<Variable>),
 }
 
+/// What becomes of a co-variable of the base.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// It is no more.
+    Gone,
+    /// It is new, or another.
+    New(Holding),
+    /// Some of its rows are others.
+    Patched(Patch),
+}
+
 /// What a save changes in the base.
 #[derive(Debug)]
 pub(crate) struct Delta {
-    /// Co-variables by index; `None`: it is no more. Indices behind the end are new.
-    pub(super) covariables: Vec<(u32, Option<Box<Holding>>)>,
-    /// Definition groups, likewise.
+    /// Co-variables by index. Indices behind the end are new.
+    pub(super) covariables: Vec<(u32, Change)>,
+    /// Definition groups; `None`: it is no more.
     pub(super) groups: Vec<(GroupId, Option<Box<KnownTable>>)>,
     pub(super) variables: VariablesDelta,
 }
@@ -31,8 +43,18 @@ impl Delta {
     pub(crate) fn apply(self, base: &mut Base, place: Place) {
         base.place = Some(place);
         base.expected = Some(place.time);
-        for (index, holding) in self.covariables {
-            put(&mut base.covariables, index as usize, holding);
+        for (index, change) in self.covariables {
+            match change {
+                Change::Gone => put(&mut base.covariables, index as usize, None),
+                Change::New(holding) => put(&mut base.covariables, index as usize, Some(holding)),
+                Change::Patched(patch) => {
+                    if let Some(Holding::Known(table)) =
+                        base.covariables.get_mut(index as usize).and_then(Option::as_mut)
+                    {
+                        patch.apply(table);
+                    }
+                }
+            }
         }
         let has_groups = !self.groups.is_empty() || !base.groups.is_empty();
         for (id, group) in self.groups {
@@ -65,7 +87,7 @@ fn drop_unused_groups(base: &mut Base) {
     let mut is_used = vec![false; base.groups.len()];
     let mut open: Vec<GroupId> = Vec::new();
     for holding in base.covariables.iter().flatten() {
-        if let Holding::Known(table) = &**holding {
+        if let Holding::Known(table) = holding {
             open.extend_from_slice(&table.groups);
         }
     }

@@ -6,6 +6,7 @@ mod compare;
 mod delta;
 mod groups;
 mod matching;
+mod patch;
 mod prepared;
 mod rows;
 mod stored;

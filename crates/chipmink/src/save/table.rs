@@ -15,7 +15,7 @@ use chipmink_graph::{Slots, assign_ranks};
 use chipmink_types::{BlobSink, BlobSource, Component, Digest, PodKey, PodRecord, Slot};
 use hashbrown::DefaultHashBuilder;
 use std::hash::BuildHasherDefault;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The table that a component continues.
 pub(super) enum Old<'a> {
@@ -136,6 +136,7 @@ pub(super) fn build_table(component: &Component, old: &Old<'_>, tools: &mut Tool
         tree,
         extensions: old.extensions(),
         reference: CovariableRef::Inline(Default::default()),
+        by_key: OnceLock::new(),
     };
     write_header(&mut table, &local, tools)?;
     Ok(table)

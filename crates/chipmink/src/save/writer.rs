@@ -5,9 +5,10 @@
 //! 2. Each other component continues the table that gives it most pods; no table is continued twice.
 //! 3. The base is read, never changed: what it becomes is the [`Delta`].
 
-use super::delta::{Delta, VariablesDelta};
+use super::delta::{Change, Delta, VariablesDelta};
 use super::groups::{OldGroup, claim_groups, in_order};
 use super::matching::{Match, Matches, match_components};
+use super::patch::patch;
 use super::rows::Descriptors;
 use super::stored::StoredTable;
 use super::table::{Old, Tools, build_table};
@@ -18,6 +19,7 @@ use chipmink_format::{Covariable, CovariableRef, Edit, Tree};
 use chipmink_graph::assign_ranks;
 use chipmink_types::{BlobSink, BlobSource, Component, Digest, PodKey, Slot, VariableRoot, WalkOutcome};
 use hashbrown::{HashMap, HashSet};
+use std::sync::OnceLock;
 
 /// The tables of a version.
 #[derive(Debug)]
@@ -81,7 +83,7 @@ struct Writer<'a> {
     stored_groups: HashMap<Digest, StoredTable>,
     /// The groups that continue them.
     stored_group_ids: HashMap<Digest, GroupId>,
-    covariables: Vec<(u32, Option<Box<Holding>>)>,
+    covariables: Vec<(u32, Change)>,
     groups: Vec<(GroupId, Option<Box<KnownTable>>)>,
     /// Co-variables that stand elsewhere than in the base.
     references: HashMap<u32, CovariableRef>,
@@ -98,7 +100,7 @@ impl<'a> Writer<'a> {
         let assigned = self.write_covariables(&matches)?;
         self.amend(&matches)?;
         for index in matches.gone(self.base) {
-            self.covariables.push((index, None));
+            self.covariables.push((index, Change::Gone));
         }
         let (manifest, variables) = self.write_manifest(&matches, &assigned)?;
         let tables = (self.references.len() + self.groups.len()) as u64;
@@ -228,6 +230,10 @@ impl<'a> Writer<'a> {
     }
 
     fn build(&mut self, component: &Component, old: &Old<'_>) -> Result<KnownTable> {
+        self.with_tools(|tools| build_table(component, old, tools))
+    }
+
+    fn with_tools<T>(&mut self, work: impl FnOnce(&mut Tools<'_>) -> Result<T>) -> Result<T> {
         let (group_digests, taken) = (&self.group_digests, &self.taken_digests);
         let mut tools = Tools {
             source: self.source,
@@ -238,7 +244,7 @@ impl<'a> Writer<'a> {
             is_group_taken: &|digest| taken.contains(digest),
             rows_written: &mut self.rows,
         };
-        build_table(component, old, &mut tools)
+        work(&mut tools)
     }
 
     /// Returns for each name of a written component the index of its co-variable.
@@ -262,8 +268,24 @@ impl<'a> Writer<'a> {
                     next - 1
                 }
             };
+            for (name, ..) in &component.names {
+                if assigned.insert(name.as_str(), index).is_some() {
+                    return Err(Error::contract(format!("variable {name:?} is in two co-variables")));
+                }
+            }
             let table = match old.and_then(|index| base.covariable(index)) {
-                Some(Holding::Known(table)) => self.build(component, &Old::Known(table))?,
+                Some(Holding::Known(table)) => {
+                    let patched = match self.is_current(table) {
+                        true => self.with_tools(|tools| patch(component, table, tools))?,
+                        false => None,
+                    };
+                    if let Some(patch) = patched {
+                        self.references.insert(index, patch.reference.clone());
+                        self.covariables.push((index, Change::Patched(patch)));
+                        continue;
+                    }
+                    self.build(component, &Old::Known(table))?
+                }
                 Some(Holding::Unread { .. }) => match self.stored.remove(&index) {
                     Some(stored) => {
                         let groups = self.ids_of(&stored.header.groups);
@@ -273,13 +295,8 @@ impl<'a> Writer<'a> {
                 },
                 None => self.build(component, &Old::None)?,
             };
-            for (name, ..) in &component.names {
-                if assigned.insert(name.as_str(), index).is_some() {
-                    return Err(Error::contract(format!("variable {name:?} is in two co-variables")));
-                }
-            }
             self.references.insert(index, table.reference.clone());
-            self.covariables.push((index, Some(Box::new(Holding::Known(table)))));
+            self.covariables.push((index, Change::New(Holding::Known(Box::new(table)))));
         }
         Ok(assigned)
     }
@@ -307,13 +324,13 @@ impl<'a> Writer<'a> {
             }
             let reference = header.store(self.sink)?;
             let holding = match holding {
-                Holding::Known(table) => Holding::Known(amended(table, header, reference.clone())),
+                Holding::Known(table) => Holding::Known(Box::new(amended(table, header, reference.clone()))),
                 Holding::Unread { .. } => {
                     Holding::Unread { reference: reference.clone(), name_count: header.names.len() }
                 }
             };
             self.references.insert(index, reference);
-            self.covariables.push((index, Some(Box::new(holding))));
+            self.covariables.push((index, Change::New(holding)));
         }
         Ok(())
     }
@@ -455,5 +472,6 @@ fn amended(table: &KnownTable, header: Covariable, reference: CovariableRef) -> 
         tree: header.table,
         extensions: header.extensions,
         reference,
+        by_key: OnceLock::new(),
     }
 }

@@ -215,6 +215,10 @@ impl Syscalls for Counting {
     fn stat(&self, path: &Path) -> io::Result<Stat> {
         self.calls.stat(path)
     }
+
+    fn boot(&self) -> Option<[u8; 16]> {
+        self.calls.boot()
+    }
 }
 
 #[test]

@@ -6,3 +6,4 @@ mod costs;
 mod failures;
 mod graph;
 mod random_saves;
+mod timing;
