@@ -54,6 +54,10 @@ pub(super) fn patch(
             records.push((at, Arc::clone(&walked.record)));
         }
     }
+    // Ranks that were kept through a walk in another order fit the old bytes only.
+    if !table.pods.is_sorted_by(|a, b| a.rank < b.rank) {
+        return Ok(None);
+    }
     let none = KeyMap::default();
     let has_dependencies = records.iter().any(|(_, record)| !record.dependencies.is_empty());
     let local = if has_dependencies { table.slots_by_key() } else { &none };
