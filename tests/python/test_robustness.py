@@ -702,6 +702,18 @@ def test_deep_nesting(tmp_path, name, policy):
         assert _unnest(repo.load(repo.save({"x": value}))["x"], step) == depth
 
 
+@pytest.mark.parametrize("seed", [60, 89, 108, *range(40)])
+def test_a_member_of_a_reduced_set_gets_a_name(tmp_path, seed):
+    """A version failed to load: a pod that was taken over had to offer an object that it had not offered before."""
+    members = kinds.SetChild({"zero\0", kinds.FrozenPoint(0, "z"), ("t", 1)})
+    inner = next(member for member in members if type(member) is tuple)
+    with chipmink.open(tmp_path / "repo", durable=False, policy=f"random:{seed}") as repo:
+        repo.save({"v1": members})
+        repo.save({"v1": members, "v4": members}, accessed=["v1"])
+        loaded = repo.load(repo.save({"v4": members, "v6": inner}))
+    assert any(member is loaded["v6"] for member in loaded["v4"])
+
+
 @pytest.mark.parametrize("policy", ["bundle-all", "split-all", "random:3", "lga", "lga-siblings"])
 def test_a_shared_object_moves_between_variables_in_every_order(tmp_path, policy):
     for case, order in enumerate(itertools.permutations("abcd")):
