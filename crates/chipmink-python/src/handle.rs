@@ -94,7 +94,6 @@ impl Handle {
     }
 
     /// Walks a namespace: the first step of a save.
-    #[expect(clippy::too_many_arguments, reason = "they are the fields of one request")]
     fn walk(
         slf: &Bound<'_, Self>,
         namespace: &Bound<'_, PyDict>,

@@ -62,7 +62,7 @@ fn view<'a>(array: Obj) -> &'a ArrayObject {
     unsafe { &*array.ptr().cast::<ArrayObject>() }
 }
 
-fn dimensions<'a>(array: &'a ArrayObject) -> &'a [isize] {
+fn dimensions(array: &ArrayObject) -> &[isize] {
     if array.nd == 0 {
         return &[];
     }
@@ -220,7 +220,7 @@ impl Walker<'_, '_> {
             let shape = dimensions(array);
             let row_len =
                 (byte_len as u64).checked_div(shape.first().map_or(0, |rows| *rows as u64)).unwrap_or(0);
-            let grid = if order == b'C' && shape.len() == 2 && row_len >= CHUNK_LEN as u64 {
+            let grid = if order == b'C' && shape.len() == 2 && row_len >= CHUNK_LEN {
                 (GridKind::Rows, row_len)
             } else {
                 RUN

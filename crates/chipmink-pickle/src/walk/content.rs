@@ -278,10 +278,7 @@ impl Walker<'_, '_> {
             Ok(answer) => answer,
             Err(NeedsHold) => {
                 self.hold();
-                match self.session.names.importable(&bound, true) {
-                    Ok(answer) => answer,
-                    Err(NeedsHold) => None,
-                }
+                self.session.names.importable(&bound, true).unwrap_or_default()
             }
         };
         // The answer holds for this address as long as the object lives.

@@ -86,7 +86,7 @@ impl Names {
         unsafe {
             !object.is_class()
                 || (*object.ty()).tp_getattro.map(|f| f as usize)
-                    != (*(&raw mut ffi::PyType_Type)).tp_getattro.map(|f| f as usize)
+                    != ffi::PyType_Type.tp_getattro.map(|f| f as usize)
         }
     }
 

@@ -203,7 +203,8 @@ impl Walker<'_, '_> {
 
     /// The encoded value of an atom that is small enough for the manifest.
     fn inline(&mut self, value: Obj) -> Option<Vec<u8>> {
-        if !(value.is_atom() && may_hold(value)) && !super::shadow::is_singleton(value) {
+        let is_small = value.is_atom() && may_hold(value);
+        if !is_small && !super::shadow::is_singleton(value) {
             return None;
         }
         let mut builder = self.spare.pop().unwrap_or_default();

@@ -72,6 +72,10 @@ pub(crate) struct Walker<'w, 'py> {
     pub queue: Vec<Queued>,
     pub queued_bytes: usize,
     /// Builders to be used again.
+    #[expect(
+        clippy::vec_box,
+        reason = "a builder moves between here and its visit; only the box should be copied"
+    )]
     pub spare: Vec<Box<Builder>>,
     /// References owned until the walk ends.
     pub kept: Vec<Obj>,
