@@ -5,7 +5,7 @@
 //!    in the order of their ranks.
 //! 3. Whatever the tables say, the work is bounded by the rows that exist: each row is visited once.
 
-use super::descriptors::Descriptors;
+use super::descriptors::{Descriptors, Known};
 use super::table::Tables;
 use crate::error::{Error, Result};
 use chipmink_format::{
@@ -15,7 +15,6 @@ use chipmink_types::{
     BlobSource, Digest, LoadPlan, LoadPod, LoadRoot, LoadShape, LoadVariable, Slot, TimeId,
 };
 use hashbrown::{HashMap, HashSet};
-use std::sync::Arc;
 
 /// Collects what a load needs.
 pub(crate) struct Planner<'a> {
@@ -25,9 +24,8 @@ pub(crate) struct Planner<'a> {
     tables: Tables<'a>,
     variables: Vec<(String, Place)>,
     known: HashSet<String>,
-    /// Pods whose dependencies are still to be followed.
-    open: Vec<(usize, Slot)>,
-    visited: HashSet<(usize, Slot)>,
+    /// Rows whose dependencies are still to be followed: table, place among its rows.
+    open: Vec<(usize, usize)>,
     /// Names that functions in the closure read.
     reads: Vec<String>,
 }
@@ -48,7 +46,6 @@ impl<'a> Planner<'a> {
             variables: Vec::new(),
             known: HashSet::new(),
             open: Vec::new(),
-            visited: HashSet::new(),
             reads: Vec::new(),
         }
     }
@@ -56,10 +53,7 @@ impl<'a> Planner<'a> {
     /// Adds every variable of the version.
     pub(crate) fn add_all(&mut self) -> Result<()> {
         for (name, row) in read_manifest(self.manifest, self.source)? {
-            let table = self.add(name, row)?;
-            if let Some(table) = table {
-                self.tables.read_whole(table)?;
-            }
+            self.add(name, row, true)?;
         }
         self.close()
     }
@@ -70,7 +64,7 @@ impl<'a> Planner<'a> {
             if !self.known.contains(name) {
                 let row = find_in_manifest(self.manifest, name, self.source)?;
                 let row = row.ok_or_else(|| Error::UnknownName { time: self.time, name: name.clone() })?;
-                self.add(name.clone(), row)?;
+                self.add(name.clone(), row, false)?;
             }
         }
         self.close()?;
@@ -80,7 +74,7 @@ impl<'a> Planner<'a> {
             }
             match find_in_manifest(self.manifest, &name, self.source)? {
                 Some(row) => {
-                    self.add(name, row)?;
+                    self.add(name, row, false)?;
                     self.close()?;
                 }
                 // A builtin, or a name that was not defined yet.
@@ -97,22 +91,23 @@ impl<'a> Planner<'a> {
         self.variables.into_iter().map(|(name, _)| name).collect()
     }
 
-    fn add(&mut self, name: String, row: ManifestRow) -> Result<Option<usize>> {
-        let mut of_table = None;
+    fn add(&mut self, name: String, row: ManifestRow, is_whole: bool) -> Result<()> {
         let place = match row.value {
             ManifestValue::Inline(atom) => Place::Ready(LoadRoot::Inline(atom)),
             ManifestValue::Named(global) => Place::Ready(LoadRoot::Named(global)),
             ManifestValue::Skipped(skipped) => Place::Ready(LoadRoot::Skipped(skipped)),
             ManifestValue::Covariable(reference) => {
                 let (table, slot, export) = self.root(&name, &reference)?;
-                self.open.push((table, slot));
-                of_table = Some(table);
+                if is_whole {
+                    self.tables.read_whole(table)?;
+                }
+                self.visit(table, slot)?;
                 Place::Row { table, slot, export }
             }
         };
         self.known.insert(name.clone());
         self.variables.push((name, place));
-        Ok(of_table)
+        Ok(())
     }
 
     fn root(&mut self, name: &str, reference: &CovariableRef) -> Result<(usize, Slot, u32)> {
@@ -123,133 +118,144 @@ impl<'a> Planner<'a> {
         }
     }
 
+    fn visit(&mut self, table: usize, slot: Slot) -> Result<()> {
+        let (at, is_new) = self.tables.row(table, slot)?;
+        if is_new {
+            self.open.push((table, at));
+        }
+        Ok(())
+    }
+
     /// Follows dependencies until there are no new ones.
     fn close(&mut self) -> Result<()> {
-        while let Some((table, slot)) = self.open.pop() {
-            if !self.visited.insert((table, slot)) {
-                continue;
-            }
-            let row = self.tables.row(table, slot)?;
-            for dependency in &row.dependencies {
-                let next = match *dependency {
-                    Dependency::Local(slot) => (table, slot),
-                    Dependency::Definition { group, slot } => (self.tables.group(table, group)?, slot),
-                };
-                if !self.visited.contains(&next) {
-                    self.open.push(next);
+        while let Some((table, at)) = self.open.pop() {
+            let row = &self.tables.all()[table].rows[at].1;
+            self.reads.extend(row.names.iter().filter(|name| !self.known.contains(*name)).cloned());
+            for ordinal in 0..row.dependencies.len() {
+                match self.tables.all()[table].rows[at].1.dependencies[ordinal] {
+                    Dependency::Local(slot) => self.visit(table, slot)?,
+                    Dependency::Definition { group, slot } => {
+                        let group = self.tables.group(table, group)?;
+                        self.visit(group, slot)?;
+                    }
                 }
             }
-            self.reads.extend(row.names.iter().filter(|name| !self.known.contains(*name)).cloned());
         }
         Ok(())
     }
 
     /// The plan.
     pub(crate) fn finish(mut self, descriptors: &Descriptors) -> Result<LoadPlan> {
-        let order = self.table_order()?;
-        // Per table its rows by rank, and the position of each slot.
-        let mut rows: Vec<(usize, Slot, Arc<PodRow>)> = Vec::with_capacity(self.visited.len());
+        let order = self.table_order();
+        // By table and place among its rows: the position in the plan.
+        let mut positions: Vec<Vec<usize>> = vec![Vec::new(); self.tables.all().len()];
+        let mut rows: Vec<(usize, usize)> = Vec::new();
         for table in order {
-            let start = rows.len();
-            rows.extend(
-                self.tables.all()[table].read_rows().map(|(slot, row)| (table, slot, Arc::clone(row))),
-            );
-            rows[start..].sort_unstable_by_key(|(_, slot, row)| (row.rank, *slot));
+            let reader = &self.tables.all()[table];
+            let key = |at: &usize| (reader.rows[*at].1.rank, reader.rows[*at].0);
+            let mut places: Vec<usize> = (0..reader.rows.len()).collect();
+            if !places.is_sorted_by_key(key) {
+                places.sort_unstable_by_key(key);
+            }
+            positions[table] = vec![0; places.len()];
+            for at in places {
+                positions[table][at] = rows.len();
+                rows.push((table, at));
+            }
         }
-        let positions: HashMap<(usize, Slot), usize> =
-            rows.iter().enumerate().map(|(at, (table, slot, _))| ((*table, *slot), at)).collect();
-        let all = || rows.iter().map(|(.., row)| row);
-        let globals = all().flat_map(|row| row.globals.iter().copied()).collect();
-        let names = all().flat_map(|row| row.shapes.iter().map(|shape| shape.names)).collect();
-        let known = descriptors.load(&globals, &names, self.source)?;
-        let sides: HashSet<Digest> = all().filter_map(|row| row.side).collect();
-        let sides: Vec<Digest> = sides.into_iter().collect();
-        let side_bytes = if sides.is_empty() { Vec::new() } else { self.source.get_many(&sides)? };
-        let side_bytes: HashMap<_, _> = sides.into_iter().zip(side_bytes).collect();
+        let (known, sides) = self.load_descriptors(descriptors)?;
 
         let mut pods = Vec::with_capacity(rows.len());
-        for (table, _, row) in &rows {
-            let mut dependencies = Vec::with_capacity(row.dependencies.len());
-            for dependency in &row.dependencies {
-                let place = match *dependency {
-                    Dependency::Local(slot) => (*table, slot),
-                    Dependency::Definition { group, slot } => (self.tables.group(*table, group)?, slot),
+        for (table, at) in rows {
+            let mut dependencies = Vec::with_capacity(self.tables.all()[table].rows[at].1.dependencies.len());
+            for ordinal in 0..dependencies.capacity() {
+                let (of, slot) = match self.tables.all()[table].rows[at].1.dependencies[ordinal] {
+                    Dependency::Local(slot) => (table, slot),
+                    Dependency::Definition { group, slot } => (self.tables.group(table, group)?, slot),
                 };
-                let position = positions.get(&place).copied();
+                let (place, _) = self.tables.row(of, slot)?;
+                let position = positions[of].get(place).copied();
                 dependencies.push(position.ok_or_else(|| self.tables.damaged("a pod is lost".to_owned()))?);
             }
             let lost = |digest: &Digest| self.tables.damaged(format!("descriptor {digest} is lost"));
+            let row = &self.tables.all()[table].rows[at].1;
             let mut shapes = Vec::with_capacity(row.shapes.len());
             for shape in &row.shapes {
-                let (dict_names, slot_names) =
-                    known.names.get(&shape.names).cloned().ok_or_else(|| lost(&shape.names))?;
+                let names = known.names.get(&shape.names).cloned();
+                let (dict_names, slot_names) = names.ok_or_else(|| lost(&shape.names))?;
                 shapes.push(LoadShape { class: shape.class, dict_names, slot_names });
             }
             let global = |digest: &Digest| known.globals.get(digest).cloned().ok_or_else(|| lost(digest));
+            let globals = row.globals.iter().map(global).collect::<Result<_>>()?;
+            let row: &mut PodRow = &mut self.tables.all_mut()[table].rows[at].1;
             pods.push(LoadPod {
                 digest: row.digest,
                 byte_len: row.byte_len,
-                exports: row.exports.clone(),
+                exports: std::mem::take(&mut row.exports),
                 dependencies,
-                globals: row.globals.iter().map(global).collect::<Result<_>>()?,
+                globals,
                 shapes,
-                regions: row.regions.clone(),
-                side: row.side.and_then(|digest| side_bytes.get(&digest).cloned()),
+                regions: std::mem::take(&mut row.regions),
+                side: row.side.and_then(|digest| sides.get(&digest).cloned()),
             });
         }
         let mut variables = Vec::with_capacity(self.variables.len());
-        for (name, place) in self.variables {
+        for (name, place) in std::mem::take(&mut self.variables) {
             let root = match place {
                 Place::Ready(root) => root,
-                Place::Row { table, slot, export } => match positions.get(&(table, slot)) {
-                    Some(position) => LoadRoot::Pod(*position, export),
-                    None => return Err(self.tables.damaged(format!("the pod of {name:?} is lost"))),
-                },
+                Place::Row { table, slot, export } => {
+                    let (at, _) = self.tables.row(table, slot)?;
+                    LoadRoot::Pod(positions[table][at], export)
+                }
             };
             variables.push(LoadVariable { name, root });
         }
         Ok(LoadPlan { pods, variables })
     }
 
+    /// Descriptors and side records of all rows.
+    fn load_descriptors(&self, descriptors: &Descriptors) -> Result<(Known, HashMap<Digest, bytes::Bytes>)> {
+        let (mut globals, mut names, mut sides) = (HashSet::new(), HashSet::new(), HashSet::new());
+        for (_, row) in self.tables.all().iter().flat_map(|table| &table.rows) {
+            globals.extend(row.globals.iter().copied());
+            names.extend(row.shapes.iter().map(|shape| shape.names));
+            sides.extend(row.side);
+        }
+        let known = descriptors.load(&globals, &names, self.source)?;
+        let sides: Vec<Digest> = sides.into_iter().collect();
+        let bytes = if sides.is_empty() { Vec::new() } else { self.source.get_many(&sides)? };
+        Ok((known, sides.into_iter().zip(bytes).collect()))
+    }
+
     /// The tables with visited rows: groups before those that name them, co-variables as they were first named.
-    fn table_order(&mut self) -> Result<Vec<usize>> {
-        let mut order = Vec::new();
-        let mut is_placed = HashSet::new();
-        let covariables: Vec<usize> = self
-            .variables
-            .iter()
-            .filter_map(|(_, place)| match place {
-                Place::Row { table, .. } => Some(*table),
-                Place::Ready(_) => None,
-            })
-            .collect();
+    fn table_order(&self) -> Vec<usize> {
+        let tables = self.tables.all();
+        let covariables = self.variables.iter().filter_map(|(_, place)| match place {
+            Place::Row { table, .. } => Some((*table, false)),
+            Place::Ready(_) => None,
+        });
+        let mut open: Vec<(usize, bool)> = covariables.collect();
+        open.reverse();
+        let (mut groups, mut others) = (Vec::new(), Vec::new());
+        let mut is_placed = vec![false; tables.len()];
         // A table is placed once all it names are; the flag says whether they have been looked at.
-        let mut open: Vec<(usize, bool)> = covariables.iter().rev().map(|table| (*table, false)).collect();
-        let mut groups_first = Vec::new();
         while let Some((table, is_ready)) = open.pop() {
-            if is_placed.contains(&table) {
+            if is_placed[table] {
                 continue;
             }
             if is_ready {
-                is_placed.insert(table);
-                match self.tables.all()[table].is_group() {
-                    true => groups_first.push(table),
-                    false => order.push(table),
-                }
+                is_placed[table] = true;
+                let list = if tables[table].is_group() { &mut groups } else { &mut others };
+                list.push(table);
                 continue;
             }
             open.push((table, true));
-            for digest in self.tables.all()[table].header.groups.clone() {
-                // Groups of which nothing is needed were never opened.
-                if let Some(group) = self.tables.opened(&digest)
-                    && !is_placed.contains(&group)
-                {
-                    open.push((group, false));
-                }
-            }
+            // Groups of which nothing is needed were never opened. They are named by digest, so never in a circle.
+            let named = tables[table].header.groups.iter().filter_map(|digest| self.tables.opened(digest));
+            open.extend(named.filter(|group| !is_placed[*group]).map(|group| (group, false)));
         }
-        groups_first.extend(order);
-        Ok(groups_first)
+        groups.append(&mut others);
+        groups
     }
 }
 

@@ -115,6 +115,19 @@ fn timing() {
         };
         report(&format!("{shape}: all clean"), &mut many(&mut source, false));
         report(&format!("{shape}: one pod changed"), &mut many(&mut source, true));
+        let newest = repository.newest("main").unwrap();
+        let mut plans: Vec<Duration> = Vec::new();
+        for _ in 0..5 {
+            let start = Instant::now();
+            let plan = repository.plan(newest, None).unwrap();
+            plans.push(start.elapsed());
+            assert_eq!(plan.pods.len(), components * pods);
+        }
+        report(&format!("{shape}: plan of all"), &mut plans);
+        let one = [source.variables[0].0.clone()];
+        let start = Instant::now();
+        repository.plan(newest, Some(&one)).unwrap();
+        report(&format!("{shape}: plan of one"), &mut [start.elapsed()]);
         source.is_unchanged = true;
         report(&format!("{shape}: unchanged"), &mut many(&mut source, false));
     }
