@@ -364,10 +364,12 @@ impl Walker<'_, '_> {
             return Ok(false);
         }
         let visits = std::mem::take(&mut self.visits);
+        let mut met: HashSet<u32> = HashSet::new();
         for visit in visits.iter().filter(|visit| visit.is_definition) {
             let Mode::Written(finished) = &visit.mode else { continue };
             let Some(state) = self.session.pod(visit.pod) else { continue };
             let (component, old) = (state.component, state.record.clone());
+            met.insert(component);
             let exports = self.exports_of(visit).unwrap_or_default();
             let record =
                 self.written_record(&finished.tables, finished.digest, finished.byte_len, exports)?;
@@ -376,6 +378,20 @@ impl Walker<'_, '_> {
             }
         }
         self.visits = visits;
+        // A group of which only a part was met would fall apart: one part for these users, the whole for the others.
+        let torn: HashSet<u32> = self
+            .session
+            .pods
+            .iter()
+            .flatten()
+            .filter(|state| state.is_definition && state.visit == NONE && met.contains(&state.component))
+            .map(|state| state.component)
+            .collect();
+        for component in torn {
+            if self.session.tracker.activate(component) {
+                self.activated.push(component);
+            }
+        }
         Ok(!self.activated.is_empty())
     }
 
@@ -500,6 +516,7 @@ impl PySession {
         }
         let pods = &self.pods;
         self.memo.prune(|id| pods.get(id as usize).is_some_and(Option::is_some));
+        self.limit_shapes();
     }
 
     fn take_pod(&mut self, pod: PendingPod) {

@@ -21,6 +21,9 @@ use std::sync::Arc;
 /// No visit, no pod.
 pub(crate) const NONE: u32 = u32::MAX;
 
+/// The least number of shapes that a session may hold.
+const SHAPE_LIMIT: usize = 4096;
+
 /// How a session walks.
 pub struct SessionOptions {
     /// Which objects share a pod.
@@ -87,6 +90,10 @@ pub struct PySession {
     pub(crate) kinds: Kinds,
     pub(crate) names: Names,
     pub(crate) shapes: Shapes,
+    /// Shapes hold classes; with more than this many the session forgets everything, so that redefined ones can go.
+    pub(crate) shape_limit: usize,
+    /// The present walk began without any shape.
+    pub(crate) began_without_shapes: bool,
     pub(crate) tracker: Tracker,
     /// Pods by number; gone ones are empty.
     pub(crate) pods: Vec<Option<Box<PodState>>>,
@@ -126,6 +133,8 @@ impl PySession {
             kinds: Kinds::new(py)?,
             names: Names::new(py)?,
             shapes: Shapes::default(),
+            shape_limit: SHAPE_LIMIT,
+            began_without_shapes: true,
             tracker: Tracker::default(),
             pods: Vec::new(),
             roots: HashMap::new(),
@@ -172,6 +181,15 @@ impl PySession {
 
     pub(crate) fn pod_mut(&mut self, id: u32) -> Option<&mut PodState> {
         self.pods.get_mut(id as usize)?.as_deref_mut()
+    }
+
+    /// Lets go of shapes that only old versions of classes have, once there are many.
+    pub(crate) fn limit_shapes(&mut self) {
+        if self.began_without_shapes {
+            self.shape_limit = SHAPE_LIMIT.max(2 * self.shapes.len());
+        } else if self.shapes.len() > self.shape_limit {
+            self.forget();
+        }
     }
 
     /// Forgets everything: the base is another version, or a save came to nothing.

@@ -90,6 +90,11 @@ impl Shapes {
         id
     }
 
+    /// Number of shapes held.
+    pub(crate) fn len(&self) -> usize {
+        self.shapes.len()
+    }
+
     /// Gives up all shapes. No shadow that names one may be in use any more.
     pub(crate) fn clear(&mut self) {
         for shape in self.shapes.drain(..) {

@@ -122,6 +122,7 @@ impl<'w, 'py> Walker<'w, 'py> {
         if !session.memo.begin_walk() {
             session.forget();
         }
+        session.began_without_shapes = session.shapes.len() == 0;
         session.policy.begin();
         let shadow_bytes = 0;
         Ok(Walker {
