@@ -415,7 +415,14 @@ impl Walker<'_, '_> {
         }
         let mut exports = Vec::with_capacity(list.slots.len());
         for (slot, addr) in list.slots.iter_mut().enumerate() {
-            let offer = if *addr == 0 {
+            // A pod with one root offers it under slot 0, wherever the root lies by now.
+            let is_the_root = slot == 0 && !visit.is_sibling;
+            if is_the_root && let Some(root) = visit.root_addrs.first() {
+                *addr = *root;
+            }
+            let offer = if is_the_root && visit.made_inside.is_empty() {
+                Export::Root(0)
+            } else if *addr == 0 {
                 Export::Vacant
             } else {
                 let here = session.memo.get(*addr).filter(|entry| entry.pod == visit.pod);

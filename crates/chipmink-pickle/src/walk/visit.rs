@@ -50,14 +50,18 @@ impl Walker<'_, '_> {
         }
         if let Some(state) = self.session.pod_mut(pod) {
             state.visit = visit;
+            // What a reducer makes anew lies elsewhere each time.
+            let stays = matches!(split.key, RootKey::Address(..));
             if let Some(shadow) = &state.shadow
+                && stays
                 && !state.skip_shadow
                 && !give_up
             {
                 mode = Some(Mode::Shadow { shadow: shadow.clone(), position: 0 });
             }
             // Worth it from the second save on, unless the pod changes most of the time.
-            wants_shadow = !state.is_definition && (state.changes == 0 || 2 * state.changes <= state.saves);
+            wants_shadow =
+                stays && !state.is_definition && (state.changes == 0 || 2 * state.changes <= state.saves);
         }
         let mode = mode.unwrap_or_else(|| {
             let mut builder = self.spare.pop().unwrap_or_default();

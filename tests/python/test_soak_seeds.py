@@ -1,0 +1,27 @@
+"""Sessions that once went wrong, by the seed that made them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import soak
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [
+        # The root of a pod lay at a new address, and its export slot was taken for vacant.
+        211232,
+        # A definition changed through one user while another was left alone.
+        10060,
+        # A root that came to exist while its own arguments were walked was offered before it was complete.
+        2041,
+    ],
+)
+def test_a_session_that_went_wrong_once(seed):
+    assert soak.one(seed) > 0
