@@ -53,7 +53,8 @@ pub fn dumps(
 ) -> PyResult<Vec<u8>> {
     let mut session = PySession::new(py, SessionOptions { policy: Box::new(BundleAll), shadow_bytes: 0 })?;
     let mut sink = NoSink;
-    let mut walker = Walker::new(py, &mut session, &mut sink, None, true)?;
+    let context = session.context(py, None)?;
+    let mut walker = Walker::new(py, &mut session, &mut sink, None, context, true);
     walker.stream = Some(StreamState {
         buffer_callback: buffer_callback.map(|callback| callback.clone().unbind()),
         regions: Vec::new(),

@@ -3,7 +3,7 @@
 use super::frames::{At, FrameKind};
 use super::kinds::Kind;
 use super::session::NONE;
-use super::walker::{Step, Stop, Walker};
+use super::walker::{Step, Walker};
 use crate::py::Obj;
 use chipmink_format::tag;
 use chipmink_types::SkippedVariable;
@@ -98,7 +98,7 @@ impl<'py> Walker<'_, 'py> {
             }
             _ => bound.call_method1(pyo3::intern!(py, "__reduce_ex__"), (5,)),
         };
-        let value = value.map_err(|error| self.reducer_failed(object, error))?;
+        let value = value?;
         if matches!(kind, Kind::Class | Kind::Function) {
             let names: Vec<String> = self.context.bind(py).call_method0("take_names")?.extract()?;
             self.builder().names.extend(names);
@@ -120,15 +120,10 @@ impl<'py> Walker<'_, 'py> {
         Ok(rule)
     }
 
-    /// An interrupt ends the walk; any other exception ends the variable.
-    fn reducer_failed(&mut self, _object: Obj, error: PyErr) -> Stop {
-        let py = self.py;
-        if error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(py)
-            || error.is_instance_of::<pyo3::exceptions::PySystemExit>(py)
-        {
-            return self.interrupted(error);
-        }
-        Stop::Variable(error)
+    /// Whether the exception asks the program to end, which is not for a variable to swallow.
+    pub(crate) fn is_interrupt(&self, error: &PyErr) -> bool {
+        error.is_instance_of::<pyo3::exceptions::PyKeyboardInterrupt>(self.py)
+            || error.is_instance_of::<pyo3::exceptions::PySystemExit>(self.py)
     }
 
     fn parse(&mut self, object: Obj, parts: &Bound<'_, PyTuple>) -> Step<Reduction> {
@@ -265,7 +260,7 @@ impl<'py> Walker<'_, 'py> {
                 let mut items = Vec::new();
                 let py = self.py;
                 for pair in dict.bound(py).try_iter()? {
-                    let pair = pair.map_err(|error| self.reducer_failed(object, error))?;
+                    let pair = pair?;
                     let pair = pair.cast_into::<PyTuple>().map_err(PyErr::from)?;
                     if pair.len() != 2 {
                         return Err(pickling_error(
@@ -334,7 +329,7 @@ impl<'py> Walker<'_, 'py> {
         let mut items = Vec::new();
         let py = self.py;
         for item in list.bound(py).try_iter()? {
-            let item = item.map_err(|error| self.reducer_failed(object, error))?;
+            let item = item?;
             items.push(self.own(item));
         }
         let count = items.len();

@@ -152,6 +152,11 @@ impl PySession {
         })
     }
 
+    /// What reducers are told of a walk over `namespace`, or over a single object.
+    pub(crate) fn context(&self, py: Python<'_>, namespace: Option<Obj>) -> PyResult<Py<PyAny>> {
+        self.context_type.call1(py, (namespace.map(|dict| dict.bound(py)),))
+    }
+
     /// The exception that made the last walk fail, if it was a Python exception.
     pub fn take_exception(&mut self) -> Option<PyErr> {
         self.exception.take()

@@ -95,8 +95,14 @@ impl PySource<'_, '_> {
             Plan::Walk(active) => active,
         };
         let some_inactive = self.session.tracker.has_inactive();
-        let mut walker = Walker::new(py, self.session, sink, Some(dict), false)
-            .map_err(|error| WalkError::Source(error.to_string()))?;
+        let context = match self.session.context(py, Some(dict)) {
+            Ok(context) => context,
+            Err(error) => {
+                self.session.exception = Some(error);
+                return Err(WalkError::Interrupted);
+            }
+        };
+        let mut walker = Walker::new(py, self.session, sink, Some(dict), context, false);
         walker.some_inactive = some_inactive;
         for (_, value) in &variables {
             // The namespace itself may change as soon as Python code runs.
@@ -165,6 +171,11 @@ impl Walker<'_, '_> {
                 Ok(walked)
             }
             Err(Stop::Fatal(error)) => Err(error),
+            // Wherever Python code ran, an interrupt ends the walk, not the variable.
+            Err(Stop::Variable(error)) if self.is_interrupt(&error) => {
+                self.session.exception = Some(error);
+                Err(WalkError::Interrupted)
+            }
             Err(Stop::Variable(error)) => {
                 let path = self.path();
                 let skipped = self.describe(path, value, &error);

@@ -108,14 +108,15 @@ pub(crate) struct Walker<'w, 'py> {
 }
 
 impl<'w, 'py> Walker<'w, 'py> {
+    /// Begins a walk. `context` is what [`PySession::context`] made for it.
     pub(crate) fn new(
         py: Python<'py>,
         session: &'w mut PySession,
         sink: &'w mut dyn BlobSink,
         namespace: Option<Obj>,
+        context: Py<PyAny>,
         single: bool,
-    ) -> PyResult<Self> {
-        let context = session.context_type.call1(py, (namespace.map(|dict| dict.bound(py)),))?;
+    ) -> Self {
         let ndarray = super::arrays::numpy_types(py);
         session.kinds.begin_walk(ndarray);
         session.names.begin_walk(namespace);
@@ -125,7 +126,7 @@ impl<'w, 'py> Walker<'w, 'py> {
         session.began_without_shapes = session.shapes.len() == 0;
         session.policy.begin();
         let shadow_bytes = 0;
-        Ok(Walker {
+        Walker {
             py,
             session,
             sink,
@@ -157,7 +158,7 @@ impl<'w, 'py> Walker<'w, 'py> {
             next_signal_check: SIGNAL_INTERVAL,
             wasted: 0,
             shadow_bytes,
-        })
+        }
     }
 
     /// The builder of the current visit, which must be producing bytes.
