@@ -19,6 +19,7 @@ import chipmink
 import graph_types as kinds
 import pytest
 from oracle import assert_same, canonical
+from workers import load_first
 
 
 class Custom:
@@ -498,19 +499,13 @@ def test_fork_during_a_save(repo, tmp_path):
     assert loaded["x"][1].content == [2] and loaded["x"][2] == [3] and loaded["y"] == {"k": [4]}
 
 
-def _load_in_worker(arguments: tuple[str, int]) -> Any:
-    path, number = arguments
-    with chipmink.open(path, durable=False) as repo:
-        return repo.load(number)["x"][0]
-
-
 def test_worker_processes(repo, tmp_path):
     import multiprocessing
 
     numbers = [int(repo.save({"x": [i]})) for i in range(4)]
     for method in ("fork", "spawn"):
         with multiprocessing.get_context(method).Pool(2) as pool:
-            found = pool.map(_load_in_worker, [(str(tmp_path / "repo"), number) for number in numbers])
+            found = pool.map(load_first, [(str(tmp_path / "repo"), number) for number in numbers])
         assert found == [0, 1, 2, 3]
 
 
