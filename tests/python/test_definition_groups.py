@@ -42,3 +42,32 @@ def test_what_is_changed_through_one_user_is_changed_for_all(tmp_path):
         loaded = repo.load(version)
     assert loaded["only_read"][0]() == [0, "seen"]
     assert loaded["read"]() is loaded["both"][1]()
+
+
+SINGLETON = """
+class Node:
+    pass
+Node.default = Node()
+first = [Node.default]
+again = Node()
+again.self = Node.default
+"""
+
+
+def test_an_instance_that_its_class_holds_stays_one(tmp_path):
+    for order in (["first", "Node", "again"], ["Node", "again", "first"], ["again", "first", "Node"]):
+        made: dict = {"__name__": "__main__"}
+        exec(SINGLETON, made)  # noqa: S102
+        namespace = {"__name__": "__main__"} | {name: made[name] for name in order}
+        for policy in ("lga-siblings", "split-all", "bundle-all"):
+            with chipmink.open(tmp_path / f"{order[0]}-{policy}", durable=False, policy=policy) as repo:
+                for accessed in (None, None, ["first"], ["again"]):
+                    version = repo.save(namespace, accessed=accessed)
+                    loaded = repo.load(version)
+                    node = loaded["Node"]
+                    assert loaded["first"][0] is node.default is loaded["again"].self
+                    assert type(node.default) is node is type(loaded["again"])
+                    alone = repo.load(version, names=["first"])["first"][0]
+                    assert type(alone).default is alone
+    copied = chipmink.loads(chipmink.dumps(made["first"]))
+    assert type(copied[0]).default is copied[0]

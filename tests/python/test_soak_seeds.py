@@ -21,6 +21,8 @@ import soak
         10060,
         # A root that came to exist while its own arguments were walked was offered before it was complete.
         2041,
+        # An instance came to exist while its class, which holds it, was walked.
+        237572,
     ],
 )
 def test_a_session_that_went_wrong_once(seed):

@@ -276,6 +276,11 @@ impl<'w, 'py> Walker<'w, 'py> {
             FrameKind::Root { visit, previous, emit, at } => self.end_root(visit, previous, emit, at),
             FrameKind::Instance { object, at } => {
                 self.pop()?;
+                // The class may hold its own instance, which then exists already.
+                if let Some(entry) = self.session.memo.get(object.addr()) {
+                    self.made_inside();
+                    return self.reference(object, entry.pod, entry.number, entry.seq, at);
+                }
                 self.instance(object, at)
             }
             FrameKind::CheckInstance { object } => {
