@@ -88,7 +88,7 @@ impl Builder {
     pub(crate) fn reset(&mut self) {
         let mut buf = std::mem::take(&mut self.buf);
         buf.clear();
-        if buf.capacity() > 1 << 20 {
+        if buf.capacity() > 4 << 20 {
             buf = Vec::new();
         }
         *self = Builder { buf, ..Builder::default() };
@@ -404,8 +404,9 @@ impl Builder {
         self.tag_varint(tag::SIDE, u64::from(ordinal));
     }
 
-    /// Adds the trailer: the memo numbers that references use.
+    /// Adds the trailer: the memo numbers that references use. What only building needs is let go.
     pub(crate) fn finish(&mut self) {
+        self.long_atoms = HashMap::new();
         self.refs.sort_unstable();
         self.refs.dedup();
         let start = self.buf.len();

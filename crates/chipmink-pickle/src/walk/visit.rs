@@ -11,6 +11,8 @@ use chipmink_types::Digest;
 
 /// Past this many objects compared in vain, beyond twice the objects walked, a walk gives up its shadows.
 const WASTE_ALLOWANCE: u64 = 1 << 16;
+/// Pods up to this many bytes are copied out of the buffer in which they grew: one exact allocation instead of a dozen.
+const COPIED_LEN: usize = 64 << 10;
 
 impl Walker<'_, '_> {
     /// Opens the one pod of a stream.
@@ -65,6 +67,9 @@ impl Walker<'_, '_> {
         }
         let mode = mode.unwrap_or_else(|| {
             let mut builder = self.spare.pop().unwrap_or_default();
+            if builder.buf.capacity() == 0 {
+                builder.buf = self.buffers.pop().unwrap_or_default();
+            }
             builder.reset();
             builder.rate = split.rate;
             builder.shadow = (wants_shadow && budget_left && !self.single).then(ShadowWriter::default);
@@ -261,20 +266,23 @@ impl Walker<'_, '_> {
             // Everything that uses the definition must use the changed one.
             self.activated.push(component);
         }
-        let bytes = if is_clean || self.single { None } else { Some(std::mem::take(&mut builder.buf)) };
+        // The tables stay until the walk ends; bytes that are not needed must not.
+        let buffer = if self.single { Vec::new() } else { std::mem::take(&mut builder.buf) };
         closed.mode = Mode::Written(Box::new(Finished { digest, byte_len, tables: builder }));
         closed.first = None;
         closed.present = None;
-        match bytes {
-            None => {
-                self.stats.pods_clean += 1;
-                Ok(())
-            }
-            Some(bytes) => {
-                self.stats.pods_dirty += 1;
-                self.enqueue(visit as usize, digest, bytes)
-            }
+        if is_clean || self.single {
+            self.stats.pods_clean += 1;
+            self.recycle(buffer);
+            return Ok(());
         }
+        self.stats.pods_dirty += 1;
+        if buffer.len() > COPIED_LEN {
+            return self.enqueue(visit as usize, digest, buffer);
+        }
+        let bytes = buffer.as_slice().to_vec();
+        self.recycle(buffer);
+        self.enqueue(visit as usize, digest, bytes)
     }
 
     /// The walk as it is now, before `object` begins a pod or the next root of the open sibling `own`.

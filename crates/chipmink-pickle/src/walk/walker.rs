@@ -20,6 +20,9 @@ use pyo3::prelude::*;
 /// Pods wait here until their variable is complete, so that a variable that fails leaves nothing behind; beyond this
 /// many bytes they go to the sink at once.
 const QUEUE_BYTES: usize = 8 << 20;
+/// Emptied buffers that are kept for further pods, at most so many and of so many bytes together.
+const BUFFERS_MAX: usize = 16;
+const BUFFER_BYTES_MAX: usize = 8 << 20;
 
 /// Edge targets between two looks for Ctrl-C.
 const SIGNAL_INTERVAL: u64 = 1 << 18;
@@ -77,6 +80,8 @@ pub(crate) struct Walker<'w, 'py> {
         reason = "a builder moves between here and its visit; only the box should be copied"
     )]
     pub spare: Vec<Box<Builder>>,
+    /// Emptied buffers of pods, to be used again.
+    pub buffers: Vec<Vec<u8>>,
     /// References owned until the walk ends.
     pub kept: Vec<Obj>,
     pub held: bool,
@@ -141,6 +146,7 @@ impl<'w, 'py> Walker<'w, 'py> {
             queue: Vec::new(),
             queued_bytes: 0,
             spare: Vec::new(),
+            buffers: Vec::new(),
             kept: Vec::new(),
             held: false,
             is_temporary: false,
@@ -330,15 +336,22 @@ impl<'w, 'py> Walker<'w, 'py> {
     /// Gives the waiting pods to the sink.
     pub(crate) fn flush(&mut self) -> Step {
         self.queued_bytes = 0;
-        for queued in self.queue.drain(..) {
+        let mut queue = std::mem::take(&mut self.queue);
+        for queued in queue.drain(..) {
             self.sink.put(BlobKind::Pod, queued.digest, &queued.bytes)?;
-            if queued.bytes.capacity() <= 1 << 20
-                && let Some(builder) = self.spare.iter_mut().find(|builder| builder.buf.capacity() == 0)
-            {
-                builder.buf = queued.bytes;
-            }
+            self.recycle(queued.bytes);
         }
+        self.queue = queue;
         Ok(())
+    }
+
+    /// Keeps an emptied buffer for another pod, so that it need not grow from nothing.
+    pub(crate) fn recycle(&mut self, mut buffer: Vec<u8>) {
+        let kept: usize = self.buffers.iter().map(Vec::capacity).sum();
+        if self.buffers.len() < BUFFERS_MAX && kept + buffer.capacity() <= BUFFER_BYTES_MAX {
+            buffer.clear();
+            self.buffers.push(buffer);
+        }
     }
 
     pub(crate) fn enqueue(&mut self, visit: usize, digest: Digest, bytes: Vec<u8>) -> Step {
