@@ -5,11 +5,13 @@
 
 mod blob;
 mod ids;
+mod live;
 mod load;
 mod walk;
 
 pub use blob::{BlobError, BlobKind, BlobSink, BlobSource};
 pub use ids::{DIGEST_LEN, Digest, ParseDigestError, PodKey, RepositoryId, Slot, TimeId, WriteId, XXH3_128};
+pub use live::{LiveDigests, LiveRegion, Look};
 pub use load::{LoadPlan, LoadPod, LoadRoot, LoadShape, LoadVariable, PodSource};
 pub use walk::{
     Component, Export, GlobalName, GraphSource, GridKind, PodRecord, RegionRecord, ShapeClass, ShapeRecord,

@@ -1,0 +1,305 @@
+use super::*;
+use crate::dirty::{NoDirtyPages, probe};
+use chipmink_types::GridKind;
+use proptest::prelude::*;
+
+const CHUNK: usize = 64 * 1024;
+
+/// Tracks as soon as it can, whatever changes.
+const EAGER: LivePolicy = LivePolicy {
+    least_len: CHUNK,
+    calm_walks: 0,
+    calm_part: 1,
+    hot_part: 1,
+    most_regions: 4,
+    most_digests: 1000,
+};
+
+fn run_of(memory: &[u8]) -> LiveRegion {
+    LiveRegion {
+        address: memory.as_ptr() as usize,
+        byte_len: memory.len(),
+        grid: GridKind::Run,
+        row_len: 0,
+        first_chunk_len: 0,
+    }
+}
+
+fn digests(memory: &[u8], region: &LiveRegion) -> Vec<Digest> {
+    let start = region.address - memory.as_ptr() as usize;
+    let chunks = grid_of(region).unwrap().chunks();
+    chunks.map(|(at, len)| chipmink_digest::digest(&memory[start + at as usize..][..len as usize])).collect()
+}
+
+/// One walk that looks at a region, and what it found known. Panics if anything known is wrong.
+fn walk(memo: &mut LiveMemo, memory: &[u8], region: &LiveRegion) -> usize {
+    memo.begin_walk();
+    look(memo, memory, region, true)
+}
+
+fn look(memo: &mut LiveMemo, memory: &[u8], region: &LiveRegion, learns: bool) -> usize {
+    let look = memo.look(region);
+    let live = digests(memory, region);
+    let known = live.iter().zip(&look.digests).filter(|(live, known)| match known {
+        Some(known) => {
+            assert_eq!(known, *live, "a change was missed");
+            true
+        }
+        None => false,
+    });
+    let known = known.count();
+    if learns {
+        memo.learn(region, look.ticket, &live);
+    }
+    known
+}
+
+fn can_track() -> bool {
+    let mut pages = probe();
+    let memory = vec![1u8; 1 << 20];
+    let tracks = pages.track(memory.as_ptr() as usize, memory.len());
+    if let Err(error) = &tracks {
+        eprintln!("skipped: {error}");
+    }
+    tracks.is_ok()
+}
+
+#[test]
+fn nothing_is_known_where_pages_cannot_be_tracked() {
+    let mut memo = LiveMemo::new(|| Box::new(NoDirtyPages::new("a test")), EAGER);
+    let memory = vec![3u8; 10 * CHUNK];
+    for _ in 0..5 {
+        assert_eq!(walk(&mut memo, &memory, &run_of(&memory)), 0);
+    }
+    assert_eq!(memo.tracked(), 0);
+}
+
+#[test]
+fn a_calm_region_is_tracked_and_then_known_but_for_what_is_written() {
+    if !can_track() {
+        return;
+    }
+    let mut memo = LiveMemo::new(probe, LivePolicy::default());
+    let mut memory = vec![3u8; 64 * CHUNK];
+    let region = run_of(&memory);
+    let known: Vec<usize> = (0..3).map(|_| walk(&mut memo, &memory, &region)).collect();
+    assert_eq!(known, [0, 0, 0]);
+    assert_eq!(memo.tracked(), 1);
+    // The first and the last chunk have a part of a page each.
+    assert!(walk(&mut memo, &memory, &region) >= 62);
+    memory[10 * CHUNK + 17] = 9;
+    let known = walk(&mut memo, &memory, &region);
+    assert!((59..=61).contains(&known), "{known}");
+    assert!(walk(&mut memo, &memory, &region) >= 62);
+}
+
+#[test]
+fn a_region_that_changes_all_over_is_not_tracked() {
+    let mut memo = LiveMemo::new(probe, LivePolicy::default());
+    let mut memory = vec![3u8; 64 * CHUNK];
+    let region = run_of(&memory);
+    for value in 0..10 {
+        assert_eq!(walk(&mut memo, &memory, &region), 0);
+        memory.fill(value);
+    }
+    assert_eq!(memo.tracked(), 0);
+}
+
+#[test]
+fn a_region_that_becomes_hot_is_let_go_and_must_stay_calm_for_longer() {
+    if !can_track() {
+        return;
+    }
+    let mut memo = LiveMemo::new(probe, LivePolicy::default());
+    let mut memory = vec![3u8; 64 * CHUNK];
+    let region = run_of(&memory);
+    let mut waits = Vec::new();
+    for round in 0..4u8 {
+        let mut calm_walks = 0;
+        while memo.tracked() == 0 {
+            walk(&mut memo, &memory, &region);
+            calm_walks += 1;
+        }
+        waits.push(calm_walks);
+        memory[..20 * CHUNK].fill(round);
+        walk(&mut memo, &memory, &region);
+        assert_eq!(memo.tracked(), 0);
+    }
+    // The first round begins with a walk that knows of nothing to compare with.
+    assert_eq!(waits, [3, 3, 5, 9]);
+}
+
+#[test]
+fn a_walk_that_fails_leaves_what_was_written_unknown() {
+    if !can_track() {
+        return;
+    }
+    let mut memo = LiveMemo::new(probe, EAGER);
+    let mut memory = vec![3u8; 10 * CHUNK];
+    let region = run_of(&memory);
+    for _ in 0..3 {
+        walk(&mut memo, &memory, &region);
+    }
+    memory[5 * CHUNK + 100] = 1;
+    memo.begin_walk();
+    let before = look(&mut memo, &memory, &region, false);
+    memo.begin_walk();
+    assert_eq!(look(&mut memo, &memory, &region, false), before);
+    memo.begin_walk();
+    assert_eq!(look(&mut memo, &memory, &region, true), before);
+    assert!(look(&mut memo, &memory, &region, true) > before);
+}
+
+#[test]
+fn what_an_older_look_found_is_not_taken() {
+    if !can_track() {
+        return;
+    }
+    let mut memo = LiveMemo::new(probe, EAGER);
+    let mut memory = vec![3u8; 10 * CHUNK];
+    let region = run_of(&memory);
+    for _ in 0..3 {
+        walk(&mut memo, &memory, &region);
+    }
+    memo.begin_walk();
+    let first = memo.look(&region);
+    let stale = digests(&memory, &region);
+    memory[5 * CHUNK + 100] = 1;
+    look(&mut memo, &memory, &region, true);
+    memo.learn(&region, first.ticket, &stale);
+    look(&mut memo, &memory, &region, true);
+}
+
+#[test]
+fn digests_of_another_number_of_chunks_are_not_taken() {
+    let mut memo = LiveMemo::new(probe, EAGER);
+    let memory = vec![3u8; 10 * CHUNK];
+    let region = run_of(&memory);
+    for _ in 0..4 {
+        memo.begin_walk();
+        let look = memo.look(&region);
+        assert!(look.digests.iter().all(Option::is_none));
+        memo.learn(&region, look.ticket, &digests(&memory, &region)[1..]);
+    }
+}
+
+#[test]
+fn regions_that_lie_across_each_other_take_each_other_s_place() {
+    let mut memo = LiveMemo::new(probe, EAGER);
+    let mut memory = vec![3u8; 20 * CHUNK];
+    let whole = run_of(&memory);
+    let part = run_of(&memory[3 * CHUNK..9 * CHUNK]);
+    let rows = LiveRegion { grid: GridKind::Rows, row_len: 2 * CHUNK as u64 + 10, ..whole };
+    for step in 0..40usize {
+        let region = [whole, part, rows, whole, whole, part, part][step % 7];
+        walk(&mut memo, &memory, &region);
+        memory[step * 31 * 1024 % (20 * CHUNK)] ^= 1;
+        assert!(memo.entries.len() <= 1);
+    }
+}
+
+#[test]
+fn no_more_is_remembered_than_the_policy_says() {
+    let mut memo = LiveMemo::new(probe, EAGER);
+    let memories: Vec<Vec<u8>> = (0..10).map(|i| vec![i; 3 * CHUNK]).collect();
+    for _ in 0..3 {
+        for memory in &memories {
+            walk(&mut memo, memory, &run_of(memory));
+            assert!(memo.entries.len() <= EAGER.most_regions);
+        }
+    }
+    let large = vec![0u8; 1001 * CHUNK];
+    assert_eq!(memo.look(&run_of(&large)), Look::default());
+    for _ in 0..=UNSEEN_WALKS {
+        memo.begin_walk();
+    }
+    assert!(memo.entries.is_empty());
+}
+
+#[test]
+fn impossible_regions_are_not_remembered() {
+    let mut memo = LiveMemo::new(probe, EAGER);
+    let region = LiveRegion {
+        address: usize::MAX - 10,
+        byte_len: 1 << 20,
+        grid: GridKind::Run,
+        row_len: 0,
+        first_chunk_len: 0,
+    };
+    assert_eq!(memo.look(&region), Look::default());
+    assert_eq!(memo.look(&LiveRegion { address: 4096, row_len: 5, ..region }), Look::default());
+    assert_eq!(memo.look(&LiveRegion { address: 4096, byte_len: 100, ..region }), Look::default());
+}
+
+#[test]
+fn the_process_has_one_memo() {
+    if !can_track() {
+        return;
+    }
+    let memory = vec![3u8; 4 << 20];
+    let region = run_of(&memory);
+    let live = digests(&memory, &region);
+    let (mut first, mut second) = (live_digests(), live_digests());
+    for walk in 0..3 {
+        let memo = if walk == 1 { &mut second } else { &mut first };
+        memo.begin_walk();
+        let look = memo.look(&region);
+        memo.learn(&region, look.ticket, &live);
+    }
+    second.begin_walk();
+    let known = second.look(&region).digests;
+    assert!(known.iter().flatten().count() >= live.len() - 2, "{known:?}");
+}
+
+#[test]
+fn every_byte_is_in_the_chunk_that_the_grid_says() {
+    let memory = vec![0u8; 10 * CHUNK];
+    let whole = run_of(&memory);
+    for region in [
+        whole,
+        LiveRegion { grid: GridKind::Rows, row_len: CHUNK as u64 + 100, ..whole },
+        LiveRegion { grid: GridKind::Shard, first_chunk_len: 77, ..whole },
+    ] {
+        let grid = grid_of(&region).unwrap();
+        let mut entry = Entry::new(&region, grid, &EAGER);
+        entry.digests = vec![None; grid.chunk_count() as usize];
+        for (i, (at, len)) in grid.chunks().enumerate() {
+            assert_eq!(entry.chunk_at(at as usize), i);
+            assert_eq!(entry.chunk_at((at + len - 1) as usize), i);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Two walkers look at the same memory, some walks fail, memory is written in between: what is known is right.
+    #[test]
+    fn what_is_known_is_what_is_there(
+        offset in 0usize..5000,
+        row in 0usize..3,
+        steps in proptest::collection::vec((0u8..5, any::<u32>(), 1usize..200_000, any::<u8>()), 1..40),
+    ) {
+        let mut memo = LiveMemo::new(probe, EAGER);
+        let mut memory = vec![0u8; 24 * CHUNK];
+        let mut region = run_of(&memory[offset..]);
+        if row > 0 {
+            region.grid = GridKind::Rows;
+            region.row_len = (CHUNK + row * 1000) as u64;
+        }
+        for (kind, at, len, value) in steps {
+            let at = at as usize % memory.len();
+            match kind {
+                0 => memory[at] = value,
+                1 => {
+                    let end = (at + len).min(memory.len());
+                    memory[at..end].fill(value);
+                }
+                2 => { walk(&mut memo, &memory, &region); }
+                3 => { look(&mut memo, &memory, &region, false); }
+                _ => { look(&mut memo, &memory, &region, true); memo.begin_walk(); }
+            }
+        }
+        walk(&mut memo, &memory, &region);
+    }
+}
