@@ -4,12 +4,19 @@
 //!   write protection that the kernel lifts by itself; Linux only, elsewhere nothing is ever proved.
 //! - [`LiveMemo`]: digests of live memory that hold as long as their pages stay unwritten
 //!   ([`chipmink_types::LiveDigests`]).
+//! - [`MappedRegion`]: pieces of files as one range of memory, copy-on-write, within a [`MapBudget`].
 //!
 //! It knows neither Python nor repositories. It refuses to guess: memory of which it cannot prove that it is unchanged
 //! counts as written.
 
 pub mod dirty;
+mod error;
 mod live;
+mod mapping;
 
 pub use dirty::{DirtyPages, Untracked, Verdict};
+pub use error::{Result, ShmError};
 pub use live::{LiveMemo, LivePolicy, live_digests};
+pub use mapping::{
+    MOST_MAPPINGS, MOST_RUNS, MapBudget, MappedRegion, Permit, Piece, keeps_unlinked_files, page_len,
+};
