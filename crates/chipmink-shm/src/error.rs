@@ -35,6 +35,32 @@ pub enum ShmError {
         /// Mappings that may be made in all.
         limit: usize,
     },
+    /// Shared memory is not what it should be, or cannot be used so.
+    #[error("shared memory {name:?} cannot be used: {reason}")]
+    Segment {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The generation that was being read is gone: a writer has taken its slot, or the bytes are not what was published.
+    #[error(
+        "generation {generation} of shared memory {name:?} is not there any more; ask for the newest again"
+    )]
+    Overwritten {
+        /// Name of the segment.
+        name: String,
+        /// The generation.
+        generation: u64,
+    },
+    /// Another process is using it.
+    #[error("shared memory {name:?} is in use by {by}; wait for it, or end it")]
+    InUse {
+        /// Name of the segment.
+        name: String,
+        /// Who uses it.
+        by: String,
+    },
     /// The system refused.
     #[error("{context}: {source}")]
     System {

@@ -5,6 +5,7 @@
 //! - [`LiveMemo`]: digests of live memory that hold as long as their pages stay unwritten
 //!   ([`chipmink_types::LiveDigests`]).
 //! - [`MappedRegion`]: pieces of files as one range of memory, copy-on-write, within a [`MapBudget`].
+//! - [`segment`]: named shared memory in which processes publish bytes for each other; Linux only.
 //!
 //! It knows neither Python nor repositories. It refuses to guess: memory of which it cannot prove that it is unchanged
 //! counts as written.
@@ -13,6 +14,8 @@ pub mod dirty;
 mod error;
 mod live;
 mod mapping;
+#[cfg(target_os = "linux")]
+pub mod segment;
 
 pub use dirty::{DirtyPages, Untracked, Verdict};
 pub use error::{Result, ShmError};
