@@ -1,7 +1,6 @@
 //! What a forked child may believe: nothing that was opened before the fork. What the parent may believe: the same as
 //! before.
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use chipmink_shm::dirty::{DirtyPages, Untracked, Verdict, WriteProtection};
 
