@@ -7,6 +7,7 @@ the standard pickler, it writes every str by value, and frozensets of atoms in t
 from __future__ import annotations
 
 import ast
+import importlib
 import io
 import pickle
 import types
@@ -53,7 +54,14 @@ class ReferencePickler(pickle.Pickler):
         self.names.extend(self.context.take_names())
         if isinstance(value, _reducers.Stub):
             return Placeholder, (value.kind, value.type_name, value.reason)
+        if type(value) is str and ":" in value:
+            return named, tuple(value.split(":"))
         return value
+
+
+def named(module: str, name: str) -> Any:
+    """What a module has under a name."""
+    return getattr(importlib.import_module(module), name)
 
 
 class ReferenceUnpickler(pickle.Unpickler):

@@ -6,10 +6,10 @@
 use crate::errors::raise;
 use crate::walked::{Losses, Walked};
 use chipmink::{OpenOptions, Repository, SaveRequest};
-use chipmink_pickle::rebuild::{Allowlist, rebuild};
+use chipmink_pickle::rebuild::{Allowlist, LiveDefinitions, Variables, rebuild, rebuild_if_live};
 use chipmink_pickle::{PySession, RebuildOptions, SessionOptions};
 use chipmink_podding::policy_by_name;
-use chipmink_types::{LoadPlan, TimeId};
+use chipmink_types::TimeId;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -49,18 +49,21 @@ impl Handle {
             Err(TryLockError::WouldBlock) => Err(crate::errors::exception("BusyError", BUSY)),
         }
     }
+}
 
-    fn rebuilt(
-        &self,
-        py: Python<'_>,
-        plan: &LoadPlan,
-        namespace: Bound<'_, PyDict>,
-        allow: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Vec<(String, Py<PyAny>)>> {
-        let allow = allow.map(Allowlist::from_python).transpose()?;
-        let options = RebuildOptions { allow, namespace: Some(namespace.unbind()) };
-        rebuild(py, plan, &mut self.repository.pods(plan), &options)
-    }
+/// How a load makes things again: what functions are bound to, what may be called, what live definitions may be used.
+fn rebuild_options(
+    namespace: Bound<'_, PyDict>,
+    allow: Option<&Bound<'_, PyAny>>,
+    live: Bound<'_, PyDict>,
+) -> PyResult<RebuildOptions> {
+    // What a load into the namespace itself finds there is all of it; from another, functions would have other globals.
+    let functions = live.is(&namespace);
+    Ok(RebuildOptions {
+        allow: allow.map(Allowlist::from_python).transpose()?,
+        namespace: Some(namespace.unbind()),
+        live: Some(LiveDefinitions { namespace: live.unbind(), functions }),
+    })
 }
 
 pub(crate) fn closed() -> PyErr {
@@ -114,7 +117,8 @@ impl Handle {
         }
     }
 
-    /// Loads variables: all, or those named and, after them, those that their functions read.
+    /// Loads variables: all, or those named and, after them, those that their functions read. Classes that equal those
+    /// of `live` are these.
     fn load(
         &self,
         py: Python<'_>,
@@ -122,12 +126,16 @@ impl Handle {
         names: Option<Vec<String>>,
         namespace: Bound<'_, PyDict>,
         allow: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Vec<(String, Py<PyAny>)>> {
+        live: Bound<'_, PyDict>,
+    ) -> PyResult<Variables> {
         let plan = py.detach(|| self.repository.plan(TimeId(number), names.as_deref())).map_err(raise)?;
-        self.rebuilt(py, &plan, namespace, allow)
+        let options = rebuild_options(namespace, allow, live)?;
+        rebuild(py, &plan, &mut self.repository.pods(&plan), &options)
     }
 
-    /// Loads exactly the variables named.
+    /// Loads exactly the variables named, as `load` does; with `only_live`, nothing if a class or function would have to
+    /// be made anew.
+    #[expect(clippy::too_many_arguments, reason = "they are the keyword arguments of the Python side")]
     fn load_only(
         &self,
         py: Python<'_>,
@@ -135,9 +143,16 @@ impl Handle {
         names: Vec<String>,
         namespace: Bound<'_, PyDict>,
         allow: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Vec<(String, Py<PyAny>)>> {
+        live: Bound<'_, PyDict>,
+        only_live: bool,
+    ) -> PyResult<Option<Variables>> {
         let plan = py.detach(|| self.repository.plan_only(TimeId(number), &names)).map_err(raise)?;
-        self.rebuilt(py, &plan, namespace, allow)
+        let options = rebuild_options(namespace, allow, live)?;
+        let mut pods = self.repository.pods(&plan);
+        match only_live {
+            true => rebuild_if_live(py, &plan, &mut pods, &options),
+            false => rebuild(py, &plan, &mut pods, &options).map(Some),
+        }
     }
 
     fn names(&self, py: Python<'_>, number: u64) -> PyResult<Vec<String>> {

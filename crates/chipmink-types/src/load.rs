@@ -65,6 +65,8 @@ pub struct LoadVariable {
 pub struct LoadPlan {
     /// The pods, in run order.
     pub pods: Vec<LoadPod>,
+    /// How many of the first pods belong to definition groups. They depend on nothing but each other.
+    pub definitions: usize,
     /// The variables.
     pub variables: Vec<LoadVariable>,
 }

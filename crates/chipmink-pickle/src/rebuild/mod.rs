@@ -20,6 +20,7 @@ mod error;
 mod frame;
 mod global;
 mod instance;
+mod live;
 mod loader;
 mod memo;
 mod numpy;
@@ -39,6 +40,6 @@ mod supply;
 mod tags;
 
 pub use error::RebuildError;
-pub use options::{Allowlist, RebuildOptions};
-pub use plan::rebuild;
+pub use options::{Allowlist, LiveDefinitions, RebuildOptions};
+pub use plan::{Variables, rebuild, rebuild_if_live};
 pub use stream::loads;

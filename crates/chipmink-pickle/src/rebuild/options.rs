@@ -12,6 +12,17 @@ pub struct RebuildOptions {
     pub allow: Option<Allowlist>,
     /// The dict that by-value functions are bound to; `None`: a fresh one.
     pub namespace: Option<Py<PyDict>>,
+    /// Where live classes and functions may be found that are used again if they equal stored ones; `None`: each is made
+    /// anew. Without effect beside `allow`.
+    pub live: Option<LiveDefinitions>,
+}
+
+/// Live definitions that a load may use.
+pub struct LiveDefinitions {
+    /// The namespace that they are of.
+    pub namespace: Py<PyDict>,
+    /// Whether its functions count, too. If not, only its classes do, with the functions in them.
+    pub functions: bool,
 }
 
 /// What a restricted load may resolve and call.

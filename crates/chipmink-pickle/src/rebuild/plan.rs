@@ -1,14 +1,20 @@
 //! Rebuilds the variables of a plan.
 
 use super::error::{Failure, RebuildError, Result};
+use super::live::{Offered, settle};
 use super::loader::Loader;
+use super::memo::{Entry, Mark};
 use super::options::RebuildOptions;
 use super::pause::CollectorPause;
-use super::pods::Offer;
+use super::pods::{Offer, PodState};
 use super::supply::Stored;
 use chipmink_types::{LoadPlan, LoadRoot, LoadVariable, PodSource, SkippedVariable};
+use hashbrown::HashMap;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
+
+/// Variables by name, in the order of a plan.
+pub type Variables = Vec<(String, Py<PyAny>)>;
 
 /// Rebuilds the variables of `plan`, in its order, from the pods that `source` gives.
 ///
@@ -19,18 +25,56 @@ pub fn rebuild(
     plan: &LoadPlan,
     source: &mut dyn PodSource,
     options: &RebuildOptions,
-) -> PyResult<Vec<(String, Py<PyAny>)>> {
+) -> PyResult<Variables> {
+    run(py, plan, source, options, false).map(Option::unwrap_or_default)
+}
+
+/// As [`rebuild`], unless a class or function would have to be made anew: then nothing is made, and `None` returned.
+///
+/// # Errors
+/// As [`rebuild`].
+pub fn rebuild_if_live(
+    py: Python<'_>,
+    plan: &LoadPlan,
+    source: &mut dyn PodSource,
+    options: &RebuildOptions,
+) -> PyResult<Option<Variables>> {
+    run(py, plan, source, options, true)
+}
+
+fn run(
+    py: Python<'_>,
+    plan: &LoadPlan,
+    source: &mut dyn PodSource,
+    options: &RebuildOptions,
+    only_live: bool,
+) -> PyResult<Option<Variables>> {
     let _pause = CollectorPause::begin(py);
-    let mut supply = Stored(source);
+    let mut supply = Stored::new(source, plan);
+    let live = options.live.as_ref().filter(|_| options.allow.is_none());
+    let settled = live.map(|live| settle(py, plan, &mut supply, live)).transpose();
     let mut loader = Loader::new(py, &plan.pods, &mut supply, options);
-    match loader.variables(&plan.variables) {
-        Ok(variables) => Ok(variables),
-        Err(failure) => Err(loader.explain(failure)),
-    }
+    let loaded = settled.map(Option::unwrap_or_default).and_then(|settled| {
+        if only_live && settled.len() < plan.definitions {
+            return Ok(None);
+        }
+        loader.use_live(settled);
+        loader.variables(&plan.variables).map(Some)
+    });
+    loaded.map_err(|failure| loader.explain(failure))
 }
 
 impl<'py, 'a> Loader<'py, 'a> {
-    fn variables(&mut self, variables: &'a [LoadVariable]) -> Result<Vec<(String, Py<PyAny>)>> {
+    /// Takes live objects for what these pods would make.
+    fn use_live(&mut self, settled: HashMap<usize, Offered<'py>>) {
+        for (position, offered) in settled {
+            let entry = |object| Entry { object, mark: Mark::SETTLED };
+            self.states[position] =
+                PodState::Done(offered.into_iter().map(|object| object.map(entry)).collect());
+        }
+    }
+
+    fn variables(&mut self, variables: &'a [LoadVariable]) -> Result<Variables> {
         for position in 0..self.plan.len() {
             self.run_pod(position)?;
         }

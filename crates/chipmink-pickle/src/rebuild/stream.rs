@@ -29,7 +29,7 @@ pub fn loads(
     let _pause = CollectorPause::begin(py);
     let pods = describe(&parts);
     let root = LoadRoot::Pod(parts.root.0 as usize, parts.root.1);
-    let options = RebuildOptions { allow, namespace: None };
+    let options = RebuildOptions { allow, ..RebuildOptions::default() };
     let outside = take_buffers(py, &parts, buffers)?;
     // SAFETY: the supply, and the loader that takes bytes from it, are gone before this function returns, and so before
     // `data` is; neither hands `Bytes` to anybody else.

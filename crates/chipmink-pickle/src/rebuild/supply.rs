@@ -2,7 +2,7 @@
 
 use super::error::{Failure, Result};
 use bytes::Bytes;
-use chipmink_types::{LoadPod, PodSource, RegionRecord};
+use chipmink_types::{LoadPlan, LoadPod, PodSource, RegionRecord};
 use pyo3::prelude::*;
 
 /// Gives the decoder pods and regions.
@@ -30,15 +30,29 @@ pub(super) trait Supply<'py> {
 }
 
 /// The pods and regions of a repository.
-pub(super) struct Stored<'s>(pub(super) &'s mut dyn PodSource);
+pub(super) struct Stored<'s> {
+    source: &'s mut dyn PodSource,
+    /// The bytes of the plan's first pods, its definitions, are asked for twice.
+    definitions: Vec<Option<Bytes>>,
+}
+
+impl<'s> Stored<'s> {
+    pub(super) fn new(source: &'s mut dyn PodSource, plan: &LoadPlan) -> Self {
+        Stored { source, definitions: vec![None; plan.definitions.min(plan.pods.len())] }
+    }
+}
 
 impl<'py> Supply<'py> for Stored<'_> {
     fn pod(&mut self, position: usize) -> Result<Bytes> {
-        Ok(self.0.pod(position)?)
+        match self.definitions.get_mut(position) {
+            Some(Some(bytes)) => Ok(bytes.clone()),
+            Some(place) => Ok(place.insert(self.source.pod(position)?).clone()),
+            None => Ok(self.source.pod(position)?),
+        }
     }
 
     fn region(&mut self, _: usize, _: usize, region: &RegionRecord, into: &mut [u8]) -> Result<()> {
-        Ok(self.0.read_region(region, into)?)
+        Ok(self.source.read_region(region, into)?)
     }
 
     fn outside(&self, _: usize, _: usize) -> Option<&Bound<'py, PyAny>> {

@@ -26,8 +26,8 @@ pub(crate) enum StreamRegion {
     OutOfBand,
 }
 
-/// A stream has no repository behind it: everything is in it.
-struct NoSink;
+/// Takes bytes that nobody will read: a stream has everything in it.
+pub(super) struct NoSink;
 
 impl BlobSink for NoSink {
     fn put(&mut self, _: BlobKind, _: Digest, _: &[u8]) -> Result<bool, BlobError> {

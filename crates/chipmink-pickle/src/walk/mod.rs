@@ -7,6 +7,7 @@ mod check;
 mod content;
 mod dumps;
 mod frames;
+mod image;
 mod kinds;
 mod memo;
 mod names;
@@ -22,5 +23,6 @@ mod visit;
 mod walker;
 
 pub use dumps::dumps;
+pub(crate) use image::{Image, ImagePod, image};
 pub use session::{PySession, SessionOptions};
 pub use source::PySource;

@@ -340,8 +340,15 @@ impl<'py> Walker<'_, 'py> {
     fn reduced_to_name(&mut self, object: Obj, name: &Bound<'_, PyString>) -> Step {
         let py = self.py;
         let bound = object.bound(py);
-        let module = py.import("pickle")?.call_method1("whichmodule", (&bound, name))?;
-        let module = module.cast_into::<PyString>().map_err(PyErr::from)?;
+        let text = name.to_string();
+        let (module, name) = match text.split_once(':') {
+            // One of our own rules, which knows the module.
+            Some((module, name)) => (PyString::new(py, module), &PyString::new(py, name)),
+            None => {
+                let module = py.import("pickle")?.call_method1("whichmodule", (&bound, name))?;
+                (module.cast_into::<PyString>().map_err(PyErr::from)?, name)
+            }
+        };
         let held = self.held;
         let found = self.session.names.holds(&bound, &module, name, held).unwrap_or(None);
         let Some(id) = found else {

@@ -20,7 +20,7 @@ fn of_global(module: &str, qualname: &str, write: impl FnOnce(&mut Draft, u64)) 
 fn refusal(pod: Draft, allow: &[&str]) -> Option<String> {
     Python::attach(|py| {
         let allow = Some(Allowlist::of_names(allow.iter().map(|&name| name.into())));
-        let options = RebuildOptions { allow, namespace: None };
+        let options = RebuildOptions { allow, ..RebuildOptions::default() };
         load(py, &written(&[pod]), &options).err().map(|error| error.to_string())
     })
 }
@@ -147,7 +147,7 @@ fn a_predicate_decides_by_module_and_qualname() {
         for (name, is_allowed) in [("set", true), ("eval", false)] {
             let pod = of_global("builtins", name, |pod, global| pod.tagged(tag::GLOBAL, &[global]));
             let allow = Some(Allowlist::from_python(&predicate).unwrap());
-            let loaded = load(py, &written(&[pod]), &RebuildOptions { allow, namespace: None });
+            let loaded = load(py, &written(&[pod]), &RebuildOptions { allow, ..RebuildOptions::default() });
             assert_eq!(loaded.is_ok(), is_allowed, "{name}");
         }
         let names = py.eval(c"['builtins.set']", None, None).unwrap();
@@ -158,7 +158,7 @@ fn a_predicate_decides_by_module_and_qualname() {
             name: "x".into(),
             root: chipmink_types::LoadRoot::Named(name),
         }];
-        let options = RebuildOptions { allow: Some(Allowlist::of_names([])), namespace: None };
+        let options = RebuildOptions { allow: Some(Allowlist::of_names([])), ..RebuildOptions::default() };
         assert!(load(py, &crate::writer::Written::of(&[], variables), &options).is_err());
     });
 }

@@ -454,7 +454,8 @@ fn the_namespace_is_the_dict_that_was_given() {
         pod.tagged(tag::LIST, &[1]);
         pod.bytes.push(tag::NAMESPACE);
         let target = PyDict::new(py);
-        let options = RebuildOptions { allow: None, namespace: Some(target.clone().unbind()) };
+        let options =
+            RebuildOptions { namespace: Some(target.clone().unbind()), ..RebuildOptions::default() };
         let loaded = load(py, &written(&[pod]), &options).unwrap();
         assert!(loaded.get_item("x").unwrap().unwrap().get_item(0).unwrap().is(&target));
     });

@@ -128,7 +128,7 @@ impl Written {
                 .collect(),
             side: draft.side.clone().map(Bytes::from),
         });
-        let plan = LoadPlan { pods: described.collect(), variables };
+        let plan = LoadPlan { pods: described.collect(), definitions: 0, variables };
         Written { plan, pods, regions: drafts.iter().map(|draft| draft.regions.clone()).collect() }
     }
 
@@ -144,7 +144,7 @@ impl Written {
         let places: Vec<usize> = wanted.into_iter().collect();
         let place = |position: &usize| places.binary_search(position).expect("it is in the closure");
         let mut part = Written {
-            plan: LoadPlan { pods: Vec::new(), variables: Vec::new() },
+            plan: LoadPlan::default(),
             pods: places.iter().map(|&position| self.pods[position].clone()).collect(),
             regions: places.iter().map(|&position| self.regions[position].clone()).collect(),
         };

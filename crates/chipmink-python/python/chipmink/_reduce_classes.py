@@ -18,6 +18,7 @@ from typing import Any
 
 from chipmink import _rebuild
 from chipmink._errors import UnsupportedError
+from chipmink._live import note_class
 from chipmink._markers import Context, Side
 from chipmink._reduce_functions import importable_name
 
@@ -68,6 +69,7 @@ def reduce_class(cls: type, ctx: Context) -> tuple[Any, ...]:
     if builtin is not None:
         return _rebuild.builtin_type, (builtin,)
     _refuse_foreign(cls)
+    note_class(cls)
     head = _head(cls)
     state: dict[str, Any] = {}
     if isinstance(cls, enum.EnumMeta):

@@ -7,6 +7,7 @@ process are found again by name.
 from __future__ import annotations
 
 import copyreg
+import dataclasses
 import gc
 import itertools
 import sys
@@ -93,13 +94,19 @@ def reduce_weak_dict(found: Any, ctx: Context) -> tuple[Any, ...]:
     return type(found), (), None, None, iter(list(found.items()))
 
 
-def reduce_mappingproxy(proxy: types.MappingProxyType[Any, Any], ctx: Context) -> tuple[Any, ...]:
-    """A view of the same mapping."""
+def reduce_mappingproxy(proxy: types.MappingProxyType[Any, Any], ctx: Context) -> str | tuple[Any, ...]:
+    """A view of the same mapping; the one that all fields of dataclasses share by name."""
+    if proxy is _empty_metadata:
+        return "dataclasses:_EMPTY_METADATA"
     mapping: Any = gc.get_referents(proxy)[0]
     owner = _owner(mapping)
     if owner is not None:
         return _rebuild.class_namespace, (owner,)
     return _rebuild.make_mappingproxy, (mapping,)
+
+
+# By name, or every dataclass would share an object with every other.
+_empty_metadata = getattr(dataclasses, "_EMPTY_METADATA", None)
 
 
 def _owner(mapping: Any) -> type | None:

@@ -5,8 +5,8 @@ For an object whose exact type is in ``DISPATCH`` the walker calls ``DISPATCH[ty
 answer for as long as ``generation()`` and the type's own version stay; ``None`` means that the type has no rule here. For a class that no
 import finds it calls ``reduce_class(cls, context)``.
 
-A rule answers with a reduce tuple of two to six elements as pickle's, with a str (the object's name in its module), or
-with a ``Stub``. In the tuple may stand ``NAMESPACE`` and ``Side``.
+A rule answers with a reduce tuple of two to six elements as pickle's, with a str (the object's name in its module, or
+``"module:name"``), or with a ``Stub``. In the tuple may stand ``NAMESPACE`` and ``Side``.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from typing import Any
 
 from chipmink import _chipmink, _rebuild
 from chipmink._errors import ClosedError, NotFoundError, SkippedVariableWarning, UnsavedChangesError, UnsupportedError
+from chipmink._live import live_namespace
 from chipmink._results import Diff, Report, Saved, Skipped, Version
 from chipmink._stream import Allow
 
@@ -172,7 +173,7 @@ class Repository:
         namespace: dict[str, Any] = {}
         wanted = None if names is None else _names(names)
         # Functions are made before the variables are there; the dict they are bound to is filled at the end.
-        loaded = handle.load(number, wanted, namespace, allow)
+        loaded = handle.load(number, wanted, namespace, allow, live_namespace())
         namespace.update(loaded)
         if wanted is None or len(loaded) == len(wanted):
             return namespace
@@ -239,9 +240,15 @@ class Repository:
                     f"checkout of version {number} would lose changes of {_listed(lost)}: "
                     "save first, or pass force=True"
                 )
-            wanted = _closed_over_sharing(handle, number, different, order)
+            unlike = set(different)
+            wanted = [name for name in order if name in unlike]
             # Functions are bound to the live namespace itself, so that they go on reading and writing its names.
-            loaded = dict(handle.load_only(number, wanted, namespace, allow)) if wanted else {}
+            found = handle.load_only(number, wanted, namespace, allow, namespace, True)
+            if found is None:
+                # Classes or functions have to be made anew: whatever uses them must use the same new ones.
+                wanted = _closed_over_sharing(handle, number, wanted, order)
+                found = handle.load_only(number, wanted, namespace, allow, namespace, False)
+            loaded = dict(found or ())
             handle.set_base(self._ref, number)
             added = tuple(name for name in wanted if name not in namespace)
             changed = tuple(name for name in wanted if name in namespace)
@@ -353,7 +360,8 @@ class LazyVersion(Mapping[str, Any]):
             if len(grown) == len(needed):
                 break
             needed = grown
-        for other, value in handle.load_only(self.version, needed, self._loaded, self._allow):
+        loaded = handle.load_only(self.version, needed, self._loaded, self._allow, live_namespace(), False)
+        for other, value in loaded or ():
             self._loaded.setdefault(other, value)
 
     def __iter__(self) -> Iterator[str]:

@@ -150,8 +150,12 @@ impl<'a> Planner<'a> {
         // By table and place among its rows: the position in the plan.
         let mut positions: Vec<Vec<usize>> = vec![Vec::new(); self.tables.all().len()];
         let mut rows: Vec<(usize, usize)> = Vec::new();
+        let mut definitions = 0;
         for table in order {
             let reader = &self.tables.all()[table];
+            if reader.is_group() {
+                definitions += reader.rows.len();
+            }
             let key = |at: &usize| (reader.rows[*at].1.rank, reader.rows[*at].0);
             let mut places: Vec<usize> = (0..reader.rows.len()).collect();
             if !places.is_sorted_by_key(key) {
@@ -210,7 +214,7 @@ impl<'a> Planner<'a> {
             };
             variables.push(LoadVariable { name, root });
         }
-        Ok(LoadPlan { pods, variables })
+        Ok(LoadPlan { pods, definitions, variables })
     }
 
     /// Descriptors and side records of all rows.
