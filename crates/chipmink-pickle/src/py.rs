@@ -378,10 +378,31 @@ impl Obj {
         (unsafe { _PySet_NextEntry(self.0, position, &mut key, &mut hash) } != 0).then_some(Obj(key))
     }
 
+    /// Whether the type gives its instances a `__dict__`.
+    #[inline(always)]
+    pub(crate) fn has_dict(self) -> bool {
+        // SAFETY: the type of a live object is alive.
+        unsafe { (*self.ty()).tp_dictoffset != 0 }
+    }
+
+    /// How many slots an instance without a `__dict__` has room for.
+    #[inline(always)]
+    pub(crate) fn slot_room(self) -> usize {
+        if self.has_dict() {
+            return 0;
+        }
+        // SAFETY: the type of a live object is alive, and `object` is static.
+        let len = unsafe { (*self.ty()).tp_basicsize - ffi::PyBaseObject_Type.tp_basicsize };
+        len.max(0).cast_unsigned() / size_of::<usize>()
+    }
+
     /// The `__dict__` of an instance whose type has one, borrowed from the instance. `None` after an error, which is
     /// cleared.
     #[inline]
     pub(crate) fn instance_dict(self) -> Option<Obj> {
+        if !self.has_dict() {
+            return None;
+        }
         // SAFETY: returns a new reference or null with an exception.
         unsafe {
             let dict = ffi::PyObject_GenericGetDict(self.0, std::ptr::null_mut());

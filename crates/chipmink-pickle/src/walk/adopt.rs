@@ -475,8 +475,13 @@ pub(crate) fn shape_records(
         .shapes
         .iter()
         .map(|(shape, class)| {
-            let dict_names: Result<Vec<String>, PyErr> =
-                shapes.get(*shape).names.iter().map(|name| name.str_text(py)).collect();
+            let shape = shapes.get(*shape);
+            let text = |name: Obj| {
+                let text = name.str_text(py);
+                text.map_err(|error| {
+                    WalkError::Source(format!("an attribute name is not valid text: {error}"))
+                })
+            };
             Ok(ShapeRecord {
                 class: match class {
                     ClassPlace::Global(id) => ShapeClass::Global(ordinal(*id)),
@@ -486,10 +491,8 @@ pub(crate) fn shape_records(
                         ShapeClass::Dependency(dependency as u32, *slot)
                     }
                 },
-                dict_names: dict_names.map_err(|error| {
-                    WalkError::Source(format!("an attribute name is not valid text: {error}"))
-                })?,
-                slot_names: Vec::new(),
+                dict_names: shape.names.iter().map(|name| text(*name)).collect::<Result<_, _>>()?,
+                slot_names: shape.slots().map(|slot| text(slot.name)).collect::<Result<_, _>>()?,
             })
         })
         .collect()

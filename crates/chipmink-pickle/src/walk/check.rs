@@ -139,22 +139,31 @@ impl Walker<'_, '_> {
             return self.miss();
         }
         let shape = self.session.shapes.get(shape_id);
-        let Some(dict) = object.instance_dict() else { return self.miss() };
-        if shape.class != object.class() || dict.refcount() != 1 {
+        if shape.class != object.class() || !shape.slots_match(object) {
             return self.miss();
         }
-        let children = &words[at + 3..at + 3 + len];
-        let same_version = version != 0 && dict.dict_version() == version;
-        if !same_version {
-            if dict.dict_len() != len {
-                return self.miss();
-            }
-            let mut position = 0;
-            for (name, word) in shape.names.iter().zip(children) {
-                match dict.dict_next(&mut position) {
-                    Some((key, value)) if key == *name && value.addr() as u64 == word & !child::MASK => {}
-                    _ => return self.miss(),
+        let (in_dict, in_slots) = words[at + 3..at + 3 + len].split_at(len - shape.slot_count());
+        match object.instance_dict() {
+            None if object.has_dict() || !in_dict.is_empty() => return self.miss(),
+            None => {}
+            Some(dict) if dict.refcount() != 1 => return self.miss(),
+            Some(dict) if version != 0 && dict.dict_version() == version => {}
+            Some(dict) => {
+                if dict.dict_len() != in_dict.len() {
+                    return self.miss();
                 }
+                let mut position = 0;
+                for (name, word) in shape.names.iter().zip(in_dict) {
+                    match dict.dict_next(&mut position) {
+                        Some((key, value)) if key == *name && value.addr() as u64 == word & !child::MASK => {}
+                        _ => return self.miss(),
+                    }
+                }
+            }
+        }
+        for (slot, word) in shape.slots().zip(in_slots) {
+            if slot.value(object).map_or(0, Obj::addr) as u64 != word & !child::MASK {
+                return self.miss();
             }
         }
         self.enter(object, number)?;

@@ -183,44 +183,77 @@ impl Walker<'_, '_> {
 
     /// Writes a plain instance; visits its class first if that is saved by value.
     pub(crate) fn instance(&mut self, object: Obj, _at: At) -> Step {
-        let class = object.class();
-        let Some(dict) = object.instance_dict() else {
-            return self.start_reduce(object, Kind::Reduce);
+        let dict = object.instance_dict();
+        let shape = match dict {
+            None if object.has_dict() => return self.start_reduce(object, Kind::Reduce),
+            Some(dict) if dict.refcount() != 1 => None,
+            _ => self.session.shapes.of(object, dict),
         };
-        let shape = if dict.refcount() == 1 { self.session.shapes.of(class, dict) } else { None };
-        match shape {
-            Some(shape) if self.session.shapes.get(shape).hooked => self.start_reduce(object, Kind::Reduce),
-            Some(shape) => {
-                let Some(ordinal) = self.shape_ordinal(object, shape)? else { return Ok(()) };
-                let number = self.open_container(object, tag::INSTANCE, ordinal as usize);
-                let len = dict.dict_len();
-                let fields = [u64::from(shape) | (len as u64) << 32, dict.dict_version()];
-                let words = if self.builder().shadow.is_some() {
-                    let values = Values { pairs: Pairs::new(dict, len) };
-                    self.record(word::INSTANCE, number, &fields, values)
-                } else {
-                    NONE
-                };
-                if len > 0 {
-                    let kind = FrameKind::Attributes { dict, position: 0, left: len, len, done: 0 };
-                    self.push(kind, words);
-                }
-                Ok(())
-            }
-            None => {
+        match (shape, dict) {
+            (Some(shape), _) => self.shaped_instance(object, dict, shape),
+            (None, None) => self.start_reduce(object, Kind::Reduce),
+            (None, Some(dict)) => {
                 // The dict is seen elsewhere, or its keys cannot be a shape: it is a value of its own.
-                if super::shapes::has_hook(dict) {
-                    return self.start_reduce(object, Kind::Reduce);
-                }
+                let empty = match super::shapes::has_hook(dict) {
+                    true => None,
+                    false => self.session.shapes.without_names(object),
+                };
+                let Some(shape) = empty else { return self.start_reduce(object, Kind::Reduce) };
                 self.no_shadow();
-                let empty = self.session.shapes.without_names(class);
-                let Some(ordinal) = self.shape_ordinal(object, empty)? else { return Ok(()) };
+                let Some(ordinal) = self.shape_ordinal(object, shape)? else { return Ok(()) };
+                let shape = self.session.shapes.get(shape);
+                let mut values: Vec<Obj> = shape.slots().filter_map(|slot| slot.value(object)).collect();
+                values.push(dict);
                 self.open_container(object, tag::INSTANCE_DICT, ordinal as usize);
-                self.keep(dict);
-                self.sequences.push(vec![dict]);
-                self.push(FrameKind::Values { next: 0 }, NONE);
+                self.push_fields(values, NONE);
                 Ok(())
             }
+        }
+    }
+
+    /// An instance whose attributes are told by its shape: names in its dict, then slots that are set.
+    fn shaped_instance(&mut self, object: Obj, dict: Option<Obj>, shape: ShapeId) -> Step {
+        let known = self.session.shapes.get(shape);
+        if known.hooked {
+            return self.start_reduce(object, Kind::Reduce);
+        }
+        let slots = known.slot_count();
+        let Some(ordinal) = self.shape_ordinal(object, shape)? else { return Ok(()) };
+        let number = self.open_container(object, tag::INSTANCE, ordinal as usize);
+        let in_dict = dict.map_or(0, Obj::dict_len);
+        let len = in_dict + slots;
+        let version = dict.map_or(0, Obj::dict_version);
+        let fields = [u64::from(shape) | (len as u64) << 32, version];
+        if let (0, Some(dict)) = (slots, dict) {
+            let words = if self.builder().shadow.is_some() {
+                let values = Values { pairs: Pairs::new(dict, len) };
+                self.record(word::INSTANCE, number, &fields, values)
+            } else {
+                NONE
+            };
+            if len > 0 {
+                self.push(FrameKind::Attributes { dict, position: 0, left: len, len, done: 0 }, words);
+            }
+            return Ok(());
+        }
+        let mut values = Vec::with_capacity(len);
+        values.extend(dict.into_iter().flat_map(|dict| Values { pairs: Pairs::new(dict, in_dict) }));
+        let shape = self.session.shapes.get(shape);
+        values.extend(shape.slots().filter_map(|slot| slot.value(object)));
+        let words = match self.builder().shadow.is_some() {
+            true => self.record(word::INSTANCE, number, &fields, values.iter().copied()),
+            false => NONE,
+        };
+        self.push_fields(values, words);
+        Ok(())
+    }
+
+    /// Goes on with the values of an instance.
+    fn push_fields(&mut self, values: Vec<Obj>, words: u32) {
+        if !values.is_empty() {
+            values.iter().for_each(|value| self.keep(*value));
+            self.sequences.push(values);
+            self.push(FrameKind::Values { next: 0 }, words);
         }
     }
 
@@ -397,15 +430,23 @@ impl Walker<'_, '_> {
                 self.stack[top].kind = FrameKind::Members { set, next: next + 1, at, header };
                 self.value(member, self.at(top, frame.words, next, true))
             }
-            FrameKind::Values { next } => {
+            FrameKind::Values { mut next } => {
                 let values = self.sequences.len() - 1;
+                let start = next;
+                while let Some(value) = self.sequences[values].get(next).copied()
+                    && plain_atom(value)
+                    && self.builder().atom(value)
+                {
+                    next += 1;
+                }
+                self.stats.objects += (next - start) as u64;
                 let Some(value) = self.sequences[values].get(next).copied() else {
                     self.pop()?;
                     self.sequences.pop();
                     return Ok(());
                 };
                 self.stack[top].kind = FrameKind::Values { next: next + 1 };
-                self.value(value, At::NOWHERE)
+                self.value(value, self.at(top, frame.words, next, false))
             }
             _ => unreachable!("only sequences are stepped here"),
         }

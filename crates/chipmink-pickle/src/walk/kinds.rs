@@ -53,6 +53,8 @@ pub(crate) struct Kinds {
     last: (usize, Verdict),
     same_as_object: Vec<(Py<PyString>, usize)>,
     absent: Vec<Py<PyString>>,
+    /// `__getstate__` and `__setstate__` with the address of what `dataclasses` makes of them.
+    dataclass_state: [(Py<PyString>, usize); 2],
     copyreg_table: Py<PyDict>,
     registry: Py<PyDict>,
     by_name: HashSet<(String, String)>,
@@ -78,11 +80,23 @@ impl Kinds {
                 (name.unbind(), found)
             })
             .collect();
+        let dataclasses = py.import("dataclasses")?;
+        let dataclass_state = |name: &str, function: &str| -> PyResult<(Py<PyString>, usize)> {
+            // The module holds the function; without it there is nothing to compare with.
+            let found =
+                dataclasses.getattr_opt(function)?.map_or(usize::MAX, |found| found.as_ptr() as usize);
+            Ok((PyString::intern(py, name).unbind(), found))
+        };
+        let dataclass_state = [
+            dataclass_state("__getstate__", "_dataclass_getstate")?,
+            dataclass_state("__setstate__", "_dataclass_setstate")?,
+        ];
         let type_of = |name: &str| -> PyResult<usize> { Ok(reducers.getattr(name)?.as_ptr() as usize) };
         Ok(Kinds {
             verdicts: HashMap::new(),
             last: (0, NO_VERDICT),
             same_as_object,
+            dataclass_state,
             absent: ABSENT.iter().map(|name| PyString::intern(py, name).unbind()).collect(),
             copyreg_table: py.import("copyreg")?.getattr("dispatch_table")?.cast_into::<PyDict>()?.unbind(),
             registry: reducers.getattr("DISPATCH")?.cast_into::<PyDict>()?.unbind(),
@@ -202,15 +216,14 @@ impl Kinds {
     fn is_plain(&self, py: Python<'_>, ty: *mut ffi::PyTypeObject) -> bool {
         let object = &raw mut ffi::PyBaseObject_Type;
         // SAFETY: a live, ready type.
-        let (flags, tp_new, itemsize, dictoffset, mro) =
-            unsafe { ((*ty).tp_flags, (*ty).tp_new, (*ty).tp_itemsize, (*ty).tp_dictoffset, (*ty).tp_mro) };
+        let (flags, tp_new, itemsize, mro) =
+            unsafe { ((*ty).tp_flags, (*ty).tp_new, (*ty).tp_itemsize, (*ty).tp_mro) };
         // SAFETY: `object` is a static type.
         let object_new = unsafe { (*object).tp_new };
         let heap = ffi::Py_TPFLAGS_HEAPTYPE;
         if flags & heap == 0
             || tp_new.map(|f| f as usize) != object_new.map(|f| f as usize)
             || itemsize != 0
-            || dictoffset == 0
             || mro.is_null()
         {
             return false;
@@ -221,15 +234,22 @@ impl Kinds {
             if base_type == object {
                 continue;
             }
-            // SAFETY: a live type; the size of a heap type object is its number of slots.
-            if unsafe { (*base_type).tp_flags & heap == 0 || ffi::Py_SIZE(base.ptr()) != 0 } {
+            // SAFETY: a live type.
+            if unsafe { (*base_type).tp_flags & heap == 0 } {
                 return false;
             }
         }
-        let name_of = |name: &Py<PyString>| Obj::of(name.bind(py).as_any());
-        self.same_as_object
-            .iter()
-            .all(|(name, expected)| type_lookup(ty, name_of(name)).map_or(0, Obj::addr) == *expected)
-            && self.absent.iter().all(|name| type_lookup(ty, name_of(name)).is_none())
+        let found =
+            |name: &Py<PyString>| type_lookup(ty, Obj::of(name.bind(py).as_any())).map_or(0, Obj::addr);
+        let [getstate, setstate] = &self.dataclass_state;
+        let of_dataclass = found(&getstate.0) == getstate.1 && found(&setstate.0) == setstate.1;
+        let is_allowed = |name: &Py<PyString>, expected: usize| {
+            let address = found(name);
+            // What a frozen dataclass with slots is given does what is done without it.
+            address == expected || of_dataclass && (address == getstate.1 || address == setstate.1)
+        };
+        self.same_as_object.iter().all(|(name, expected)| is_allowed(name, *expected))
+            && self.absent.iter().all(|name| is_allowed(name, 0))
+            && super::shapes::slots_of(ty).is_some()
     }
 }

@@ -335,7 +335,9 @@ impl Walker<'_, '_> {
                 let (bytes, items) = super::arrays::extent(object);
                 (ObjectKind::Array, (40 + bytes, items))
             }
-            Sort::Other(Kind::Plain) => (ObjectKind::Instance, (HEAD_BYTES, 0)),
+            Sort::Other(Kind::Plain) => {
+                (ObjectKind::Instance, (HEAD_BYTES + CHILD_BYTES * object.slot_room(), 0))
+            }
             Sort::Other(_) => (ObjectKind::Reduced, (64, 0)),
         };
         let dict_len = match sort {

@@ -41,7 +41,7 @@ pub(crate) mod kind {
     pub(crate) const FROZENSET: u8 = 0x13;
     /// Header, count, version of the dict, keys and values in turn.
     pub(crate) const DICT: u8 = 0x14;
-    /// Header, shape and count (upper half), version of the dict, values.
+    /// Header, shape and count (upper half), version of the dict, values in it, values of slots.
     pub(crate) const INSTANCE: u8 = 0x15;
     /// Header, count, fingerprint of the layout, items.
     pub(crate) const OBJECT_ARRAY: u8 = 0x16;

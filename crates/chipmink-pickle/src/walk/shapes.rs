@@ -1,7 +1,9 @@
-//! Shapes: the class and attribute names that plain instances have in common.
+//! Shapes: the class, attribute names and set slots that plain instances have in common.
 
 use crate::py::Obj;
 use hashbrown::HashMap;
+use pyo3::ffi;
+use std::rc::Rc;
 
 /// Number of a shape in the session's register.
 pub(crate) type ShapeId = u32;
@@ -12,19 +14,129 @@ pub(crate) const MAX_NAMES: usize = 64;
 /// Attribute names that make an instance anything but plain when its own dict holds them.
 const HOOKS: [&[u8]; 5] = [b"__reduce_ex__", b"__reduce__", b"__getstate__", b"__setstate__", b"__class__"];
 
+/// Where instances of a class keep the value of a slot.
+#[derive(Clone, Copy)]
+pub(crate) struct Slot {
+    /// The descriptor's name, an interned str that the class holds.
+    pub name: Obj,
+    /// Bytes from the start of the instance.
+    offset: usize,
+}
+
+impl Slot {
+    /// The value, if the slot is set. The instance must be of the class that the slot was found in.
+    #[inline(always)]
+    pub(crate) fn value(self, instance: Obj) -> Option<Obj> {
+        // SAFETY: the interpreter laid out the instance with an object pointer, or null, at this offset.
+        let value = unsafe { *instance.ptr().cast::<u8>().add(self.offset).cast::<*mut ffi::PyObject>() };
+        // SAFETY: the instance refers to it.
+        (!value.is_null()).then(|| unsafe { Obj::from_ptr(value) })
+    }
+}
+
+/// The slots of a class and its bases, bases first; `None`: they do not say all about its instances.
+///
+/// That is so if a slot cannot be reached under its name (another attribute hides it, its descriptor was deleted), or if
+/// instances have room for more than slots, `__dict__` and `__weakref__`.
+pub(crate) fn slots_of(ty: *mut ffi::PyTypeObject) -> Option<Vec<Slot>> {
+    const WORD: isize = size_of::<usize>() as isize;
+    let object = &raw mut ffi::PyBaseObject_Type;
+    // SAFETY: a live, ready type; `object` is a static one.
+    let (mro, flags, dictoffset, weakrefs, len, head) = unsafe {
+        let ty = &*ty;
+        (
+            ty.tp_mro,
+            ty.tp_flags,
+            ty.tp_dictoffset,
+            ty.tp_weaklistoffset,
+            ty.tp_basicsize,
+            (*object).tp_basicsize,
+        )
+    };
+    // SAFETY: the method resolution order of a ready type is a tuple of types.
+    let bases = unsafe { Obj::from_ptr(mro) }.tuple_items();
+    let mut slots: Vec<Slot> = Vec::new();
+    for base in bases.iter().rev().filter(|base| base.ptr() != object.cast()) {
+        // SAFETY: the size of a heap type is its number of slots.
+        let count = unsafe { ffi::Py_SIZE(base.ptr()) };
+        if count == 0 {
+            continue;
+        }
+        let before = slots.len();
+        // SAFETY: the attributes of a heap type are a dict.
+        let attributes = unsafe { Obj::from_ptr((*base.ptr().cast::<ffi::PyTypeObject>()).tp_dict) };
+        let mut position = 0;
+        while let Some((name, value)) = attributes.dict_next(&mut position) {
+            if value.ty() != &raw mut ffi::PyMemberDescr_Type {
+                continue;
+            }
+            let descriptor = value.ptr().cast::<ffi::PyMemberDescrObject>();
+            // SAFETY: of the type that was asked for; its member lives as long as the type that it belongs to.
+            let (owner, member) = unsafe { ((*descriptor).d_common.d_type, &*(*descriptor).d_member) };
+            if owner.cast() != base.ptr() || member.type_code != ffi::Py_T_OBJECT_EX {
+                continue;
+            }
+            if !name.is_str() || !name.str_is_interned() || crate::py::type_lookup(ty, name) != Some(value) {
+                return None;
+            }
+            slots.push(Slot { name, offset: usize::try_from(member.offset).ok()? });
+        }
+        if (slots.len() - before) as isize != count {
+            return None;
+        }
+    }
+    let has_dict_word = dictoffset != 0 && flags & MANAGED_DICT == 0;
+    let words = slots.len() as isize + isize::from(has_dict_word) + isize::from(weakrefs > 0);
+    (slots.len() <= MAX_NAMES && len <= head + words * WORD).then_some(slots)
+}
+
+/// `Py_TPFLAGS_MANAGED_DICT`, from CPython's Include/cpython/object.h: `__dict__` lies before the object.
+const MANAGED_DICT: std::ffi::c_ulong = 1 << 4;
+
 pub(crate) struct Shape {
     /// The class, held.
     pub class: Obj,
     /// Interned names, held, in the order of the dict.
     pub names: Box<[Obj]>,
+    /// All slots of the class.
+    layout: Rc<[Slot]>,
+    /// One bit for each slot of the layout that is set.
+    set: u64,
     /// The names include a hook of pickle's: the instance must be reduced.
     pub hooked: bool,
+}
+
+impl Shape {
+    /// The slots that are set, in order.
+    #[inline(always)]
+    pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> {
+        let set = self.set;
+        self.layout.iter().enumerate().filter(move |(at, _)| set >> at & 1 != 0).map(|(_, slot)| *slot)
+    }
+
+    /// How many slots are set.
+    #[inline(always)]
+    pub(crate) fn slot_count(&self) -> usize {
+        self.set.count_ones() as usize
+    }
+
+    /// Whether exactly these slots of the instance are set.
+    #[inline(always)]
+    pub(crate) fn slots_match(&self, instance: Obj) -> bool {
+        self.layout.is_empty() || self.set == which_are_set(&self.layout, instance)
+    }
+}
+
+fn which_are_set(layout: &[Slot], instance: Obj) -> u64 {
+    let set = layout.iter().enumerate().filter(|(_, slot)| slot.value(instance).is_some());
+    set.fold(0, |set, (at, _)| set | 1 << at)
 }
 
 /// All shapes that the session met.
 #[derive(Default)]
 pub(crate) struct Shapes {
     shapes: Vec<Shape>,
+    /// Shapes by the address of their class.
     of_class: HashMap<usize, Vec<ShapeId>>,
     last: ShapeId,
 }
@@ -35,59 +147,69 @@ impl Shapes {
         &self.shapes[id as usize]
     }
 
-    /// The shape of an instance of `class` whose dict is `dict`.
+    /// The shape of a plain instance whose dict, if instances of its class have one, is `dict`.
     ///
     /// `None`: too many names, or one that is not an interned str, so that names cannot be compared by pointer.
     #[inline]
-    pub(crate) fn of(&mut self, class: Obj, dict: Obj) -> Option<ShapeId> {
+    pub(crate) fn of(&mut self, object: Obj, dict: Option<Obj>) -> Option<ShapeId> {
         if let Some(last) = self.shapes.get(self.last as usize)
-            && last.class == class
+            && last.class == object.class()
             && names_match(dict, &last.names)
+            && last.slots_match(object)
         {
             return Some(self.last);
         }
-        self.look_up(class, dict)
+        self.look_up(object, dict)
     }
 
-    fn look_up(&mut self, class: Obj, dict: Obj) -> Option<ShapeId> {
-        let known = self.of_class.get(&class.addr()).map_or(&[][..], Vec::as_slice);
-        if let Some(id) = known.iter().rev().find(|id| names_match(dict, &self.shapes[**id as usize].names)) {
+    fn look_up(&mut self, object: Obj, dict: Option<Obj>) -> Option<ShapeId> {
+        let known = self.of_class.get(&object.ty_addr()).map_or(&[][..], Vec::as_slice);
+        let is_it = |id: &&ShapeId| {
+            let shape = &self.shapes[**id as usize];
+            names_match(dict, &shape.names) && shape.slots_match(object)
+        };
+        if let Some(id) = known.iter().rev().find(is_it) {
             self.last = *id;
             return Some(*id);
         }
-        if dict.dict_len() > MAX_NAMES {
-            return None;
-        }
-        let mut names = Vec::with_capacity(dict.dict_len());
-        let mut position = 0;
-        while let Some((key, _)) = dict.dict_next(&mut position) {
-            if !key.is_str() || !key.str_is_interned() {
+        let mut names = Vec::new();
+        if let Some(dict) = dict {
+            if dict.dict_len() > MAX_NAMES {
                 return None;
             }
-            names.push(key);
+            let mut position = 0;
+            while let Some((key, _)) = dict.dict_next(&mut position) {
+                if !key.is_str() || !key.str_is_interned() {
+                    return None;
+                }
+                names.push(key);
+            }
         }
-        let id = self.add(class, names);
+        let id = self.add(object, names)?;
         self.last = id;
         Some(id)
     }
 
-    /// The shape of a class without any names.
-    pub(crate) fn without_names(&mut self, class: Obj) -> ShapeId {
-        let known = self.of_class.get(&class.addr()).map_or(&[][..], Vec::as_slice);
-        match known.iter().find(|id| self.shapes[**id as usize].names.is_empty()) {
-            Some(id) => *id,
-            None => self.add(class, Vec::new()),
-        }
+    /// The shape of an instance as if it had nothing in its dict.
+    pub(crate) fn without_names(&mut self, object: Obj) -> Option<ShapeId> {
+        self.look_up(object, None)
     }
 
-    fn add(&mut self, class: Obj, names: Vec<Obj>) -> ShapeId {
+    fn add(&mut self, object: Obj, names: Vec<Obj>) -> Option<ShapeId> {
+        let class = object.class();
+        let known = self.of_class.get(&class.addr()).and_then(|known| known.first());
+        let layout: Rc<[Slot]> = match known {
+            Some(id) => self.shapes[*id as usize].layout.clone(),
+            None => slots_of(object.ty())?.into(),
+        };
+        let set = which_are_set(&layout, object);
         let hooked = names.iter().any(|name| is_hook(*name));
         class.incref();
         names.iter().for_each(|name| name.incref());
         let id = self.shapes.len() as ShapeId;
-        self.shapes.push(Shape { class, names: names.into_boxed_slice(), hooked });
+        self.shapes.push(Shape { class, names: names.into_boxed_slice(), layout, set, hooked });
         self.of_class.entry(class.addr()).or_default().push(id);
-        id
+        Some(id)
     }
 
     /// Number of shapes held.
@@ -123,7 +245,8 @@ pub(crate) fn has_hook(dict: Obj) -> bool {
 
 /// Whether the dict's keys are exactly these objects, in this order.
 #[inline(always)]
-fn names_match(dict: Obj, names: &[Obj]) -> bool {
+fn names_match(dict: Option<Obj>, names: &[Obj]) -> bool {
+    let Some(dict) = dict else { return names.is_empty() };
     if dict.dict_len() != names.len() {
         return false;
     }
