@@ -14,6 +14,12 @@ const BUFFER_LEN: usize = 1 << 20;
 /// Blobs of this length are not copied into the buffer: a system call costs less than the copy.
 const DIRECT_LEN: usize = 64 << 10;
 
+/// Chunks of whole pages that are stored as they are begin at multiples of a page, so that they can be mapped (the last
+/// chunk of a region then mostly does, too). On a machine with larger pages they are read.
+const ALIGNMENT: usize = 4096;
+/// Shorter chunks are not worth the padding.
+const ALIGNED_LEN: usize = 32 << 10;
+
 /// A pack that is being written.
 #[derive(Debug)]
 pub(crate) struct PackWriter {
@@ -22,6 +28,8 @@ pub(crate) struct PackWriter {
     buffer: Vec<u8>,
     path: String,
     label: String,
+    /// Chunks are aligned: the pack will be a file that can be mapped.
+    aligns: bool,
 }
 
 /// A pack that stands in its place, and is not published yet.
@@ -47,7 +55,8 @@ impl PackWriter {
         let (layout, bytes) = PackLayout::begin(header);
         let mut buffer = Vec::with_capacity(BUFFER_LEN);
         buffer.extend_from_slice(&bytes);
-        Ok(PackWriter { layout, output, buffer, path, label: backend.label().to_owned() })
+        let (label, aligns) = (backend.label().to_owned(), backend.files().is_some());
+        Ok(PackWriter { layout, output, buffer, path, label, aligns })
     }
 
     pub(crate) fn byte_len(&self) -> u64 {
@@ -71,6 +80,14 @@ impl PackWriter {
         decoded_len: u64,
         stored: &[u8],
     ) -> Result<u64> {
+        let can_be_mapped = kind == BlobKind::Chunk
+            && codec == Codec::Raw
+            && stored.len() >= ALIGNED_LEN
+            && stored.len().is_multiple_of(ALIGNMENT);
+        if self.aligns && can_be_mapped {
+            let padding = self.layout.pad_to(ALIGNMENT as u64);
+            self.write(&[0; ALIGNMENT][..padding as usize])?;
+        }
         let byte_offset = self.layout.append(digest, kind, codec, decoded_len, None, stored.len() as u64);
         self.write(stored)?;
         Ok(byte_offset)

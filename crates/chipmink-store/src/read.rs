@@ -109,7 +109,7 @@ impl Inner {
     }
 
     /// Where each blob lies.
-    fn resolve(&self, digests: &[Digest]) -> Result<Vec<Found>, BlobError> {
+    pub(crate) fn resolve(&self, digests: &[Digest]) -> Result<Vec<Found>, BlobError> {
         let found = self.index().find_many(digests).0;
         found
             .into_iter()

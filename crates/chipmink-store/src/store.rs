@@ -8,6 +8,7 @@ use crate::local::{LocalDisk, System};
 use crate::log::{Log, read_entry};
 use crate::options::StoreOptions;
 use crate::place::Place;
+use crate::raw::RawPlaces;
 use crate::transaction::PackTransaction;
 use crate::verify::{self, VerifyReport};
 use bytes::Bytes;
@@ -200,6 +201,15 @@ impl Store {
     /// When a blob is missing, damaged or of another length, or the lengths do not fill `into`.
     pub fn read_into(&self, blobs: &[(Digest, u64)], into: &mut [u8]) -> Result<(), BlobError> {
         self.inner.read_into(blobs, into)
+    }
+
+    /// Where blobs, given with their lengths, lie as they are in files, so that they can be mapped. Nothing is read, and
+    /// nothing is compared with the digests.
+    ///
+    /// # Errors
+    /// When a blob is missing, or the index cannot be read.
+    pub fn raw_places(&self, blobs: &[(Digest, u64)]) -> Result<RawPlaces, BlobError> {
+        self.inner.raw_places(blobs)
     }
 
     /// Begins a save.

@@ -13,7 +13,7 @@
 //! - [`Repository`]: the versions under one place. Start reading here.
 //! - [`Prepared`], [`Published`], [`Saved`]: a save in three steps. The first runs under the lock of the live objects, the
 //!   second touches none of them, the third lets the source know what became of it.
-//! - [`PlanPods`]: the bytes of a load plan, read ahead.
+//! - [`PlanPods`]: the bytes of a load plan, read ahead; large regions of it can be mapped instead.
 //! - [`Log`], [`Version`], [`Diff`]: history.
 //!
 //! 1. Nothing is taken as known before its version is visible: a failed save leaves base and source as they were.
@@ -36,11 +36,12 @@ mod repository;
 mod save;
 mod shared;
 
+pub use chipmink_shm::MappedRegion;
 pub use describe::Description;
 pub use diff::Diff;
 pub use error::{Error, ErrorKind, Result};
 pub use history::{Log, Version};
 pub use options::{DEFAULT_REF, OpenOptions, SaveRequest};
-pub use read::PlanPods;
+pub use read::{MapCheck, PlanPods, Unchecked};
 pub use repository::Repository;
 pub use save::{Prepared, Published, Report, Saved};

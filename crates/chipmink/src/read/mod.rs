@@ -1,12 +1,14 @@
 //! Reading versions: which pods make up what is asked for, and their bytes.
 
 mod descriptors;
+mod mapped;
 mod plan;
 mod pods;
 mod table;
 mod together;
 
 pub(crate) use descriptors::Descriptors;
+pub use mapped::{MapCheck, Unchecked};
 pub(crate) use plan::{Planner, names_of};
 pub use pods::PlanPods;
 pub(crate) use together::together;

@@ -5,5 +5,6 @@ mod compare;
 mod costs;
 mod failures;
 mod graph;
+mod mapped;
 mod random_saves;
 mod timing;

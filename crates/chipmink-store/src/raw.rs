@@ -1,0 +1,64 @@
+//! Where blobs lie as they are, in files: what can be mapped instead of being read.
+
+use crate::error::Result;
+use crate::inner::Inner;
+use chipmink_format::{Codec, pack_path};
+use chipmink_types::{BlobError, Digest};
+use object_store::path::Path;
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::Arc;
+
+/// An open pack.
+#[derive(Clone, Debug)]
+pub struct RawFile {
+    /// The file.
+    pub file: Arc<File>,
+    /// Where it lies below the repository.
+    pub path: String,
+    /// Length that it must have, in bytes.
+    pub byte_len: u64,
+}
+
+/// Where some blobs lie.
+#[derive(Clone, Debug, Default)]
+pub struct RawPlaces {
+    /// The packs that hold any of them as they are.
+    pub files: Vec<RawFile>,
+    /// For each blob: ordinal of its file and offset in it; `None`: it is compressed, or of another length than
+    /// expected, or its pack is no file.
+    pub places: Vec<Option<(usize, u64)>>,
+}
+
+impl Inner {
+    /// Where blobs, given with their lengths, lie as they are. Nothing is read, and nothing checked.
+    pub(crate) fn raw_places(&self, blobs: &[(Digest, u64)]) -> Result<RawPlaces, BlobError> {
+        let Some(files) = self.backend.files() else {
+            return Ok(RawPlaces { files: Vec::new(), places: vec![None; blobs.len()] });
+        };
+        let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
+        let found = self.resolve(&digests)?;
+        let mut places = RawPlaces { files: Vec::new(), places: Vec::with_capacity(blobs.len()) };
+        let mut opened: HashMap<u32, Option<usize>> = HashMap::new();
+        for (found, (_, byte_len)) in found.iter().zip(blobs) {
+            let location = found.location;
+            if location.codec != Codec::Raw || location.stored_len != *byte_len {
+                places.places.push(None);
+                continue;
+            }
+            let ordinal = *opened.entry(location.pack).or_insert_with(|| {
+                let (path, byte_len) = {
+                    let index = self.index();
+                    let pack = index.pack(location.pack);
+                    (pack_path(pack.name), pack.byte_len)
+                };
+                // A pack that cannot be opened is not mapped; reading finds another copy, or says what is wrong.
+                let file = Arc::new(files.open_file(&Path::from(path.as_str())).ok()?);
+                places.files.push(RawFile { file, path, byte_len });
+                Some(places.files.len() - 1)
+            });
+            places.places.push(ordinal.map(|ordinal| (ordinal, location.byte_offset)));
+        }
+        Ok(places)
+    }
+}

@@ -1,0 +1,187 @@
+//! Regions that are mapped: the same bytes as those that are read, and damage is found when it was promised.
+
+use crate::graph::{Node, Root, ToySource, World};
+use crate::random_saves::open;
+use chipmink::{MapCheck, MappedRegion, Repository, SaveRequest, Unchecked};
+use chipmink_testkit::Random;
+use chipmink_types::{BlobError, PodSource, TimeId};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+const CHUNK: usize = 64 * 1024;
+
+/// Saves one node with a region.
+fn save(repository: &Repository, source: &mut ToySource, region: &[u8]) -> (TimeId, u64) {
+    let node = Node { region: region.to_vec(), ..Node::default() };
+    match source.world.root("a") {
+        Some(Root::Node(id)) => {
+            let id = *id;
+            source.world.nodes.insert(id, node);
+        }
+        _ => {
+            let id = source.world.add(node);
+            source.world.bind("a", Root::Node(id));
+        }
+    }
+    let saved = repository.save(source, &SaveRequest::default()).unwrap();
+    (saved.time, saved.report.bytes_written)
+}
+
+type Mapped = (Option<MappedRegion>, Vec<Unchecked>);
+
+fn map(repository: &Repository, time: TimeId, check: MapCheck) -> Result<Mapped, BlobError> {
+    let plan = repository.plan(time, None).unwrap();
+    let region = plan.pods.iter().find_map(|pod| pod.regions.first()).unwrap();
+    let mut pods = repository.pods(&plan);
+    let mapped = pods.map_region(region, check)?;
+    let mut bytes = vec![0; region.byte_len as usize];
+    if let Some(mapped) = &mapped {
+        mapped.read_at(0, &mut bytes).unwrap();
+        let mut read = vec![0; region.byte_len as usize];
+        if pods.read_region(region, &mut read).is_ok() && check == MapCheck::Eager {
+            assert!(read == bytes);
+        }
+    }
+    Ok((mapped, pods.take_unchecked()))
+}
+
+fn content(mapped: &Mapped) -> Vec<u8> {
+    let region = mapped.0.as_ref().expect("it can be mapped");
+    let mut bytes = vec![0; region.byte_len()];
+    region.read_at(0, &mut bytes).unwrap();
+    bytes
+}
+
+fn packs(path: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(path.join("packs")).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+/// Whether this file system is one on which anything is mapped.
+fn can_map(path: &Path) -> bool {
+    cfg!(target_os = "linux") && chipmink_shm::keeps_unlinked_files(&File::open(path).unwrap())
+}
+
+#[test]
+fn mapped_regions_have_the_bytes_of_read_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    if !can_map(directory.path()) {
+        return;
+    }
+    let repository = open(directory.path());
+    let (mut source, mut random) = (ToySource::new(World::default()), Random::new(7));
+    for byte_len in [300_000, 4 * CHUNK, 20 * CHUNK + 4096, 20 * CHUNK + 17] {
+        let region = random.bytes(byte_len);
+        let (time, _) = save(&repository, &mut source, &region);
+        for check in [MapCheck::Eager, MapCheck::Later] {
+            let mapped = map(&repository, time, check).unwrap();
+            assert!(content(&mapped) == region, "{byte_len}");
+            assert_eq!(mapped.1.is_empty(), check == MapCheck::Eager);
+            mapped.1.iter().for_each(|unchecked| unchecked.check().unwrap());
+        }
+    }
+}
+
+#[test]
+fn small_and_compressed_regions_are_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let repository = open(directory.path());
+    let (mut source, mut random) = (ToySource::new(World::default()), Random::new(7));
+    for region in [random.bytes(100_000), vec![1; 2_000_000]] {
+        let (time, _) = save(&repository, &mut source, &region);
+        assert!(map(&repository, time, MapCheck::Eager).unwrap().0.is_none());
+    }
+}
+
+/// Chunks that changed lie in later packs: the region is put together of many pieces.
+#[test]
+fn a_region_that_changed_here_and_there_is_still_one_range() {
+    let directory = tempfile::tempdir().unwrap();
+    if !can_map(directory.path()) {
+        return;
+    }
+    let repository = open(directory.path());
+    let (mut source, mut random) = (ToySource::new(World::default()), Random::new(3));
+    let mut region = random.bytes(80 * CHUNK + 999);
+    save(&repository, &mut source, &region);
+    for _ in 0..20 {
+        let at = random.below(region.len());
+        region[at] ^= 0x55;
+        let (time, bytes_written) = save(&repository, &mut source, &region);
+        // The chunk, its padding, and what says where it is.
+        assert!(bytes_written <= (CHUNK + 16 * 1024) as u64, "{bytes_written}");
+        let mapped = map(&repository, time, MapCheck::Later).unwrap();
+        assert!(content(&mapped) == region);
+    }
+    assert!(repository.verify(true).unwrap().is_clean());
+}
+
+#[test]
+fn a_region_of_too_many_pieces_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    if !can_map(directory.path()) {
+        return;
+    }
+    let repository = open(directory.path());
+    let (mut source, mut random) = (ToySource::new(World::default()), Random::new(3));
+    let mut region = random.bytes(600 * CHUNK);
+    save(&repository, &mut source, &region);
+    (0..300).for_each(|i| region[2 * i * CHUNK] ^= 1);
+    let (time, _) = save(&repository, &mut source, &region);
+    assert!(map(&repository, time, MapCheck::Later).unwrap().0.is_none());
+}
+
+/// Damages the middle of the largest pack.
+fn damage(path: &Path) {
+    let pack = packs(path).into_iter().max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+    let file = OpenOptions::new().write(true).open(&pack).unwrap();
+    file.write_all_at(b"damage", pack.metadata().unwrap().len() / 2).unwrap();
+}
+
+#[test]
+fn damage_is_found_at_once_or_by_the_later_check() {
+    let directory = tempfile::tempdir().unwrap();
+    if !can_map(directory.path()) {
+        return;
+    }
+    let repository = open(directory.path());
+    let (mut source, mut random) = (ToySource::new(World::default()), Random::new(3));
+    let (time, _) = save(&repository, &mut source, &random.bytes(10 * CHUNK));
+    damage(directory.path());
+    assert!(matches!(map(&repository, time, MapCheck::Eager), Err(BlobError::Damaged { .. })));
+    let mapped = map(&repository, time, MapCheck::Later).unwrap();
+    assert!(matches!(mapped.1[0].check(), Err(BlobError::Damaged { .. })));
+}
+
+/// What the program writes to its memory is no damage.
+#[test]
+fn the_later_check_looks_at_the_file_and_outlives_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    if !can_map(directory.path()) {
+        return;
+    }
+    let repository = open(directory.path());
+    let (mut source, mut random) = (ToySource::new(World::default()), Random::new(3));
+    let region = random.bytes(10 * CHUNK);
+    let (time, _) = save(&repository, &mut source, &region);
+    let mut mapped = map(&repository, time, MapCheck::Later).unwrap();
+    mapped.0.as_mut().unwrap().write_at(5, b"written by the program").unwrap();
+    packs(directory.path()).into_iter().for_each(|pack| std::fs::remove_file(pack).unwrap());
+    mapped.1[0].check().unwrap();
+    assert!(content(&mapped)[100..] == region[100..]);
+}
+
+#[test]
+fn a_pack_that_was_cut_is_not_mapped() {
+    let directory = tempfile::tempdir().unwrap();
+    let repository = open(directory.path());
+    let (mut source, mut random) = (ToySource::new(World::default()), Random::new(3));
+    let (time, _) = save(&repository, &mut source, &random.bytes(10 * CHUNK));
+    for pack in packs(directory.path()) {
+        let byte_len = pack.metadata().unwrap().len();
+        OpenOptions::new().write(true).open(&pack).unwrap().set_len(byte_len - 1).unwrap();
+    }
+    for check in [MapCheck::Eager, MapCheck::Later] {
+        assert!(!matches!(map(&repository, time, check), Ok((Some(_), _))));
+    }
+}
