@@ -12,6 +12,7 @@ from typing import Any
 import chipmink
 import graph_types as kinds
 import pytest
+from chipmink import _chipmink
 
 
 def resident_bytes() -> int:
@@ -193,3 +194,51 @@ def test_memory_stays_flat_over_opening(tmp_path):
             again.load(saved, names=["table"])
 
     _flat(step, 60, 8 << 20)
+
+
+def handles() -> int:
+    gc.collect()
+    return sum(type(found) is _chipmink.Handle for found in gc.get_objects())
+
+
+@pytest.mark.parametrize("by_value", [True, False])
+def test_a_repository_in_a_cycle_with_what_it_saved_dies(tmp_path, by_value):
+    before = handles()
+    if by_value:
+
+        class Holder:
+            pass
+
+    else:
+        Holder = kinds.Plain  # noqa: N806
+    repo = chipmink.open(tmp_path / "repo", durable=False)
+    holder = Holder()
+    holder.repo = repo
+    holder.name = "n"
+    if by_value:
+        Holder.repo = repo
+    namespace = {"Holder": Holder, "holder": holder, "repo": repo, "more": [Holder(), Holder()]}
+    for _ in range(3):
+        repo.save(namespace)
+        assert repo.load()["holder"].name == "n"
+    reference = weakref.ref(repo)
+    del repo, holder, namespace, Holder
+    assert handles() == before
+    assert reference() is None
+
+
+def test_collecting_while_a_repository_is_in_use_harms_nothing(repo):
+    class Collects:
+        def __reduce__(self):
+            gc.collect()
+            return int, ()
+
+    class Holder:
+        pass
+
+    Holder.repo = repo
+    namespace = {"Holder": Holder, "x": [Holder(), Collects(), Holder()]}
+    for _ in range(3):
+        version = repo.save(namespace)
+        gc.collect()
+        assert repo.load(version)["x"][1] == 0

@@ -736,3 +736,71 @@ def test_a_shared_object_moves_between_variables_in_every_order(tmp_path, policy
             first = versions[0]
             repo.checkout(first[0], namespace, force=True)
             assert_same(first[1], namespace)
+
+
+def test_other_handlers_run_during_a_walk(repo):
+    gc.disable()
+    try:
+        namespace = {"x": [[i] for i in range(1_200_000)]}
+    finally:
+        gc.enable()
+    running = 0
+
+    def count(_signal: int, _frame: Any) -> None:
+        nonlocal running
+        running += 1
+
+    before = signal.signal(signal.SIGALRM, count)
+    signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+    try:
+        version = repo.save(namespace)
+        during = running
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    # Once would be when the save has returned to Python.
+    assert during > 2
+    assert repo.load(version) == namespace
+
+
+def test_handlers_that_change_what_is_saved(repo):
+    gc.disable()
+    try:
+        rows = [[i, [i]] for i in range(300_000)]
+    finally:
+        gc.enable()
+    namespace: dict[str, Any] = {"rows": rows, "buffer": bytearray(70 << 20), "small": {"a": 1}}
+    refused: list[str] = []
+
+    def meddle(_signal: int, _frame: Any) -> None:
+        # One at a time: the next is asked for at the end.
+        for change in (
+            lambda: rows.append([0]),
+            lambda: rows.__setitem__(5, None),
+            lambda: namespace["buffer"].extend(b"more"),
+            lambda: namespace.update(small={"b": 2}),
+            lambda: repo.save({}),
+        ):
+            try:
+                change()
+            except (BufferError, chipmink.BusyError) as error:
+                refused.append(type(error).__name__)
+        if not is_over:
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    is_over = False
+    before = signal.signal(signal.SIGALRM, meddle)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            saved = repo.save(namespace)
+            repo.load(saved)
+    finally:
+        is_over = True
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert refused
+    version = repo.save(namespace)
+    assert repo.load(version) == namespace
+    assert repo.verify() == []

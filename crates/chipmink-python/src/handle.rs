@@ -11,6 +11,7 @@ use chipmink_pickle::{PySession, RebuildOptions, SessionOptions};
 use chipmink_podding::policy_by_name;
 use chipmink_types::TimeId;
 use pyo3::exceptions::PyValueError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -229,6 +230,21 @@ impl Handle {
             lines.push(format!("and {more} more"));
         }
         Ok(lines)
+    }
+
+    /// A class that the session holds may refer to the repository.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.session.try_lock() {
+            Ok(session) => session.as_ref().map_or(Ok(()), |session| session.traverse(&visit)),
+            // Whoever has the lock refers to the handle, too.
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        // Letting go may run code, which must find the lock free.
+        let session = self.session.try_lock().ok().and_then(|mut session| session.take());
+        drop(session);
     }
 
     /// Gives back what the session holds of the live objects.

@@ -4,6 +4,7 @@ use crate::errors::raise;
 use crate::handle::{Handle, Names, closed};
 use chipmink::{Prepared, Saved};
 use chipmink_types::{SkippedVariable, TimeId, VariableRoot};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::collections::HashSet;
@@ -88,6 +89,11 @@ fn over() -> PyErr {
 
 #[pymethods]
 impl Walked {
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.handle)?;
+        visit.call(&self.namespace)
+    }
+
     /// Variables that are not in the version.
     fn skipped(&self) -> Vec<Lost> {
         self.losses.skipped.clone()

@@ -27,11 +27,13 @@ pub enum RebuildError {
     Plan(String),
     /// A restricted load met something that its allowlist does not grant.
     #[error(
-        "{name} is not allowed in this load; add it to `allow` if you trust it, or do not load these bytes"
+        "{name} is not allowed in this load{place}; add it to `allow` if you trust it, or do not load these bytes"
     )]
     Refused {
         /// What would have to be granted.
         name: String,
+        /// Where it was met, as ` at variable[3].attribute`; empty as long as nobody said.
+        place: String,
     },
     /// A blob could not be had.
     #[error(transparent)]
@@ -107,6 +109,13 @@ impl Failure {
 
     pub(super) fn into_cause(self) -> Cause {
         *self.0
+    }
+}
+
+impl From<Cause> for Failure {
+    #[cold]
+    fn from(cause: Cause) -> Self {
+        Failure(Box::new(cause))
     }
 }
 

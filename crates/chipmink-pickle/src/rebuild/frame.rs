@@ -61,6 +61,10 @@ pub(super) enum Build<'py> {
     Again,
     /// A numpy array whose dtype is being read.
     Array,
+    /// The placeholder of an object that could not be saved.
+    Stub,
+    /// What a restricted load refused: an error, as soon as it is looked at.
+    Refused(String),
     ObjectArray {
         array: Bound<'py, PyAny>,
         next: usize,
@@ -101,7 +105,12 @@ impl<'py> Frame<'py> {
             Build::Instance { object, .. } | Build::InstanceDict { object, .. } => Some(object),
             Build::Reduce(reduction) => reduction.object.as_ref(),
             Build::ObjectArray { array, .. } => Some(array),
-            Build::Pod(_) | Build::Tuple { .. } | Build::Again | Build::Array => None,
+            Build::Pod(_)
+            | Build::Tuple { .. }
+            | Build::Again
+            | Build::Array
+            | Build::Stub
+            | Build::Refused(_) => None,
         }
     }
 }

@@ -20,7 +20,7 @@ use super::strings::StringCache;
 use super::supply::Supply;
 use bytes::Bytes;
 use chipmink_format::tag;
-use chipmink_types::{Digest, GlobalName, LoadPod};
+use chipmink_types::{Digest, GlobalName, LoadPod, LoadVariable};
 use hashbrown::HashMap;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -30,6 +30,8 @@ use pyo3::types::PyDict;
 pub(super) struct Loader<'py, 'a> {
     pub(super) py: Python<'py>,
     pub(super) plan: &'a [LoadPod],
+    /// What is loaded, for messages.
+    pub(super) variables: &'a [LoadVariable],
     pub(super) supply: &'a mut dyn Supply<'py>,
     pub(super) restriction: Option<Restriction<'a>>,
     pub(super) namespace: Bound<'py, PyDict>,
@@ -54,6 +56,8 @@ pub(super) struct Loader<'py, 'a> {
     /// Counts the items that ever waited.
     pub(super) waited: u64,
     pub(super) numpy: Option<Numpy<'py>>,
+    /// A string and the dtype that it describes.
+    pub(super) last_dtype: Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)>,
     /// Atoms that stand outside the pods, by the digest of their content and the kind of region.
     pub(super) large_atoms: HashMap<(Digest, u8), Bound<'py, PyAny>>,
     serial: u32,
@@ -84,6 +88,7 @@ impl<'py, 'a> Loader<'py, 'a> {
         Loader {
             py,
             plan,
+            variables: &[],
             supply,
             restriction: options.allow.as_ref().map(Restriction::new),
             namespace,
@@ -100,6 +105,7 @@ impl<'py, 'a> Loader<'py, 'a> {
             waiting: HashMap::new(),
             waited: 0,
             numpy: None,
+            last_dtype: None,
             large_atoms: HashMap::new(),
             serial: 0,
             ticks: 0,
@@ -123,6 +129,11 @@ impl<'py, 'a> Loader<'py, 'a> {
                 Build::Again => self.fill_again()?,
                 Build::Array => self.fill_array()?,
                 Build::ObjectArray { .. } => self.fill_object_array(top)?,
+                Build::Stub => self.fill_stub()?,
+                Build::Refused(name) => {
+                    let error = RebuildError::Refused { name: name.clone(), place: String::new() };
+                    return Err(error.into());
+                }
             }
         }
         Ok(())
@@ -270,7 +281,7 @@ impl<'py, 'a> Loader<'py, 'a> {
                 self.number(&object)?;
                 object
             }
-            other => return self.other_value(other, room),
+            other => return self.other_value(other, room).or_else(|failure| self.refuse_later(failure)),
         };
         Ok(Step::Value(object))
     }
@@ -312,7 +323,7 @@ impl<'py, 'a> Loader<'py, 'a> {
     pub(super) fn explain(&self, failure: Failure) -> PyErr {
         match failure.into_cause() {
             Cause::Python(error) => error,
-            Cause::Known(error) => error.into_exception(self.py),
+            Cause::Known(error) => self.with_place(error).into_exception(self.py),
             Cause::Damaged(reason) => {
                 let pod = match self.active.last() {
                     Some(active) => self.pod_name(active.position),

@@ -26,6 +26,7 @@ mod memo;
 mod numpy;
 mod object;
 mod options;
+mod path;
 mod pause;
 mod plan;
 mod pods;

@@ -90,6 +90,18 @@ impl<'py> Loader<'py, '_> {
         Ok(Header { order, is_writable: writable == 1, shape })
     }
 
+    /// The dtype that a string describes. Short strings are one object each, so the last is mostly asked for again.
+    fn dtype_of(&mut self, numpy: &Numpy<'py>, text: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>> {
+        if let Some((known, dtype)) = &self.last_dtype
+            && known.is(text)
+        {
+            return Ok(dtype.clone());
+        }
+        let dtype = numpy.dtype.call1((text,))?;
+        self.last_dtype = Some((text.clone(), dtype.clone()));
+        Ok(dtype)
+    }
+
     /// A new array with undefined content (null pointers or `None` for objects).
     fn empty_array(&mut self, dtype: &Bound<'py, PyAny>, header: &Header) -> Result<Bound<'py, PyAny>> {
         let numpy = self.numpy()?;
@@ -114,7 +126,7 @@ impl<'py> Loader<'py, '_> {
         let dtype = if dtype.is_instance(&numpy.dtype)? {
             dtype
         } else if dtype.is_exact_instance_of::<PyString>() {
-            numpy.dtype.call1((dtype,))?
+            self.dtype_of(&numpy, &dtype)?
         } else {
             return Err(Failure::damaged("an array's dtype is none"));
         };

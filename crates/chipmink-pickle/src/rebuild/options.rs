@@ -78,7 +78,7 @@ impl Allowlist {
         if self.grants(py, module, qualname)? {
             return Ok(());
         }
-        Err(RebuildError::Refused { name: full_name(module, qualname) }.into())
+        Err(RebuildError::Refused { name: full_name(module, qualname), place: String::new() }.into())
     }
 }
 

@@ -75,12 +75,17 @@ impl<'py, 'a> Loader<'py, 'a> {
     }
 
     fn variables(&mut self, variables: &'a [LoadVariable]) -> Result<Variables> {
+        self.variables = variables;
         for position in 0..self.plan.len() {
             self.run_pod(position)?;
         }
         variables
             .iter()
-            .map(|variable| Ok((variable.name.clone(), self.root(&variable.root)?.unbind())))
+            .map(|variable| {
+                let object =
+                    self.root(&variable.root).map_err(|failure| failure.in_variable(&variable.name))?;
+                Ok((variable.name.clone(), object.unbind()))
+            })
             .collect()
     }
 

@@ -51,6 +51,13 @@ pub(super) struct Reduction<'py> {
     setter: Option<Bound<'py, PyAny>>,
 }
 
+impl Reduction<'_> {
+    /// Whether the state is read next.
+    pub(super) fn is_at_state(&self) -> bool {
+        self.part == Part::State
+    }
+}
+
 impl<'py> Loader<'py, '_> {
     pub(super) fn begin_reduction(&mut self, again: bool) -> Result<Step<'py>> {
         let flags = self.at.reader.byte()?;

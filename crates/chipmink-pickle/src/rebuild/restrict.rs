@@ -61,7 +61,7 @@ impl<'a> Restriction<'a> {
             Some((module, qualname)) => full_name(&module.unwrap_or_default(), &qualname),
             None => format!("calling an object of type {}", callable.get_type().fully_qualified_name()?),
         };
-        Err(RebuildError::Refused { name }.into())
+        Err(RebuildError::Refused { name, place: String::new() }.into())
     }
 
     /// # Errors

@@ -214,7 +214,11 @@ impl<'py, 'a> Loader<'py, 'a> {
             };
             if is_data && !is_member && self.restriction.is_some() {
                 let class_name = full_name(&class.module()?.to_string(), &class.qualname()?.to_string());
-                return Err(RebuildError::Refused { name: format!("{class_name}.{name}") }.into());
+                return Err(RebuildError::Refused {
+                    name: format!("{class_name}.{name}"),
+                    place: String::new(),
+                }
+                .into());
             }
         }
         let dict_descriptor =

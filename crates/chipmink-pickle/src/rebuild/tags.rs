@@ -90,7 +90,7 @@ impl<'py> Loader<'py, '_> {
                 let ordinal = reader.varint()?;
                 return self.side_value(ordinal).map(Step::Value);
             }
-            tag::STUB => self.stub()?,
+            tag::STUB => return self.open_later(Build::Stub),
             tag::NAMESPACE => return Ok(Step::Value(self.namespace.clone().into_any())),
             other => return Err(Failure::damaged(format!("tag {other:#04x} is not known to this chipmink"))),
         };
@@ -198,14 +198,17 @@ impl<'py> Loader<'py, '_> {
         value.ok_or_else(|| Failure::damaged(format!("value {ordinal} of the side record does not exist")))
     }
 
-    /// A placeholder for an object that could not be saved.
-    fn stub(&mut self) -> Result<Bound<'py, PyAny>> {
+    /// Makes a placeholder for an object that could not be saved. It is a frame, so that those below say where they are.
+    pub(super) fn fill_stub(&mut self) -> Result<()> {
         // These texts take no memo numbers.
         let (number, next_kept) = (self.at.number, self.at.next_kept);
         self.at.next_kept = NO_NUMBER;
         let texts = (self.text_atom(), self.text_atom(), self.text_atom());
         (self.at.number, self.at.next_kept) = (number, next_kept);
-        self.placeholder((texts.0?, texts.1?, texts.2?, object::ascii(self.py, b"")?))
+        let path = pyo3::types::PyString::new(self.py, &self.path()).into_any();
+        let object = self.placeholder((texts.0?, texts.1?, texts.2?, path))?;
+        self.number(&object)?;
+        self.close(object)
     }
 
     fn text_atom(&mut self) -> Result<Bound<'py, PyAny>> {

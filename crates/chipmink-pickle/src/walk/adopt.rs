@@ -46,7 +46,6 @@ pub(crate) struct Pending {
     edges: HashMap<String, Vec<String>>,
     /// Names with the object (owned) and group of those that were walked.
     pub variables: Vec<(String, Option<(Obj, u32)>)>,
-    dict: Obj,
 }
 
 /// Number of a pod to its place among the pods of the walk.
@@ -66,9 +65,6 @@ impl Walker<'_, '_> {
         variables: &[(String, Obj)],
         roots: Vec<Option<Walked>>,
     ) -> Result<WalkOutcome, WalkError> {
-        let Some(dict) = self.namespace else {
-            return Err(WalkError::Source("a walk without a namespace has no outcome".to_owned()));
-        };
         let visits = std::mem::take(&mut self.visits);
         let mut index = VisitIndex(vec![NONE; self.session.pods.len()]);
         for (i, visit) in visits.iter().enumerate() {
@@ -190,7 +186,7 @@ impl Walker<'_, '_> {
         let ticket = self.session.tickets;
         let mut stats = self.stats;
         stats.shadow_bytes = self.shadow_bytes;
-        self.session.pending = Some(Pending { ticket, pods, groups, edges, variables: tracked, dict });
+        self.session.pending = Some(Pending { ticket, pods, groups, edges, variables: tracked });
         Ok(WalkOutcome {
             variables: outcome_variables,
             components,
@@ -517,7 +513,7 @@ impl PySession {
         }
         let groups = std::mem::take(&mut pending.groups);
         let edges = std::mem::take(&mut pending.edges);
-        let moved = self.tracker.adopt(py, pending.dict, groups, edges, &pending.variables);
+        let moved = self.tracker.adopt(py, groups, edges, &pending.variables);
         for state in self.pods.iter_mut().flatten() {
             state.component = moved.get(state.component as usize).copied().unwrap_or(NONE);
         }

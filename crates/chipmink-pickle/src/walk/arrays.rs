@@ -11,6 +11,7 @@ use crate::py::Obj;
 use chipmink_digest::{CHUNK_LEN, Grid, NodeKind, TreeBuilder};
 use chipmink_format::tag;
 use chipmink_types::{BlobError, BlobKind, Digest, GlobalName, GridKind, RegionRecord, ViewRecord};
+use pyo3::exceptions::{PyAttributeError, PyLookupError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -36,8 +37,21 @@ const WRITEABLE: i32 = 0x400;
 
 /// Addresses of `numpy.ndarray` and of the metaclass of dtypes, if numpy has been imported and its arrays have the
 /// layout that is read here; else 0.
-pub(crate) fn numpy_types(py: Python<'_>) -> (usize, usize) {
-    check_layout(py).unwrap_or((0, 0))
+///
+/// # Errors
+/// What a signal handler of the program raised meanwhile.
+pub(crate) fn numpy_types(py: Python<'_>) -> PyResult<(usize, usize)> {
+    match check_layout(py) {
+        // Not imported, only half imported, or another module of that name.
+        Err(error)
+            if error.is_instance_of::<PyLookupError>(py)
+                || error.is_instance_of::<PyAttributeError>(py)
+                || error.is_instance_of::<PyTypeError>(py) =>
+        {
+            Ok((0, 0))
+        }
+        answer => answer,
+    }
 }
 
 fn check_layout(py: Python<'_>) -> PyResult<(usize, usize)> {
@@ -204,7 +218,7 @@ impl Walker<'_, '_> {
         }
         let byte_len = dtype.item_len * item_count(array);
         self.builder().byte(tag::NDARRAY);
-        self.write_dtype(descr, &dtype);
+        self.write_dtype_text(&dtype);
         let (data, order) = if array.flags & C_CONTIGUOUS != 0 {
             (array.data.cast_const(), b'C')
         } else if array.flags & F_CONTIGUOUS != 0 {
@@ -225,6 +239,8 @@ impl Walker<'_, '_> {
             } else {
                 RUN
             };
+            // A signal handler may run meanwhile and drop every other reference.
+            let _alive = object.bound(py);
             let region = self.region(data, byte_len, grid, false)?;
             let builder = self.builder();
             builder.tag_varint(1, u64::from(region));
@@ -261,6 +277,14 @@ impl Walker<'_, '_> {
             }
             None => self.start_reduce(object, super::kinds::Kind::Reduce),
         }
+    }
+
+    /// Before an array's content: the string alone, which names plain data and asks for no constructor.
+    fn write_dtype_text(&mut self, dtype: &Dtype) {
+        let builder = self.builder();
+        builder.bytes(&[tag::STR8, dtype.text.len() as u8]);
+        builder.bytes(dtype.text.as_bytes());
+        builder.take_number();
     }
 
     fn write_dtype(&mut self, descr: Obj, dtype: &Dtype) {
@@ -432,6 +456,8 @@ impl Walker<'_, '_> {
             };
             (object.str_raw(), kind)
         };
+        // A signal handler may run meanwhile and drop every other reference.
+        let _alive = object.bound(self.py);
         let region = self.region(content.as_ptr(), content.len(), RUN, true)?;
         let number = self.write_region(kind, region);
         self.builder().set_local_number(object, number);

@@ -165,6 +165,8 @@ impl Walker<'_, '_> {
         let content = object.bytearray_slice();
         let digest = self.builder().shadow.is_some().then(|| chipmink_digest::digest(content));
         let number = if content.len() >= tag::REGION_THRESHOLD {
+            // A signal handler may run meanwhile; with an export it can neither free nor resize the bytes.
+            let _export = pyo3::buffer::PyBuffer::<u8>::get(&object.bound(self.py))?;
             let region = self.region(content.as_ptr(), content.len(), super::arrays::RUN, false)?;
             self.write_region(tag::REGION_BYTEARRAY, region)
         } else {
@@ -198,14 +200,14 @@ impl Walker<'_, '_> {
                     true => None,
                     false => self.session.shapes.without_names(object),
                 };
-                let Some(shape) = empty else { return self.start_reduce(object, Kind::Reduce) };
+                let Some(id) = empty else { return self.start_reduce(object, Kind::Reduce) };
                 self.no_shadow();
-                let Some(ordinal) = self.shape_ordinal(object, shape)? else { return Ok(()) };
-                let shape = self.session.shapes.get(shape);
+                let Some(ordinal) = self.shape_ordinal(object, id)? else { return Ok(()) };
+                let shape = self.session.shapes.get(id);
                 let mut values: Vec<Obj> = shape.slots().filter_map(|slot| slot.value(object)).collect();
                 values.push(dict);
                 self.open_container(object, tag::INSTANCE_DICT, ordinal as usize);
-                self.push_fields(values, NONE);
+                self.push_fields(values, id, NONE);
                 Ok(())
             }
         }
@@ -238,22 +240,22 @@ impl Walker<'_, '_> {
         }
         let mut values = Vec::with_capacity(len);
         values.extend(dict.into_iter().flat_map(|dict| Values { pairs: Pairs::new(dict, in_dict) }));
-        let shape = self.session.shapes.get(shape);
-        values.extend(shape.slots().filter_map(|slot| slot.value(object)));
+        let known = self.session.shapes.get(shape);
+        values.extend(known.slots().filter_map(|slot| slot.value(object)));
         let words = match self.builder().shadow.is_some() {
             true => self.record(word::INSTANCE, number, &fields, values.iter().copied()),
             false => NONE,
         };
-        self.push_fields(values, words);
+        self.push_fields(values, shape, words);
         Ok(())
     }
 
     /// Goes on with the values of an instance.
-    fn push_fields(&mut self, values: Vec<Obj>, words: u32) {
+    fn push_fields(&mut self, values: Vec<Obj>, shape: ShapeId, words: u32) {
         if !values.is_empty() {
             values.iter().for_each(|value| self.keep(*value));
             self.sequences.push(values);
-            self.push(FrameKind::Values { next: 0 }, words);
+            self.push(FrameKind::Values { next: 0, shape }, words);
         }
     }
 
@@ -430,7 +432,7 @@ impl Walker<'_, '_> {
                 self.stack[top].kind = FrameKind::Members { set, next: next + 1, at, header };
                 self.value(member, self.at(top, frame.words, next, true))
             }
-            FrameKind::Values { mut next } => {
+            FrameKind::Values { mut next, shape } => {
                 let values = self.sequences.len() - 1;
                 let start = next;
                 while let Some(value) = self.sequences[values].get(next).copied()
@@ -445,7 +447,7 @@ impl Walker<'_, '_> {
                     self.sequences.pop();
                     return Ok(());
                 };
-                self.stack[top].kind = FrameKind::Values { next: next + 1 };
+                self.stack[top].kind = FrameKind::Values { next: next + 1, shape };
                 self.value(value, self.at(top, frame.words, next, false))
             }
             _ => unreachable!("only sequences are stepped here"),

@@ -1,6 +1,7 @@
 //! `dumps`: one object as a self-contained stream.
 
 use super::adopt::shape_records;
+use super::arrays::numpy_types;
 use super::frames::Mode;
 use super::session::{PySession, SessionOptions};
 use super::walker::{Stop, Walker};
@@ -54,7 +55,7 @@ pub fn dumps(
     let mut session = PySession::new(py, SessionOptions { policy: Box::new(BundleAll), shadow_bytes: 0 })?;
     let mut sink = NoSink;
     let context = session.context(py, None)?;
-    let mut walker = Walker::new(py, &mut session, &mut sink, None, context, true);
+    let mut walker = Walker::new(py, &mut session, &mut sink, None, context, true, numpy_types(py)?);
     walker.stream = Some(StreamState {
         buffer_callback: buffer_callback.map(|callback| callback.clone().unbind()),
         regions: Vec::new(),

@@ -90,6 +90,8 @@ pub(crate) enum FrameKind {
     /// Values that follow one another, collected in `Walker::sequences`, in a frame of their own.
     Values {
         next: usize,
+        /// Shape of the instance whose attributes they are, or [`super::session::NONE`].
+        shape: u32,
     },
     /// The end of a root of the pod being visited.
     Root {

@@ -3,6 +3,7 @@
 //! A definition (a class or function saved by value) is always the root of a pod of its own, below which nothing but other
 //! definitions is split off. So equal definitions make equal pods, whatever else a save walks.
 
+use super::arrays::numpy_types;
 use super::dumps::NoSink;
 use super::frames::Visit;
 use super::session::{NONE, PySession, SessionOptions};
@@ -46,7 +47,7 @@ pub(crate) fn image(
     let dict = Obj::of(namespace.as_any());
     let context = session.context(py, Some(dict))?;
     let mut sink = NoSink;
-    let mut walker = Walker::new(py, &mut session, &mut sink, Some(dict), context, false);
+    let mut walker = Walker::new(py, &mut session, &mut sink, Some(dict), context, false, numpy_types(py)?);
     let mut variables = Vec::with_capacity(objects.len());
     let mut walked = Vec::with_capacity(objects.len());
     for (i, object) in objects.iter().enumerate() {

@@ -21,6 +21,7 @@ mod source;
 mod tracker;
 mod visit;
 mod walker;
+mod watch;
 
 pub use dumps::dumps;
 pub(crate) use image::{Image, ImagePod, image};

@@ -1,6 +1,7 @@
 //! Where in a variable the walk stands, for messages: `["a"][3].conn`.
 
 use super::frames::FrameKind;
+use super::session::NONE;
 use super::walker::Walker;
 use crate::py::Obj;
 use pyo3::prelude::*;
@@ -34,6 +35,14 @@ impl Walker<'_, '_> {
             FrameKind::Attributes { dict, done, .. } => {
                 let name = nth_key(dict, done.checked_sub(1)?)?;
                 Some(format!(".{}", name.str_text(self.py).ok()?))
+            }
+            FrameKind::Values { next, shape } if shape != NONE => {
+                let shape = self.session.shapes.get(shape);
+                let mut names = shape.names.iter().copied().chain(shape.slots().map(|slot| slot.name));
+                match names.nth(next.checked_sub(1)?) {
+                    Some(name) => Some(format!(".{}", name.str_text(self.py).ok()?)),
+                    None => Some(".__dict__".to_owned()),
+                }
             }
             _ => None,
         }

@@ -304,7 +304,7 @@ impl<'py> Walker<'_, 'py> {
         self.builder().varint(count as u64);
         if !items.is_empty() {
             self.sequences.push(items);
-            self.push(FrameKind::Values { next: 0 }, NONE);
+            self.push(FrameKind::Values { next: 0, shape: NONE }, NONE);
         }
         Ok(())
     }

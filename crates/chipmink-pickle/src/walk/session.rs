@@ -15,7 +15,9 @@ use crate::py::Obj;
 use chipmink_podding::{Policy, TypePrior, Volatility};
 use chipmink_types::PodRecord;
 use hashbrown::HashMap;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 /// No visit, no pod.
@@ -23,6 +25,9 @@ pub(crate) const NONE: u32 = u32::MAX;
 
 /// The least number of shapes that a session may hold.
 const SHAPE_LIMIT: usize = 4096;
+
+/// Above the numbers of all signals on Linux and macOS; a number that is none is answered by an error.
+const SIGNALS: u32 = 65;
 
 /// How a session walks.
 pub struct SessionOptions {
@@ -108,6 +113,8 @@ pub struct PySession {
     pub(crate) shadow_bytes: u64,
     pub(crate) reducers: Py<PyModule>,
     pub(crate) context_type: Py<PyAny>,
+    /// `signal.getsignal`, as the interpreter defines it.
+    getsignal: Py<PyAny>,
     pub(crate) exception: Option<PyErr>,
     pub(crate) pending: Option<super::adopt::Pending>,
     pub(crate) tickets: u64,
@@ -145,6 +152,7 @@ impl PySession {
             shadow_bytes: options.shadow_bytes,
             context_type: reducers.getattr("Context")?.unbind(),
             reducers: reducers.unbind(),
+            getsignal: py.import("_signal")?.getattr("getsignal")?.unbind(),
             exception: None,
             pending: None,
             tickets: 0,
@@ -157,9 +165,34 @@ impl PySession {
         self.context_type.call1(py, (namespace.map(|dict| dict.bound(py)),))
     }
 
+    /// Shows the garbage collector the types that the session holds; all else that it holds can be in no cycle.
+    ///
+    /// # Errors
+    /// What `visit` answers.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for object in self.tracker.held_types().chain(self.shapes.held_types()) {
+            // SAFETY: the collector runs in an attached thread.
+            let py = unsafe { Python::assume_attached() };
+            // SAFETY: a reference that the session owns. It is only shown, never given up.
+            let shown = ManuallyDrop::new(unsafe { Bound::from_owned_ptr(py, object.ptr()) }.unbind());
+            visit.call(&*shown)?;
+        }
+        Ok(())
+    }
+
     /// The exception that made the last walk fail, if it was a Python exception.
     pub fn take_exception(&mut self) -> Option<PyErr> {
         self.exception.take()
+    }
+
+    /// Whether the program has handlers of its own for signals other than Ctrl-C's, of which nothing says without running
+    /// them whether they are due. No Python code runs.
+    pub(crate) fn has_signal_handlers(&self, py: Python<'_>) -> bool {
+        // 2 is SIGINT, wherever there are signals.
+        (1..SIGNALS).filter(|number| *number != 2).any(|number| {
+            let handler = self.getsignal.bind(py).call1((number,));
+            handler.is_ok_and(|handler| handler.is_callable())
+        })
     }
 
     /// Bytes held by shadows, memo and pod states (without the thesaurus, which is the store's).
@@ -217,6 +250,7 @@ impl Drop for PySession {
         let attached = Python::try_attach(|_| self.forget());
         if attached.is_none() {
             std::mem::forget(std::mem::take(&mut self.pods));
+            std::mem::forget(std::mem::take(&mut self.tracker));
             std::mem::forget(std::mem::take(&mut self.shapes));
         }
     }

@@ -212,6 +212,11 @@ impl Shapes {
         Some(id)
     }
 
+    /// The classes that are held, each as often as it is.
+    pub(crate) fn held_types(&self) -> impl Iterator<Item = Obj> {
+        self.shapes.iter().map(|shape| shape.class)
+    }
+
     /// Number of shapes held.
     pub(crate) fn len(&self) -> usize {
         self.shapes.len()

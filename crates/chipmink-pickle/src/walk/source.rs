@@ -1,6 +1,7 @@
 //! A namespace as a source of saves: which variables are walked, in which order, and what becomes of those that fail.
 
 use super::adopt::Pending;
+use super::arrays::numpy_types;
 use super::session::PySession;
 use super::shadow::may_hold;
 use super::tracker::Plan;
@@ -95,14 +96,15 @@ impl PySource<'_, '_> {
             Plan::Walk(active) => active,
         };
         let some_inactive = self.session.tracker.has_inactive();
-        let context = match self.session.context(py, Some(dict)) {
-            Ok(context) => context,
+        let begun = self.session.context(py, Some(dict)).and_then(|context| Ok((context, numpy_types(py)?)));
+        let (context, numpy) = match begun {
+            Ok(begun) => begun,
             Err(error) => {
                 self.session.exception = Some(error);
                 return Err(WalkError::Interrupted);
             }
         };
-        let mut walker = Walker::new(py, self.session, sink, Some(dict), context, false);
+        let mut walker = Walker::new(py, self.session, sink, Some(dict), context, false, numpy);
         walker.some_inactive = some_inactive;
         for (_, value) in &variables {
             // The namespace itself may change as soon as Python code runs.

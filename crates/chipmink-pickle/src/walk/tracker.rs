@@ -1,9 +1,11 @@
 //! Which variables need not be walked.
 //!
 //! A variable is left alone only if the caller says that its objects were not touched *and* its binding is proved
-//! unchanged: the namespace dict has not changed at all since the base, or the name still refers to a held atom or
-//! type, or to an object that a weak reference shows to be alive. Everything else is walked, and its shadow decides.
+//! unchanged: the namespace dict is known not to have changed there since the base was walked ([`Watch`]), or the name
+//! still refers to a held atom or type, or to an object that a weak reference shows to be alive. Everything else is walked,
+//! and its shadow decides.
 
+use super::watch::{Changes, Watch};
 use crate::py::Obj;
 use hashbrown::{HashMap, HashSet};
 use pyo3::ffi;
@@ -47,8 +49,10 @@ impl Group {
 #[derive(Default)]
 pub(crate) struct Tracker {
     is_known: bool,
-    dict: usize,
-    dict_version: u64,
+    /// Since the base was walked.
+    watch: Option<Watch>,
+    /// Since the present walk began.
+    next_watch: Option<Watch>,
     bindings: HashMap<String, Binding>,
     groups: Vec<Group>,
     /// Names that the functions of a variable read.
@@ -75,20 +79,27 @@ impl Tracker {
     ) -> Plan {
         self.any_inactive = false;
         self.groups.iter_mut().for_each(|group| group.is_active = false);
+        // Names that are bound anew while the walk, or the writing of what it found, goes on count for the next save.
+        self.next_watch = Watch::begin(py, dict);
         let Some(accessed) = accessed.filter(|_| self.is_known) else {
             self.groups.iter_mut().for_each(|group| group.is_active = true);
             return Plan::Walk(vec![true; variables().len()]);
         };
-        let version = dict.dict_version();
-        let same_dict = version != 0 && self.dict == dict.addr() && self.dict_version == version;
-        if same_dict && accessed.iter().all(|name| !self.bindings.contains_key(name)) {
+        let changes = self.watch.as_ref().map_or(Changes::Anything, |watch| watch.changes(py, dict));
+        if changes == Changes::Nothing && accessed.iter().all(|name| !self.bindings.contains_key(name)) {
+            self.next_watch = None;
             return Plan::Nothing;
         }
         let variables = variables();
         let mut todo: Vec<&str> = accessed.iter().map(String::as_str).collect();
         for (name, value) in &variables {
+            let is_unchanged = match &changes {
+                Changes::Nothing => true,
+                Changes::Names(names) => !names.contains(name),
+                Changes::Anything => false,
+            };
             let is_proved = self.bindings.get(name).is_some_and(|binding| {
-                same_dict || (binding.addr == value.addr() && binding.proof.holds(py, *value))
+                is_unchanged || (binding.addr == value.addr() && binding.proof.holds(py, *value))
             });
             if !is_proved {
                 todo.push(name);
@@ -129,6 +140,14 @@ impl Tracker {
         active
     }
 
+    /// The types that are held, each as often as it is.
+    pub(crate) fn held_types(&self) -> impl Iterator<Item = Obj> {
+        let held = self.bindings.values().filter(|binding| matches!(binding.proof, Proof::Held));
+        // SAFETY: the binding owns a reference to the object at this address.
+        held.map(|binding| unsafe { Obj::from_ptr(binding.addr as *mut ffi::PyObject) })
+            .filter(|object| object.is_class())
+    }
+
     /// Whether some variables are not walked.
     pub(crate) fn has_inactive(&self) -> bool {
         self.any_inactive
@@ -159,7 +178,6 @@ impl Tracker {
     pub(crate) fn adopt(
         &mut self,
         py: Python<'_>,
-        dict: Obj,
         groups: Vec<Group>,
         edges: HashMap<String, Vec<String>>,
         variables: &[(String, Option<(Obj, u32)>)],
@@ -198,8 +216,7 @@ impl Tracker {
         self.bindings = bindings;
         self.groups = all;
         self.is_known = true;
-        self.dict = dict.addr();
-        self.dict_version = dict.dict_version();
+        self.watch = self.next_watch.take();
         moved
     }
 }

@@ -63,7 +63,6 @@ pub(crate) struct Walker<'w, 'py> {
     pub py: Python<'py>,
     pub session: &'w mut PySession,
     pub sink: &'w mut dyn BlobSink,
-    pub namespace: Option<Obj>,
     pub context: Py<PyAny>,
     pub stack: Vec<Frame>,
     pub reductions: Vec<Reduction>,
@@ -113,7 +112,7 @@ pub(crate) struct Walker<'w, 'py> {
 }
 
 impl<'w, 'py> Walker<'w, 'py> {
-    /// Begins a walk. `context` is what [`PySession::context`] made for it.
+    /// Begins a walk. `context` is what [`PySession::context`] made for it, `numpy` what `numpy_types` found.
     pub(crate) fn new(
         py: Python<'py>,
         session: &'w mut PySession,
@@ -121,9 +120,9 @@ impl<'w, 'py> Walker<'w, 'py> {
         namespace: Option<Obj>,
         context: Py<PyAny>,
         single: bool,
+        numpy: (usize, usize),
     ) -> Self {
-        let ndarray = super::arrays::numpy_types(py);
-        session.kinds.begin_walk(ndarray);
+        session.kinds.begin_walk(numpy);
         session.names.begin_walk(namespace);
         if !session.memo.begin_walk() {
             session.forget();
@@ -135,7 +134,6 @@ impl<'w, 'py> Walker<'w, 'py> {
             py,
             session,
             sink,
-            namespace,
             context,
             stack: Vec::new(),
             reductions: Vec::new(),
@@ -318,12 +316,15 @@ impl<'w, 'py> Walker<'w, 'py> {
     #[cold]
     pub(crate) fn check_signals(&mut self) -> Step {
         self.next_signal_check = self.stats.objects + SIGNAL_INTERVAL;
-        if !crate::py::take_interrupt() {
+        let is_interrupted = crate::py::take_interrupt();
+        if !is_interrupted && !self.session.has_signal_handlers(self.py) {
             return Ok(());
         }
-        // The program's own handler runs, and may do anything.
+        // The program's own handlers run, and may do anything.
         self.hold();
-        crate::py::give_interrupt_back();
+        if is_interrupted {
+            crate::py::give_interrupt_back();
+        }
         self.py.check_signals().map_err(|error| self.interrupted(error))
     }
 
