@@ -58,17 +58,62 @@ class Array(Record):
 
     def tolist(self):
         """The elements as nested lists, for plain numbers."""
-        dtype = self["dtype"]
-        while isinstance(dtype, Record):
-            dtype = dtype["arguments"][0] if "arguments" in dtype.parts else None
-        codes = {"f2": "e", "f4": "f", "f8": "d", "b1": "?"}
-        codes |= {f"{kind}{2 ** i}": code for kind, all in (("i", "bhiq"), ("u", "BHIQ")) for i, code in enumerate(all)}
-        if not isinstance(dtype, str) or dtype[1:] not in codes:
-            raise TypeError(f"elements of dtype {dtype!r} are no plain numbers")
-        code = codes[dtype[1:]]
-        order = dtype[0] if dtype[0] in "<>" else "<"
+        order, code = number_code(self["dtype"])
         count = len(self["data"]) // struct.calcsize(code)
         return nested(list(struct.unpack(f"{order}{count}{code}", self["data"])), self["shape"], self["order"])
+
+
+class Memory:
+    """A buffer that arrays show, bytes or a run of objects, and the place of an array's first element in it."""
+
+    def __init__(self, data, first):
+        self.data, self.first, self.is_run = data, first, isinstance(data, list)
+
+
+class ArrayView(Record):
+    """A numpy array that shows part of a buffer, from the buffer's byte (or object) `first` on."""
+
+    def __init__(self, dtype, shape, strides, memory):
+        super().__init__("numpy.ndarray", dtype=dtype, shape=shape, strides=strides, first=memory.first, buffer=memory.data)
+        self.memory = memory
+
+    def __repr__(self):
+        return f"<numpy.ndarray dtype={self['dtype']!r} shape={self['shape']} in a buffer of {len(self['buffer'])}>"
+
+    def tolist(self):
+        """The elements as nested lists, for plain numbers and objects."""
+
+        def pick(axis, at):
+            if axis == len(self["shape"]):
+                return self.memory.data[at] if self.memory.is_run else struct.unpack_from(code, self.memory.data, at)[0]
+            return [pick(axis + 1, at + i * self["strides"][axis]) for i in range(self["shape"][axis])]
+
+        code = None if self.memory.is_run else "".join(number_code(self["dtype"]))
+        return pick(0, self.memory.first)
+
+
+def _memory(value):
+    """The memory that an object's first byte lies in."""
+    if isinstance(value, ArrayView):
+        return value.memory
+    if isinstance(value, Array):
+        return Memory(value["data"], 0)
+    if isinstance(value, Record) and "elements" in value.parts:
+        return Memory(value["elements"], 0)
+    if isinstance(value, (bytes, bytearray)):
+        return Memory(value, 0)
+    return Memory(b"", 0)
+
+
+def number_code(dtype):
+    """Byte order and code of a dtype of plain numbers, as `struct` has them."""
+    while isinstance(dtype, Record):
+        dtype = dtype["arguments"][0] if "arguments" in dtype.parts else None
+    codes = {"f2": "e", "f4": "f", "f8": "d", "b1": "?"}
+    codes |= {f"{kind}{2 ** i}": code for kind, all in (("i", "bhiq"), ("u", "BHIQ")) for i, code in enumerate(all)}
+    if not isinstance(dtype, str) or dtype[1:] not in codes:
+        raise TypeError(f"elements of dtype {dtype!r} are no plain numbers")
+    return dtype[0] if dtype[0] in "<>" else "<", codes[dtype[1:]]
 
 
 def nested(flat, shape, order):
@@ -265,6 +310,8 @@ class Program:
             value = yield self._reduced(pod, tag, is_root)
         elif tag in (0x25, 0x26):
             value = yield self._array(pod, tag, is_root)
+        elif tag in (0x2A, 0x2B, 0x2C):
+            value = yield self._array_view(pod, tag, is_root)
         elif tag == 0x27:
             if pod.side is None:
                 side = Input(f"side record of {pod.label}", pod.side_record or b"")
@@ -352,6 +399,44 @@ class Program:
         for _ in range(count):
             elements.append((yield self._value(pod)))
         return value
+
+    def _array_view(self, pod, tag, is_root):
+        """An array that shows part of a buffer (0x2A, 0x2B), or of a run of objects (0x2C)."""
+        input = pod.input
+        dtype = "O" if tag == 0x2C else (yield self._value(pod))
+        _, dimensions = input.u8(), input.u8()
+        layout = [(input.varint(), input.zigzag()) for _ in range(dimensions)]
+        shape, strides = tuple(length for length, _ in layout), tuple(stride for _, stride in layout)
+        if tag == 0x2C:
+            first, count, elements = input.varint(), input.varint(), []
+            if count > input.left():
+                raise input.damaged("an array announces more objects than there are bytes")
+            run = Memory(elements, first)
+            value = self._made(pod, ArrayView(dtype, shape, strides, run), is_root)
+            for _ in range(count):
+                elements.append((yield self._value(pod)))
+            return value
+        place = input.u8()
+        if place == 0:
+            offset = input.varint()
+            memory = Memory(bytearray(input.bytes()), offset)
+        elif place == 1:
+            region = input.varint()
+            if region >= len(pod.views):
+                raise input.damaged(f"region {region} is not there")
+            memory = Memory(bytearray(pod.region(region)), _at(pod.views[region], input))
+        elif place == 2:
+            distance = input.zigzag()
+            shown = yield self._value(pod)
+            if tag == 0x2B:
+                return (yield self._value(pod))
+            memory = _memory(shown)
+            memory = Memory(memory.data, memory.first + distance // (8 if memory.is_run else 1))
+            if memory.is_run:
+                strides = tuple(stride // 8 for stride in strides)
+        else:
+            raise Unsupported(f"{pod.label}: an array's content of kind {place}")
+        return self._made(pod, ArrayView(dtype, shape, strides, memory))
 
     def _buffer(self, pod, tag, kind):
         """A buffer that stands here (0x23) or a region (0x24)."""

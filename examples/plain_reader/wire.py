@@ -50,6 +50,10 @@ class Input:
     def fixed(self, count, signed=False):
         return int.from_bytes(self.take(count), "little", signed=signed)
 
+    def zigzag(self):
+        value = self.varint()
+        return value >> 1 if value % 2 == 0 else -(value >> 1) - 1
+
     def varint(self):
         value = shift = 0
         while True:

@@ -157,6 +157,22 @@ def test_arrays_of_numbers_come_back_as_lists(dtype, order):
     assert load_stream(chipmink.dumps(array)).tolist() == array.tolist()
 
 
+def test_arrays_over_one_memory_are_so_again():
+    numbers = np.arange(24.0).reshape(4, 6).copy()
+    objects = np.array([1, "x", None, 2.5], dtype=object)
+    content = bytearray(range(16))
+    value = [numbers[1:3, ::-2], numbers, numbers.T[2:], np.frombuffer(content, "<u2")[3:], content, objects[::-1], objects]
+    apart = [np.arange(10.0)[2:6:3], *(lambda base: (base[:5], base[3:]))(np.arange(8)), objects[1:3], objects[2:]]
+    found = load_stream(chipmink.dumps([value, apart]))
+    lists = [[item.tolist() if hasattr(item, "tolist") else item for item in part] for part in found]
+    assert lists[0][:-1] == [item if item is content else item.tolist() for item in value[:-1]]
+    assert found[0][5]["buffer"] is found[0][6]["elements"]
+    assert lists[1] == [item.tolist() for item in apart]
+    assert found[0][0]["buffer"] is found[0][1]["data"] is found[0][2]["buffer"]
+    assert found[0][3]["buffer"] is found[0][4]
+    assert found[1][1]["buffer"] is found[1][2]["buffer"]
+
+
 def test_damaged_streams_give_errors():
     chance = random.Random(1)
     stream = chipmink.dumps(builtin_values()[:60] + [kinds.Plain(), np.arange(5)])

@@ -102,6 +102,24 @@ pub const STUB: u8 = 0x28;
 /// The namespace itself: the dict that names are loaded into.
 pub const NAMESPACE: u8 = 0x29;
 
+/// numpy array that shows part of a buffer: dtype value, u8 writable, u8 ndim, for each dimension its varint length and
+/// zigzag varint stride in bytes, then where its first element lies (`ARRAY_*`). *memo last*
+pub const NDARRAY_VIEW: u8 = 0x2A;
+/// As `TUPLE_AGAIN`, of such an array that came to exist while the object whose memory it shows was read.
+pub const NDARRAY_VIEW_AGAIN: u8 = 0x2B;
+
+/// numpy array of dtype object that shows part of a run of references: u8 writable, u8 ndim, for each dimension its varint
+/// length and zigzag varint stride in references, varint place of the first element in the run, varint count, then (memo here)
+/// so many values.
+pub const NDARRAY_OBJECT_VIEW: u8 = 0x2C;
+
+/// The bytes follow. For `NDARRAY_VIEW` the varint offset of the first element stands before their varint length.
+pub const ARRAY_INLINE: u8 = 0;
+/// A view of a region: varint region ordinal, varint view ordinal.
+pub const ARRAY_REGION: u8 = 1;
+/// Only for `NDARRAY_VIEW`: zigzag varint distance in bytes from the first byte of an object, which follows as a value.
+pub const ARRAY_SHARED: u8 = 2;
+
 /// `callable.__new__(callable, *args)`.
 pub const REDUCE_NEWOBJ: u8 = 1;
 /// `callable.__new__(callable, *args[0], **args[1])`.
@@ -129,6 +147,16 @@ pub const REGION_STR2: u8 = 4;
 pub const REGION_STR4: u8 = 5;
 /// int: two's complement, little-endian.
 pub const REGION_INT: u8 = 6;
+
+/// A signed number as an unsigned one, small if it is small either way: 2n for n ≥ 0, else -2n - 1.
+pub const fn zigzag(value: i64) -> u64 {
+    (value << 1 ^ value >> 63).cast_unsigned()
+}
+
+/// The number of which [`zigzag`] made this one.
+pub const fn unzigzag(value: u64) -> i64 {
+    (value >> 1).cast_signed() ^ -((value & 1).cast_signed())
+}
 
 /// Buffers, str, bytes and ints of at least this many bytes leave the stream as regions.
 pub const REGION_THRESHOLD: usize = 64 * 1024;

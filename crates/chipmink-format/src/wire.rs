@@ -235,13 +235,7 @@ pub(crate) fn put_order(out: &mut Vec<u8>, order: u64) {
     put_varint(out, order >> zeros);
 }
 
-pub(crate) const fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
-}
-
-pub(crate) const fn unzigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
-}
+pub(crate) use crate::tag::{unzigzag, zigzag};
 
 #[cfg(test)]
 mod tests {

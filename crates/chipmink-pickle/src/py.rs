@@ -98,7 +98,7 @@ impl Obj {
         is_str => PyUnicode_Type, is_int => PyLong_Type, is_float => PyFloat_Type, is_bytes => PyBytes_Type,
         is_bool => PyBool_Type, is_complex => PyComplex_Type, is_tuple => PyTuple_Type, is_list => PyList_Type,
         is_dict => PyDict_Type, is_set => PySet_Type, is_frozenset => PyFrozenSet_Type,
-        is_bytearray => PyByteArray_Type, is_function => PyFunction_Type,
+        is_bytearray => PyByteArray_Type, is_memoryview => PyMemoryView_Type, is_function => PyFunction_Type,
     }
 
     /// Whether it is an instance of `type` or of a metaclass.

@@ -2,6 +2,7 @@
 //!
 //! Python graphs nest deeper than any thread's stack, so a rebuild never recurses.
 
+use super::array_view::ArrayView;
 use super::memo::Mark;
 use super::pods::Run;
 use super::reduce::Reduction;
@@ -65,8 +66,13 @@ pub(super) enum Build<'py> {
     Stub,
     /// What a restricted load refused: an error, as soon as it is looked at.
     Refused(String),
+    /// An array that shows part of a buffer.
+    ArrayView(Box<ArrayView<'py>>),
     ObjectArray {
+        /// Takes the elements.
         array: Bound<'py, PyAny>,
+        /// What is being made: the same, or an array that shows part of it.
+        made: Bound<'py, PyAny>,
         next: usize,
         count: usize,
         writable: bool,
@@ -104,11 +110,12 @@ impl<'py> Frame<'py> {
             Build::Set { set, .. } => Some(set),
             Build::Instance { object, .. } | Build::InstanceDict { object, .. } => Some(object),
             Build::Reduce(reduction) => reduction.object.as_ref(),
-            Build::ObjectArray { array, .. } => Some(array),
+            Build::ObjectArray { made, .. } => Some(made),
             Build::Pod(_)
             | Build::Tuple { .. }
             | Build::Again
             | Build::Array
+            | Build::ArrayView(_)
             | Build::Stub
             | Build::Refused(_) => None,
         }

@@ -6,6 +6,7 @@
 //! 3. Python code may run at any value that is not an atom, and may change every object that exists by then; what is
 //!    read from such an object is read anew after each value.
 
+use super::array_view::NumpyCalls;
 use super::defer::Waiting;
 use super::error::{Cause, Failure, RebuildError, Result};
 use super::frame::{Build, Frame, NOT_KEPT};
@@ -58,6 +59,7 @@ pub(super) struct Loader<'py, 'a> {
     pub(super) numpy: Option<Numpy<'py>>,
     /// A string and the dtype that it describes.
     pub(super) last_dtype: Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)>,
+    pub(super) numpy_calls: Option<NumpyCalls>,
     /// Atoms that stand outside the pods, by the digest of their content and the kind of region.
     pub(super) large_atoms: HashMap<(Digest, u8), Bound<'py, PyAny>>,
     serial: u32,
@@ -106,6 +108,7 @@ impl<'py, 'a> Loader<'py, 'a> {
             waited: 0,
             numpy: None,
             last_dtype: None,
+            numpy_calls: None,
             large_atoms: HashMap::new(),
             serial: 0,
             ticks: 0,
@@ -128,6 +131,7 @@ impl<'py, 'a> Loader<'py, 'a> {
                 Build::InstanceDict { .. } => self.fill_instance_dict(top)?,
                 Build::Again => self.fill_again()?,
                 Build::Array => self.fill_array()?,
+                Build::ArrayView(_) => self.fill_array_view(top)?,
                 Build::ObjectArray { .. } => self.fill_object_array(top)?,
                 Build::Stub => self.fill_stub()?,
                 Build::Refused(name) => {

@@ -14,6 +14,7 @@
 //! 2. The depth of a graph is bounded by memory, not by a stack ([`loader`]).
 //! 3. An item whose key needs state that is still to come is inserted after that state ([`defer`]).
 
+mod array_view;
 mod containers;
 mod defer;
 mod error;

@@ -16,8 +16,8 @@ use std::os::raw::{c_char, c_int};
 /// Names of numpy that a load uses.
 #[derive(Clone)]
 pub(super) struct Numpy<'py> {
-    ndarray: Bound<'py, PyAny>,
-    empty: Bound<'py, PyAny>,
+    pub(super) ndarray: Bound<'py, PyAny>,
+    pub(super) empty: Bound<'py, PyAny>,
     dtype: Bound<'py, PyAny>,
 }
 
@@ -50,9 +50,9 @@ impl Header {
     }
 }
 
-/// The memory of an array of the exact type `numpy.ndarray`, contiguous, as it is now.
-fn memory(array: &Bound<'_, PyAny>) -> (*mut u8, usize) {
-    // SAFETY: the caller passes an exact ndarray; its first fields are fixed by numpy's binary interface, and
+/// Where the first item of an array lies, and how many there are, as it is now.
+pub(super) fn memory(array: &Bound<'_, PyAny>) -> (*mut u8, usize) {
+    // SAFETY: the caller passes an ndarray; its first fields are fixed by numpy's binary interface, and
     // `dimensions` points at `dimension_count` numbers.
     unsafe {
         let fields = &*array.as_ptr().cast::<ArrayFields>();
@@ -65,7 +65,7 @@ fn memory(array: &Bound<'_, PyAny>) -> (*mut u8, usize) {
 }
 
 impl<'py> Loader<'py, '_> {
-    fn numpy(&mut self) -> Result<Numpy<'py>> {
+    pub(super) fn numpy(&mut self) -> Result<Numpy<'py>> {
         if let Some(numpy) = &self.numpy {
             return Ok(numpy.clone());
         }
@@ -76,6 +76,18 @@ impl<'py> Loader<'py, '_> {
             dtype: module.getattr("dtype")?,
         };
         Ok(self.numpy.insert(numpy).clone())
+    }
+
+    /// The dtype that a value is, or names.
+    pub(super) fn as_dtype(&mut self, value: Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>> {
+        let numpy = self.numpy()?;
+        if value.is_instance(&numpy.dtype)? {
+            Ok(value)
+        } else if value.is_exact_instance_of::<PyString>() {
+            self.dtype_of(&numpy, &value)
+        } else {
+            Err(Failure::damaged("an array's dtype is none"))
+        }
     }
 
     fn array_header(&mut self) -> Result<Header> {
@@ -122,14 +134,7 @@ impl<'py> Loader<'py, '_> {
         };
         let Step::Value(dtype) = step else { return Ok(()) };
         self.take_mark();
-        let numpy = self.numpy()?;
-        let dtype = if dtype.is_instance(&numpy.dtype)? {
-            dtype
-        } else if dtype.is_exact_instance_of::<PyString>() {
-            self.dtype_of(&numpy, &dtype)?
-        } else {
-            return Err(Failure::damaged("an array's dtype is none"));
-        };
+        let dtype = self.as_dtype(dtype)?;
         // Bytes of the stream must never become object pointers.
         if dtype.getattr("hasobject")?.is_truthy()? {
             return Err(Failure::damaged("an array of bytes has a dtype with objects"));
@@ -204,7 +209,7 @@ impl<'py> Loader<'py, '_> {
     }
 
     /// The object whose buffer is a region that several arrays, or an array and its reader, share.
-    fn region_base(&mut self, ordinal: usize) -> Result<Bound<'py, PyAny>> {
+    pub(super) fn region_base(&mut self, ordinal: usize) -> Result<Bound<'py, PyAny>> {
         if let Some(object) = self.outside(ordinal)? {
             return Ok(object);
         }
@@ -216,26 +221,33 @@ impl<'py> Loader<'py, '_> {
         Ok(base)
     }
 
-    pub(super) fn begin_object_array(&mut self) -> Result<Step<'py>> {
-        let header = self.array_header()?;
-        let count = header.count()?;
+    /// Lets an array announce so many objects, each of which takes a byte of the pod.
+    pub(super) fn take_element_room(&mut self, count: usize) -> Result<()> {
         self.at.element_room = self
             .at
             .element_room
             .checked_sub(count)
             .filter(|_| count <= self.at.reader.remaining())
             .ok_or_else(|| Failure::damaged("an array announces more objects than there are bytes"))?;
+        Ok(())
+    }
+
+    pub(super) fn begin_object_array(&mut self) -> Result<Step<'py>> {
+        let header = self.array_header()?;
+        let count = header.count()?;
+        self.take_element_room(count)?;
         let dtype = PyString::intern(self.py, "O").into_any();
         let array = self.empty_array(&dtype, &header)?;
-        let build = Build::ObjectArray { array: array.clone(), next: 0, count, writable: header.is_writable };
-        self.open(&array, build)
+        let (made, writable) = (array.clone(), header.is_writable);
+        self.open(&array.clone(), Build::ObjectArray { array, made, next: 0, count, writable })
     }
 
     pub(super) fn fill_object_array(&mut self, top: usize) -> Result<()> {
-        let Build::ObjectArray { array, next, count, writable } = &self.stack[top].build else {
+        let Build::ObjectArray { array, made, next, count, writable } = &self.stack[top].build else {
             return Err(wrong_frame());
         };
-        let (array, mut next, count, writable) = (array.clone(), *next, *count, *writable);
+        let (array, made, mut next, count, writable) =
+            (array.clone(), made.clone(), *next, *count, *writable);
         let mut delivered = self.delivered.take();
         while next < count {
             if next % (1 << 16) == 0 {
@@ -268,9 +280,9 @@ impl<'py> Loader<'py, '_> {
             next += 1;
         }
         if !writable {
-            array.getattr("flags")?.setattr("writeable", false)?;
+            made.getattr("flags")?.setattr("writeable", false)?;
         }
-        self.close(array)
+        self.close(made)
     }
 }
 

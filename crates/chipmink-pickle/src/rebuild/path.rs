@@ -59,6 +59,7 @@ impl<'py> Loader<'py, '_> {
             | Build::Pod(_)
             | Build::Again
             | Build::Array
+            | Build::ArrayView(_)
             | Build::Stub
             | Build::Refused(_) => None,
         }

@@ -85,6 +85,9 @@ impl<'py> Loader<'py, '_> {
             tag::REDUCE_AGAIN => return self.begin_reduction(true),
             tag::REGION => self.region_object()?,
             tag::NDARRAY => return self.open_later(Build::Array),
+            tag::NDARRAY_VIEW => return self.begin_array_view(false),
+            tag::NDARRAY_OBJECT_VIEW => return self.begin_object_view(),
+            tag::NDARRAY_VIEW_AGAIN => return self.begin_array_view(true),
             tag::NDARRAY_OBJECT => return self.begin_object_array(),
             tag::SIDE => {
                 let ordinal = reader.varint()?;

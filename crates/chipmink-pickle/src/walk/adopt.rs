@@ -2,6 +2,7 @@
 
 use super::builder::{Builder, ClassPlace};
 use super::frames::{Mode, Visit};
+use super::memory::{Hint, Span};
 use super::session::{NONE, PodState, PySession, RootKey};
 use super::shadow::Shadow;
 use super::shapes::Shapes;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 /// What a walk learned of a pod.
 pub(crate) struct PendingPod {
     id: u32,
-    record: Arc<PodRecord>,
+    pub record: Arc<PodRecord>,
     roots: Vec<RootKey>,
     root_slots: Vec<u32>,
     parent: u32,
@@ -32,7 +33,7 @@ pub(crate) struct PendingPod {
     /// The shadow built in this walk.
     shadow: Option<Arc<Shadow>>,
     is_proved: bool,
-    is_changed: bool,
+    pub is_changed: bool,
     /// Pods of which an inner object is referred to.
     inside: Vec<u32>,
     group: u32,
@@ -46,6 +47,9 @@ pub(crate) struct Pending {
     edges: HashMap<String, Vec<String>>,
     /// Names with the object (owned) and group of those that were walked.
     pub variables: Vec<(String, Option<(Obj, u32)>)>,
+    hints: Vec<Hint>,
+    /// Memory and the pod that stores it.
+    spans: Vec<(Span, u32)>,
 }
 
 /// Number of a pod to its place among the pods of the walk.
@@ -75,6 +79,7 @@ impl Walker<'_, '_> {
             pods.push(self.pending_pod(visit)?);
         }
         let (labels, count) = self.label(&pods, &index, &roots);
+        self.number_buffers(&mut pods, &labels, |pod| index.get(pod));
         let mut components: Vec<Component> = vec![Component::default(); count];
         let mut groups: Vec<Group> = vec![Group::default(); count];
         let mut reads: Vec<Vec<String>> = vec![Vec::new(); count];
@@ -186,7 +191,10 @@ impl Walker<'_, '_> {
         let ticket = self.session.tickets;
         let mut stats = self.stats;
         stats.shadow_bytes = self.shadow_bytes;
-        self.session.pending = Some(Pending { ticket, pods, groups, edges, variables: tracked });
+        let hints = std::mem::take(&mut self.hints);
+        let spans = self.memory.owners().map(|(span, owner)| (span, owner.pod)).collect();
+        let pending = Pending { ticket, pods, groups, edges, variables: tracked, hints, spans };
+        self.session.pending = Some(pending);
         Ok(WalkOutcome {
             variables: outcome_variables,
             components,
@@ -280,13 +288,21 @@ impl Walker<'_, '_> {
                         "a proved pod has no record; please report this".to_owned(),
                     ));
                 };
-                let record = match exports {
-                    Some(exports) if exports != old.exports => {
-                        Arc::new(PodRecord { exports, ..PodRecord::clone(&old) })
+                let exports = exports.filter(|exports| *exports != old.exports);
+                let is_changed = !visit.regions.is_empty();
+                let record = if exports.is_some() || is_changed {
+                    let mut record = PodRecord::clone(&old);
+                    record.exports = exports.unwrap_or(record.exports);
+                    for (ordinal, region) in visit.regions {
+                        if let Some(known) = record.regions.get_mut(ordinal as usize) {
+                            *known = region;
+                        }
                     }
-                    _ => old,
+                    Arc::new(record)
+                } else {
+                    old
                 };
-                (record, None, true, false)
+                (record, None, true, is_changed)
             }
             Mode::Written(finished) => {
                 let mut tables = finished.tables;
@@ -520,7 +536,12 @@ impl PySession {
         for pod in std::mem::take(&mut pending.pods) {
             self.take_pod(pod);
         }
+        self.hints = std::mem::take(&mut pending.hints);
         let pods = &self.pods;
+        let is_elsewhere =
+            |pod: u32| !visited.contains_key(&pod) && pods.get(pod as usize).is_some_and(Option::is_some);
+        self.spans.retain(|_, (_, pod)| is_elsewhere(*pod));
+        self.spans.extend(pending.spans.drain(..).map(|(span, pod)| (span.start, (span.end, pod))));
         self.memo.prune(|id| pods.get(id as usize).is_some_and(Option::is_some));
         self.limit_shapes();
     }
@@ -534,6 +555,7 @@ impl PySession {
             // Nothing about it is new, but perhaps its exports and its component.
             state.record = pod.record;
             state.saves += 1;
+            state.changes += u32::from(pod.is_changed);
             state.component = pod.group;
             state.parent = pod.parent;
             self.pods[id] = before;

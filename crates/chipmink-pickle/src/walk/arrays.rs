@@ -1,203 +1,157 @@
-//! Buffers: numpy arrays, `PickleBuffer`, and everything large enough to leave the stream as a region.
-//!
-//! What is stored of memory that a program may write is always a copy, digested after copying; hashing live memory only
-//! decides that nothing need be stored. `live_digest` is the one function that hashes it.
+//! numpy arrays: what is written of one, and of arrays that show the same memory.
 
-use super::dumps::StreamRegion;
 use super::frames::{At, FrameKind};
+use super::memory::{Owner, Place, Seen, Span};
+use super::ndarray::{self, ArrayObject, view};
+use super::regions::{Content, RUN, span_words};
+use super::session::NONE;
 use super::shadow::{header, kind as word};
 use super::walker::{Step, Walker};
 use crate::py::Obj;
-use chipmink_digest::{CHUNK_LEN, Grid, NodeKind, TreeBuilder};
+use chipmink_digest::CHUNK_LEN;
 use chipmink_format::tag;
-use chipmink_types::{BlobError, BlobKind, Digest, GlobalName, GridKind, RegionRecord, ViewRecord};
-use pyo3::exceptions::{PyAttributeError, PyLookupError, PyTypeError};
-use pyo3::ffi;
+use chipmink_types::{GlobalName, GridKind};
 use pyo3::prelude::*;
-
-/// A grid of one run: kind and row length.
-pub(crate) const RUN: (GridKind, u64) = (GridKind::Run, 0);
-
-/// The head of numpy's array object: its layout is part of numpy's binary interface since 1.7.
-#[repr(C)]
-struct ArrayObject {
-    head: ffi::PyObject,
-    data: *mut u8,
-    nd: i32,
-    dimensions: *const isize,
-    strides: *const isize,
-    base: *mut ffi::PyObject,
-    descr: *mut ffi::PyObject,
-    flags: i32,
-}
-
-const C_CONTIGUOUS: i32 = 0x1;
-const F_CONTIGUOUS: i32 = 0x2;
-const WRITEABLE: i32 = 0x400;
-
-/// Addresses of `numpy.ndarray` and of the metaclass of dtypes, if numpy has been imported and its arrays have the
-/// layout that is read here; else 0.
-///
-/// # Errors
-/// What a signal handler of the program raised meanwhile.
-pub(crate) fn numpy_types(py: Python<'_>) -> PyResult<(usize, usize)> {
-    match check_layout(py) {
-        // Not imported, only half imported, or another module of that name.
-        Err(error)
-            if error.is_instance_of::<PyLookupError>(py)
-                || error.is_instance_of::<PyAttributeError>(py)
-                || error.is_instance_of::<PyTypeError>(py) =>
-        {
-            Ok((0, 0))
-        }
-        answer => answer,
-    }
-}
-
-fn check_layout(py: Python<'_>) -> PyResult<(usize, usize)> {
-    let modules = py.import("sys")?.getattr("modules")?;
-    let numpy = modules.get_item("numpy")?;
-    let ty = numpy.getattr("ndarray")?;
-    let sample = numpy.call_method1("zeros", ((2, 3), "i2"))?;
-    let array = view(Obj::of(&sample));
-    let descr = sample.getattr("dtype")?;
-    let data: usize = sample.getattr("ctypes")?.getattr("data")?.extract()?;
-    let as_expected = array.nd == 2
-        && array.data as usize == data
-        && array.descr == descr.as_ptr()
-        && array.flags & (C_CONTIGUOUS | WRITEABLE) == C_CONTIGUOUS | WRITEABLE
-        && dimensions(array) == [2, 3];
-    let meta = descr.get_type().get_type().as_ptr() as usize;
-    Ok(if as_expected { (ty.as_ptr() as usize, meta) } else { (0, 0) })
-}
-
-fn view<'a>(array: Obj) -> &'a ArrayObject {
-    // SAFETY: exactly a numpy.ndarray, whose layout was checked when the walk began; it is alive.
-    unsafe { &*array.ptr().cast::<ArrayObject>() }
-}
-
-fn dimensions(array: &ArrayObject) -> &[isize] {
-    if array.nd == 0 {
-        return &[];
-    }
-    // SAFETY: `dimensions` has `nd` entries.
-    unsafe { std::slice::from_raw_parts(array.dimensions, array.nd as usize) }
-}
-
-fn item_count(array: &ArrayObject) -> usize {
-    dimensions(array).iter().map(|len| *len as usize).product()
-}
-
-/// Bytes and items of an array, roughly: an item counts eight bytes.
-pub(crate) fn extent(array: Obj) -> (usize, usize) {
-    let items = item_count(view(array));
-    (8 * items, items)
-}
-
-/// The digest of memory that the program may write at any time. It only ever decides that nothing need be stored.
-fn live_digest(pointer: *const u8, len: usize) -> Digest {
-    // SAFETY: the caller keeps the buffer's owner alive, and the buffer has `len` bytes. Another thread may write to it
-    // meanwhile; then the digest is of no state in particular, which the caller allows for.
-    chipmink_digest::digest(unsafe { std::slice::from_raw_parts(pointer, len) })
-}
-
-/// The digest of an atom's content, and its type, as words of a shadow.
-pub(crate) fn atom_digest(object: Obj) -> [u64; 3] {
-    let content = if object.is_str() {
-        chipmink_digest::digest(object.str_raw())
-    } else if object.is_bytes() {
-        chipmink_digest::digest(object.bytes_slice())
-    } else {
-        chipmink_digest::digest(&super::builder::big_int_bytes(object))
-    };
-    let [high, low] = digest_words(&content);
-    // The width of a str is part of its value.
-    let width = if object.is_str() { object.str_width() as u64 } else { 0 };
-    [object.ty_addr() as u64 ^ width << 60, high, low]
-}
-
-pub(crate) fn digest_words(digest: &Digest) -> [u64; 2] {
-    let bytes = digest.as_bytes();
-    let word = |at: usize| {
-        let mut eight = [0u8; 8];
-        eight.copy_from_slice(&bytes[at..at + 8]);
-        u64::from_be_bytes(eight)
-    };
-    [word(1), word(9)]
-}
-
-/// Type, shape, order, writability and dtype of an array in one word.
-pub(crate) fn layout_fingerprint(array: Obj) -> u64 {
-    let array = view(array);
-    let mut bytes = Vec::with_capacity(80);
-    for len in dimensions(array) {
-        bytes.extend_from_slice(&len.to_le_bytes());
-    }
-    bytes.extend_from_slice(&(array.flags & (C_CONTIGUOUS | F_CONTIGUOUS | WRITEABLE)).to_le_bytes());
-    bytes.extend_from_slice(&(array.descr as usize).to_le_bytes());
-    digest_words(&chipmink_digest::digest(&bytes))[0]
-}
-
-/// The items of an object array, as the shadow looks at them.
-pub(crate) fn object_items<'a>(array: Obj) -> &'a [Obj] {
-    let array = view(array);
-    let len = item_count(array);
-    if len == 0 || array.data.is_null() {
-        return &[];
-    }
-    // SAFETY: an aligned, contiguous array of references (checked by the callers); items are never null once an array
-    // is visible to Python code, and `Obj` has the layout of a pointer.
-    unsafe { std::slice::from_raw_parts(array.data.cast::<Obj>(), len) }
-}
-
-/// Address of the array's dtype.
-pub(crate) fn descr_address(array: Obj) -> usize {
-    view(array).descr as usize
-}
-
-/// Bytes of an array whose dtype is one of numpy's own.
-pub(crate) fn byte_len(array: Obj) -> usize {
-    let array = view(array);
-    // Items lie next to each other, so the longest stride times its length spans the buffer.
-    if item_count(array) == 0 {
-        return 0;
-    }
-    if array.nd == 0 {
-        return usize::MAX;
-    }
-    // SAFETY: `strides` has `nd` entries.
-    let strides = unsafe { std::slice::from_raw_parts(array.strides, array.nd as usize) };
-    dimensions(array)
-        .iter()
-        .zip(strides)
-        .map(|(len, stride)| *len as usize * stride.unsigned_abs())
-        .max()
-        .unwrap_or(0)
-}
-
-/// The digest of a contiguous array's bytes for the shadow.
-pub(crate) fn content_words(array: Obj, byte_len: usize) -> [u64; 2] {
-    digest_words(&live_digest(view(array).data, byte_len))
-}
+use std::rc::Rc;
 
 /// A dtype that its string describes in full.
-#[derive(Clone)]
 pub(crate) struct Dtype {
     text: String,
-    is_object: bool,
-    item_len: usize,
-    /// One of numpy's own, which are never freed.
-    lasts: bool,
+    pub is_object: bool,
+    pub item_len: usize,
+    /// Stands for it in shadows.
+    pub id: u64,
+}
+
+/// How the bytes of an array that stores them are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// One after another in this order, as they lie.
+    Packed(u8),
+    /// One after another in C order, of a copy.
+    Copied,
+    /// All memory of the span as it lies, with the array's strides.
+    Raw,
+}
+
+/// Where the memory of an array belongs, and the object that owns it in the end if others may show the same.
+pub(crate) struct ArrayPlace {
+    pub place: Place,
+    base: Option<Obj>,
+}
+
+/// How an array is written whose items span `own`, if it stores its memory.
+pub(crate) fn form(array: &ArrayObject, dtype: &Dtype, own: Span, place: &Place) -> Form {
+    let is_union = matches!(place, Place::Union(_));
+    match array.order() {
+        Some(order) if matches!(place, Place::Own(stored) | Place::Union(stored) if *stored == own) => {
+            Form::Packed(order)
+        }
+        // A few items far apart do not drag along what lies between them.
+        None if array.item_count().saturating_mul(dtype.item_len) < own.len() && !is_union => Form::Copied,
+        // References are written one by one.
+        None if dtype.is_object && !is_union => Form::Copied,
+        _ => Form::Raw,
+    }
+}
+
+/// The grid of a contiguous array's memory: begun anew at each long row of a two-dimensional one.
+fn grid_of(array: &ArrayObject, byte_len: usize) -> (GridKind, u64) {
+    let rows = match (array.order(), array.dimensions()) {
+        (Some(b'C'), [rows, _]) | (Some(_), [_, rows]) => *rows as u64,
+        _ => return RUN,
+    };
+    match (byte_len as u64).checked_div(rows) {
+        Some(row_len) if row_len >= CHUNK_LEN => (GridKind::Rows, row_len),
+        _ => RUN,
+    }
 }
 
 impl Walker<'_, '_> {
+    /// Bytes and items of an array, roughly: an item counts eight bytes. One over memory that is stored already has none.
+    pub(crate) fn array_extent(&self, object: Obj) -> (usize, usize) {
+        let array = view(object);
+        let items = array.item_count();
+        if !array.base.is_null() && self.memory.is_known(array.span(1)) {
+            return (0, 0);
+        }
+        (8 * items, items)
+    }
+
+    /// Where the memory of an array belongs.
+    pub(crate) fn array_place(&mut self, object: Obj, own: Span, dtype: &Dtype) -> Step<ArrayPlace> {
+        let array = view(object);
+        // Every view, and every memory view, of an array holds a reference to it.
+        if own.is_empty() || (array.base.is_null() && object.refcount() == 1) {
+            return Ok(ArrayPlace { place: Place::Own(own), base: None });
+        }
+        let base = ndarray::owner(self.py, object, self.session.kinds.ndarray());
+        let base_span = if base == object { Some(own) } else { self.memory_of(base)? };
+        let seen = Seen {
+            span: own,
+            object,
+            base,
+            base_span,
+            is_compact: form(array, dtype, own, &Place::Own(own)) == Form::Copied,
+            is_rigid: false,
+        };
+        let place = self.memory_place(seen, array.data as usize);
+        Ok(ArrayPlace { place, base: Some(base) })
+    }
+
+    /// The memory of an object that owns memory, if it can be known: that of a contiguous array, or of an exporter.
+    fn memory_of(&mut self, base: Obj) -> Step<Option<Span>> {
+        if !ndarray::is_array(base, self.session.kinds.ndarray()) {
+            return Ok(self.exported_memory(base));
+        }
+        let array = view(base);
+        if array.order().is_none() {
+            return Ok(None);
+        }
+        // SAFETY: an array always has a dtype.
+        let descr = unsafe { Obj::from_ptr(array.descr) };
+        let item_len = match self.simple_dtype(descr)? {
+            Some(dtype) => dtype.item_len,
+            None => descr.bound(self.py).getattr("itemsize")?.extract()?,
+        };
+        Ok(Some(array.span(item_len)))
+    }
+
+    /// What is stored with an array that owns its memory.
+    pub(crate) fn array_content(&self, object: Obj, place: &ArrayPlace, stored: Span, form: Form) -> Content {
+        let array = view(object);
+        let grid = match place.base {
+            _ if form != Form::Raw => grid_of(array, stored.len()),
+            Some(base) if ndarray::is_array(base, self.session.kinds.ndarray()) => {
+                grid_of(view(base), stored.len())
+            }
+            _ => RUN,
+        };
+        let byte_offset = if form == Form::Raw { array.data as usize - stored.start } else { 0 };
+        Content { grid, byte_offset: byte_offset as u64, ..Content::run(stored) }
+    }
+
+    /// Lets an array own the memory that is stored with it.
+    pub(crate) fn own_memory(
+        &mut self,
+        object: Obj,
+        place: &ArrayPlace,
+        (own, stored): (Span, Span),
+        is_raw: bool,
+        region: Option<u32>,
+    ) {
+        let Some(base) = place.base else { return };
+        let pod = self.current_pod();
+        let first = view(object).data as usize;
+        let span = if is_raw { stored } else { own };
+        self.memory.own(span, Owner { object, first, is_raw, pod, region, base });
+    }
+
     /// Writes an array: dtype, layout, content.
     pub(crate) fn start_array(&mut self, object: Obj) -> Step {
-        let py = self.py;
         let array = view(object);
         // SAFETY: an array always has a dtype.
         let descr = unsafe { Obj::from_ptr(array.descr) };
-        let contiguous = array.flags & (C_CONTIGUOUS | F_CONTIGUOUS) != 0;
         if self.stream.as_ref().is_some_and(|stream| stream.buffer_callback.is_some()) {
             // The array's own reducer offers the buffer to the callback.
             return self.start_reduce(object, super::kinds::Kind::Reduce);
@@ -205,66 +159,119 @@ impl Walker<'_, '_> {
         let Some(dtype) = self.simple_dtype(descr)? else {
             return self.start_reduce(object, super::kinds::Kind::Reduce);
         };
+        let own = array.span(dtype.item_len);
+        let place = self.array_place(object, own, &dtype)?;
+        let stored = match place.place {
+            Place::Of(owner, distance) => return self.array_view(object, &dtype, owner, distance),
+            Place::Own(stored) | Place::Union(stored) => stored,
+        };
+        let form = form(array, &dtype, own, &place.place);
         if dtype.is_object {
-            if contiguous && array.nd <= 64 {
-                return self.object_array(object);
-            }
-            return self.start_reduce(object, super::kinds::Kind::Reduce);
+            return match form {
+                Form::Raw => self.object_view(object, &place, own, stored),
+                _ => self.object_array(object, &place, own, form == Form::Copied),
+            };
         }
         self.keep(object);
-        // A shadow may compare by address only a dtype that lives for ever.
-        if !dtype.lasts || !contiguous || array.nd == 0 {
+        if form == Form::Copied {
             self.no_shadow();
         }
-        let byte_len = dtype.item_len * item_count(array);
-        self.builder().byte(tag::NDARRAY);
-        self.write_dtype_text(&dtype);
-        let (data, order) = if array.flags & C_CONTIGUOUS != 0 {
-            (array.data.cast_const(), b'C')
-        } else if array.flags & F_CONTIGUOUS != 0 {
-            (array.data.cast_const(), b'F')
-        } else {
-            self.hold();
-            let copy = py.import("numpy")?.call_method1("ascontiguousarray", (object.bound(py),))?;
-            let copy = self.own(copy);
-            (view(copy).data.cast_const(), b'C')
-        };
-        self.write_layout(object, order);
-        let number = if byte_len >= tag::REGION_THRESHOLD {
-            let shape = dimensions(array);
-            let row_len =
-                (byte_len as u64).checked_div(shape.first().map_or(0, |rows| *rows as u64)).unwrap_or(0);
-            let grid = if order == b'C' && shape.len() == 2 && row_len >= CHUNK_LEN {
-                (GridKind::Rows, row_len)
-            } else {
-                RUN
-            };
-            // A signal handler may run meanwhile and drop every other reference.
-            let _alive = object.bound(py);
-            let region = self.region(data, byte_len, grid, false)?;
-            let builder = self.builder();
-            builder.tag_varint(1, u64::from(region));
-            builder.varint(0);
-            builder.take_number()
-        } else {
-            let builder = self.builder();
-            builder.tag_varint(0, byte_len as u64);
-            if byte_len > 0 {
-                // SAFETY: a contiguous array of so many bytes, kept alive; copied at once.
-                builder.bytes(unsafe { std::slice::from_raw_parts(data, byte_len) });
+        let content = match form {
+            Form::Copied => {
+                let copy = view(self.packed_copy(object)?);
+                let span = copy.span(dtype.item_len);
+                Content { grid: grid_of(copy, span.len()), ..Content::run(span) }
             }
-            builder.take_number()
+            _ => self.array_content(object, &place, stored, form),
+        };
+        self.builder().byte(if form == Form::Raw { tag::NDARRAY_VIEW } else { tag::NDARRAY });
+        self.write_dtype_text(&dtype);
+        if form == Form::Raw {
+            self.write_strided_layout(object);
+        } else {
+            self.write_layout(object, if let Form::Packed(order) = form { order } else { b'C' });
+        }
+        let (number, region) = if content.span.len() >= tag::REGION_THRESHOLD {
+            // A signal handler may run meanwhile and drop every other reference.
+            let _alive = object.bound(self.py);
+            let region = self.region(content)?;
+            let builder = self.builder();
+            builder.tag_varint(tag::ARRAY_REGION, u64::from(region));
+            builder.varint(0);
+            (builder.take_number(), Some(region))
+        } else {
+            let builder = self.builder();
+            builder.byte(tag::ARRAY_INLINE);
+            if form == Form::Raw {
+                builder.varint(content.byte_offset);
+            }
+            builder.varint(content.span.len() as u64);
+            if !content.span.is_empty() {
+                let (start, len) = (content.span.start as *const u8, content.span.len());
+                // SAFETY: memory of an array, or of the object that it shows, which is kept alive; copied at once.
+                builder.bytes(unsafe { std::slice::from_raw_parts(start, len) });
+            }
+            (builder.take_number(), None)
         };
         if self.builder().shadow.is_some() {
-            let [high, low] = digest_words(&live_digest(data, byte_len));
-            let fields = [array.descr as u64, layout_fingerprint(object), high, low];
+            let fingerprint = array.fingerprint(form == Form::Raw);
+            let inline = region.is_none().then(|| span_words(stored));
             if let Some(shadow) = &mut self.builder().shadow {
-                shadow.push(header(word::ARRAY, number));
-                fields.iter().for_each(|field| shadow.push(*field));
+                let kind = if inline.is_some() { word::ARRAY } else { word::ARRAY_REGION };
+                shadow.push(header(kind, number));
+                shadow.push(dtype.id);
+                shadow.push(fingerprint);
+                match (inline, region) {
+                    (Some([high, low]), _) => {
+                        for field in [content.byte_offset, stored.len() as u64, high, low] {
+                            shadow.push(field);
+                        }
+                    }
+                    (None, region) => shadow.push(u64::from(region.unwrap_or(NONE))),
+                }
             }
         }
         self.memoize(object, number);
+        self.own_memory(object, &place, (own, stored), form != Form::Copied, region);
         Ok(())
+    }
+
+    /// Writes an array that shows memory of another object.
+    fn array_view(&mut self, object: Obj, dtype: &Dtype, owner: Obj, distance: isize) -> Step {
+        self.keep(object);
+        let array = view(object);
+        let at = self.builder().buf.len();
+        self.builder().byte(tag::NDARRAY_VIEW);
+        self.write_dtype_text(dtype);
+        self.write_strided_layout(object);
+        let builder = self.builder();
+        builder.tag_varint(tag::ARRAY_SHARED, tag::zigzag(distance as i64));
+        let header = builder.shadow.as_ref().map_or(NONE, |shadow| shadow.len() as u32);
+        let words = if header == NONE {
+            NONE
+        } else {
+            let fields = [dtype.id, array.fingerprint(true), distance as u64];
+            self.record(word::ARRAY_VIEW, 0, &fields, std::iter::once(owner))
+        };
+        self.push(FrameKind::View { object, at, header }, words);
+        self.value(owner, At { run_depth: None, word: words })
+    }
+
+    /// The object whose memory an array shows is written: the array exists now, unless it came to exist meanwhile.
+    pub(crate) fn finish_view(&mut self, object: Obj, at: usize, header_at: u32) -> Step {
+        if let Some(entry) = self.session.memo.get(object.addr()) {
+            self.made_inside();
+            self.builder().buf[at] = tag::NDARRAY_VIEW_AGAIN;
+            return self.reference(object, entry.pod, entry.number, entry.seq, At::NOWHERE);
+        }
+        self.finish_immutable(object, header_at)
+    }
+
+    /// A contiguous copy of an array, kept until the walk ends.
+    fn packed_copy(&mut self, object: Obj) -> Step<Obj> {
+        self.hold();
+        let copy = self.py.import("numpy")?.call_method1("ascontiguousarray", (object.bound(self.py),))?;
+        Ok(self.own(copy))
     }
 
     /// Writes a dtype that its own string describes in full. Dtypes are like atoms: each pod has its own.
@@ -306,7 +313,7 @@ impl Walker<'_, '_> {
     }
 
     /// What is known of a dtype, if `numpy.dtype(dtype.str)` makes it again.
-    fn simple_dtype(&mut self, descr: Obj) -> Step<Option<Dtype>> {
+    pub(crate) fn simple_dtype(&mut self, descr: Obj) -> Step<Option<Rc<Dtype>>> {
         if let Some(known) = self.dtypes.get(&descr.addr()) {
             return Ok(known.clone());
         }
@@ -323,12 +330,9 @@ impl Walker<'_, '_> {
             && (!is_object || text == "|O")
             && py.import("numpy")?.call_method1("dtype", (&text,))?.eq(&bound)?;
         let dtype = if plain {
-            Some(Dtype {
-                text,
-                is_object,
-                item_len: bound.getattr("itemsize")?.extract()?,
-                lasts: bound.getattr("isbuiltin")?.extract::<i64>()? == 1,
-            })
+            let id = super::regions::digest_words(&chipmink_digest::digest(text.as_bytes()))[0];
+            let item_len = bound.getattr("itemsize")?.extract()?;
+            Some(Rc::new(Dtype { text, is_object, item_len, id }))
         } else {
             None
         };
@@ -341,218 +345,69 @@ impl Walker<'_, '_> {
         let array = view(object);
         let builder = self.builder();
         builder.byte(order);
-        builder.byte(u8::from(array.flags & WRITEABLE != 0));
+        builder.byte(u8::from(array.is_writable()));
         builder.byte(array.nd as u8);
-        for len in dimensions(array) {
+        for len in array.dimensions() {
             builder.varint(*len as u64);
         }
     }
 
-    fn object_array(&mut self, object: Obj) -> Step {
-        let order = if view(object).flags & C_CONTIGUOUS != 0 { b'C' } else { b'F' };
+    fn write_strided_layout(&mut self, object: Obj) {
+        let array = view(object);
+        let builder = self.builder();
+        builder.byte(u8::from(array.is_writable()));
+        builder.byte(array.nd as u8);
+        for (len, stride) in array.dimensions().iter().zip(array.strides()) {
+            builder.varint(*len as u64);
+            builder.varint(tag::zigzag(*stride as i64));
+        }
+    }
+
+    /// Writes an array of references that shows some of those from `stored`, which it owns.
+    fn object_view(&mut self, object: Obj, place: &ArrayPlace, own: Span, stored: Span) -> Step {
+        self.no_shadow();
+        let array = view(object);
+        let builder = self.builder();
+        builder.byte(tag::NDARRAY_OBJECT_VIEW);
+        builder.byte(u8::from(array.is_writable()));
+        builder.byte(array.nd as u8);
+        let word = size_of::<usize>();
+        for (len, stride) in array.dimensions().iter().zip(array.strides()) {
+            builder.varint(*len as u64);
+            builder.varint(tag::zigzag((*stride / word as isize) as i64));
+        }
+        builder.varint(((array.data as usize - stored.start) / word) as u64);
+        let len = stored.len() / word;
+        builder.varint(len as u64);
+        let number = builder.take_number();
+        self.memoize(object, number);
+        self.own_memory(object, place, (own, stored), true, None);
+        let items = stored.start as *const ();
+        self.push(FrameKind::Items { items: items.cast(), array: object, next: 0, len }, NONE);
+        Ok(())
+    }
+
+    fn object_array(&mut self, object: Obj, place: &ArrayPlace, own: Span, is_copied: bool) -> Step {
+        let listed = if is_copied {
+            self.no_shadow();
+            self.packed_copy(object)?
+        } else {
+            object
+        };
         self.builder().byte(tag::NDARRAY_OBJECT);
+        let order = view(listed).order().unwrap_or(b'C');
         self.write_layout(object, order);
         let number = self.builder().take_number();
         self.memoize(object, number);
-        let items = object_items(object);
-        let fields = [items.len() as u64, layout_fingerprint(object)];
+        self.own_memory(object, place, (own, own), !is_copied, None);
+        let items = view(listed).object_items();
+        let fields = [items.len() as u64, view(object).fingerprint(false)];
         let words = self.record(word::OBJECT_ARRAY, number, &fields, items.iter().copied());
         if !items.is_empty() {
             let kind =
-                FrameKind::Items { items: items.as_ptr().cast(), array: object, next: 0, len: items.len() };
+                FrameKind::Items { items: items.as_ptr().cast(), array: listed, next: 0, len: items.len() };
             self.push(kind, words);
         }
         Ok(())
-    }
-
-    pub(crate) fn pickle_buffer(&mut self, object: Obj) -> Step {
-        let buffer = Exported::contiguous(object)?;
-        let is_read_only = buffer.0.readonly != 0;
-        let (pointer, len) = (buffer.0.buf.cast::<u8>().cast_const(), buffer.0.len as usize);
-        let kind = if is_read_only { tag::REGION_BYTES } else { tag::REGION_BYTEARRAY };
-        let number = if let Some(region) = self.out_of_band(object)? {
-            self.write_region(kind, region)
-        } else if len >= tag::REGION_THRESHOLD {
-            let region = self.region(pointer, len, RUN, false)?;
-            self.write_region(kind, region)
-        } else {
-            let builder = self.builder();
-            builder.byte(tag::BUFFER);
-            builder.byte(u8::from(is_read_only));
-            builder.varint(len as u64);
-            if len > 0 {
-                // SAFETY: the export keeps so many bytes alive; they are copied at once.
-                builder.bytes(unsafe { std::slice::from_raw_parts(pointer, len) });
-            }
-            builder.take_number()
-        };
-        drop(buffer);
-        self.memoize(object, number);
-        Ok(())
-    }
-
-    /// Offers a buffer to the callback of `dumps`. The ordinal of its region if the callback takes it.
-    fn out_of_band(&mut self, object: Obj) -> Step<Option<u32>> {
-        let Some(stream) = &mut self.stream else { return Ok(None) };
-        let Some(callback) = &stream.buffer_callback else { return Ok(None) };
-        let callback = callback.clone_ref(self.py);
-        self.hold();
-        let keeps_in_band = callback.bind(self.py).call1((object.bound(self.py),))?.is_truthy()?;
-        if keeps_in_band {
-            return Ok(None);
-        }
-        Ok(Some(self.stream_region(StreamRegion::OutOfBand, 0)))
-    }
-
-    fn stream_region(&mut self, region: StreamRegion, byte_len: usize) -> u32 {
-        if let Some(stream) = &mut self.stream {
-            stream.regions.push(region);
-        }
-        let builder = self.builder();
-        builder.regions.push(RegionRecord {
-            grid: GridKind::Run,
-            row_len: 0,
-            first_chunk_len: 0,
-            byte_len: byte_len as u64,
-            buffer_id: 0,
-            root: Digest::xxh3([0; 16]),
-            views: vec![ViewRecord { byte_offset: 0 }],
-        });
-        builder.regions.len() as u32 - 1
-    }
-
-    /// Writes a reference to a region. Returns its memo number.
-    pub(crate) fn write_region(&mut self, kind: u8, region: u32) -> u32 {
-        let builder = self.builder();
-        builder.byte(tag::REGION);
-        builder.byte(kind);
-        builder.varint(u64::from(region));
-        builder.varint(0);
-        builder.take_number()
-    }
-
-    /// An atom of at least the threshold: a region of its own, at each place where it stands.
-    pub(crate) fn large_atom(&mut self, object: Obj, at: At) -> Step {
-        self.large_atom_word(object, at)?;
-        if let Some(number) = self.builder().local_number(object) {
-            self.builder().reference(number);
-            return Ok(());
-        }
-        if object.is_int() {
-            let bytes = super::builder::big_int_bytes(object);
-            let region = self.region(bytes.as_ptr(), bytes.len(), RUN, true)?;
-            let number = self.write_region(tag::REGION_INT, region);
-            self.builder().set_local_number(object, number);
-            return Ok(());
-        }
-        let (content, kind) = if object.is_bytes() {
-            (object.bytes_slice(), tag::REGION_BYTES)
-        } else {
-            let kind = match object.str_width() {
-                1 if object.str_is_ascii() => tag::REGION_STR1_ASCII,
-                1 => tag::REGION_STR1,
-                2 => tag::REGION_STR2,
-                _ => tag::REGION_STR4,
-            };
-            (object.str_raw(), kind)
-        };
-        // A signal handler may run meanwhile and drop every other reference.
-        let _alive = object.bound(self.py);
-        let region = self.region(content.as_ptr(), content.len(), RUN, true)?;
-        let number = self.write_region(kind, region);
-        self.builder().set_local_number(object, number);
-        Ok(())
-    }
-
-    /// Stores a buffer's chunks. Returns the region's ordinal in the current pod.
-    ///
-    /// `is_frozen`: nobody can write to it, so that it need not be copied before it is digested.
-    pub(crate) fn region(
-        &mut self,
-        pointer: *const u8,
-        byte_len: usize,
-        (grid, row_len): (GridKind, u64),
-        is_frozen: bool,
-    ) -> Step<u32> {
-        if self.stream.is_some() {
-            // SAFETY: the caller keeps so many bytes alive; they are copied at once.
-            let copy = unsafe { std::slice::from_raw_parts(pointer, byte_len) }.to_vec();
-            return Ok(self.stream_region(StreamRegion::Inline(copy), byte_len));
-        }
-        let mut record = RegionRecord {
-            grid,
-            row_len,
-            first_chunk_len: 0,
-            byte_len: byte_len as u64,
-            buffer_id: 0,
-            root: Digest::xxh3([0; 16]),
-            views: vec![ViewRecord { byte_offset: 0 }],
-        };
-        let chunks = Grid::of(&record).map_err(|error| {
-            pyo3::exceptions::PyValueError::new_err(format!("a region of {byte_len} bytes: {error}"))
-        })?;
-        let mut tree = TreeBuilder::new(NodeKind::Region);
-        let mut copy = Vec::new();
-        let mut chunk_number = 0;
-        while let Some((offset, len)) = chunks.chunk(chunk_number) {
-            chunk_number += 1;
-            if chunk_number % 1024 == 0 {
-                self.check_signals()?;
-            }
-            // SAFETY: the grid stays inside the region.
-            let chunk = unsafe { pointer.add(offset as usize) };
-            tree.push(self.chunk(chunk, len as usize, is_frozen, &mut copy)?);
-        }
-        self.stats.region_bytes += byte_len as u64;
-        let sink = &mut *self.sink;
-        record.root = tree.finish(&mut |digest, bytes| -> Result<(), BlobError> {
-            sink.put(BlobKind::DigestNode, digest, bytes).map(|_| ())
-        })?;
-        let builder = self.builder();
-        builder.regions.push(record);
-        Ok(builder.regions.len() as u32 - 1)
-    }
-
-    fn chunk(&mut self, pointer: *const u8, len: usize, is_frozen: bool, copy: &mut Vec<u8>) -> Step<Digest> {
-        // SAFETY: the caller keeps `len` bytes alive.
-        let live = |pointer| unsafe { std::slice::from_raw_parts(pointer, len) };
-        if is_frozen {
-            let digest = chipmink_digest::digest(live(pointer));
-            self.sink.put(BlobKind::Chunk, digest, live(pointer))?;
-            return Ok(digest);
-        }
-        let digest = live_digest(pointer, len);
-        if self.sink.holds(&digest) {
-            return Ok(digest);
-        }
-        copy.clear();
-        copy.extend_from_slice(live(pointer));
-        let digest = chipmink_digest::digest(copy);
-        self.sink.put(BlobKind::Chunk, digest, copy)?;
-        Ok(digest)
-    }
-}
-
-/// An exported buffer, released on drop.
-struct Exported(Box<ffi::Py_buffer>);
-
-impl Exported {
-    fn contiguous(object: Obj) -> PyResult<Self> {
-        let mut buffer = Box::new(ffi::Py_buffer::new());
-        // SAFETY: `buffer` is a valid place; on success it is released in Drop.
-        let failed =
-            unsafe { ffi::PyObject_GetBuffer(object.ptr(), &mut *buffer, ffi::PyBUF_ANY_CONTIGUOUS) } != 0;
-        if failed {
-            // SAFETY: the interpreter is attached throughout a walk.
-            return Err(PyErr::fetch(unsafe { Python::assume_attached() }));
-        }
-        Ok(Exported(buffer))
-    }
-}
-
-impl Drop for Exported {
-    fn drop(&mut self) {
-        // SAFETY: exported by `contiguous`, released once.
-        unsafe { ffi::PyBuffer_Release(&mut *self.0) }
     }
 }

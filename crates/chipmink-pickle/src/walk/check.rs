@@ -5,6 +5,7 @@
 
 use super::frames::{At, Frame, FrameKind, Mode};
 use super::kinds::Kind;
+use super::regions::Content;
 use super::session::NONE;
 use super::shadow::{ALL_ATOMS, child, is_singleton, kind};
 use super::walker::{Step, Stop, Walker};
@@ -16,16 +17,16 @@ const CALLS_AHEAD: usize = 4;
 
 /// The shadow's words at some place; they do not change while the visit lasts.
 #[derive(Clone, Copy)]
-struct Words<'a>(&'a [u64]);
+pub(super) struct Words<'a>(pub(super) &'a [u64]);
 
 impl Walker<'_, '_> {
-    fn miss<T>(&self) -> Step<T> {
+    pub(super) fn miss<T>(&self) -> Step<T> {
         Err(Stop::Miss(self.current))
     }
 
     /// The words of the current pod's shadow, and how far the check is.
     #[inline(always)]
-    fn shadow_here<'a>(&self) -> (Words<'a>, usize) {
+    pub(super) fn shadow_here<'a>(&self) -> (Words<'a>, usize) {
         match &self.visits[self.current as usize].mode {
             Mode::Shadow { shadow, position } => {
                 let words: &[u64] = shadow.words();
@@ -38,7 +39,7 @@ impl Walker<'_, '_> {
     }
 
     #[inline(always)]
-    fn advance(&mut self, to: usize) {
+    pub(super) fn advance(&mut self, to: usize) {
         if let Mode::Shadow { position, .. } = &mut self.visits[self.current as usize].mode {
             *position = to;
         }
@@ -87,12 +88,10 @@ impl Walker<'_, '_> {
             kind::SET | kind::FROZENSET => return self.check_set(object, at, number, all_atoms),
             kind::OBJECT_ARRAY => {
                 let len = words[at + 1] as usize;
-                if self.session.kinds.of(self.py, object) != Kind::NdArray
-                    || super::arrays::layout_fingerprint(object) != words[at + 2]
-                    || !same(super::arrays::object_items(object), &words[at + 3..at + 3 + len], all_atoms)
-                {
+                if self.session.kinds.of(self.py, object) != Kind::NdArray {
                     return self.miss();
                 }
+                self.check_object_array(object, Words(&words[at..at + 3 + len]))?;
                 self.enter(object, number)?;
                 self.children(at + 3, len, all_atoms, None);
             }
@@ -100,30 +99,46 @@ impl Walker<'_, '_> {
                 if !object.is_bytearray() {
                     return self.miss();
                 }
-                let content = object.bytearray_slice();
-                let same_content = content.len() as u64 == words[at + 1]
-                    && super::arrays::digest_words(&chipmink_digest::digest(content))
-                        == words[at + 2..at + 4];
-                if !same_content {
-                    return self.miss();
+                let span = super::exports::span_of(object.bytearray_slice());
+                let may_be_shown = object.refcount() > 1;
+                if may_be_shown {
+                    self.rigid_place(object, span);
                 }
-                self.enter(object, number)?;
-                self.advance(at + 4);
-            }
-            kind::ARRAY => {
-                if self.session.kinds.of(self.py, object) != Kind::NdArray
-                    || super::arrays::layout_fingerprint(object) != words[at + 2]
-                    || super::arrays::descr_address(object) as u64 != words[at + 1]
+                if span.len() as u64 != words[at + 1]
+                    || super::regions::span_words(span) != words[at + 2..at + 4]
                 {
                     return self.miss();
                 }
-                let byte_len = super::arrays::byte_len(object);
-                self.stats.region_bytes += byte_len as u64;
-                if super::arrays::content_words(object, byte_len) != words[at + 3..at + 5] {
+                self.enter(object, number)?;
+                if may_be_shown {
+                    self.own_rigid(object, span, None);
+                }
+                self.advance(at + 4);
+            }
+            kind::BYTEARRAY_REGION => {
+                if !object.is_bytearray() {
                     return self.miss();
                 }
+                let span = super::exports::span_of(object.bytearray_slice());
+                let may_be_shown = object.refcount() > 1;
+                if may_be_shown {
+                    self.rigid_place(object, span);
+                }
+                let region = words[at + 1] as u32;
+                // A signal handler may run meanwhile; with an export it can neither free nor resize the bytes.
+                let _export = pyo3::buffer::PyBuffer::<u8>::get(&object.bound(self.py))?;
+                self.check_region(region, &Content::run(span))?;
                 self.enter(object, number)?;
-                self.advance(at + 5);
+                if may_be_shown {
+                    self.own_rigid(object, span, Some(region));
+                }
+                self.advance(at + 2);
+            }
+            kind::ARRAY | kind::ARRAY_REGION | kind::ARRAY_VIEW => {
+                if self.session.kinds.of(self.py, object) != Kind::NdArray {
+                    return self.miss();
+                }
+                return self.check_array(object, at, number);
             }
             _ => return self.miss(),
         }
@@ -238,7 +253,7 @@ impl Walker<'_, '_> {
     }
 
     #[inline(always)]
-    fn enter(&mut self, object: Obj, number: u32) -> Step {
+    pub(super) fn enter(&mut self, object: Obj, number: u32) -> Step {
         self.not_met(object)?;
         self.memoize(object, number);
         Ok(())
@@ -246,7 +261,7 @@ impl Walker<'_, '_> {
 
     /// Goes on to the children of a record whose pointers are as recorded.
     #[inline(always)]
-    fn children(&mut self, first: usize, len: usize, all_atoms: bool, after: Option<(Obj, u32)>) {
+    pub(super) fn children(&mut self, first: usize, len: usize, all_atoms: bool, after: Option<(Obj, u32)>) {
         self.stats.objects += len as u64;
         self.advance(first + len);
         if !all_atoms {
@@ -392,7 +407,7 @@ impl Walker<'_, '_> {
         let (Words(words), at) = self.shadow_here();
         if words[at] as u8 != kind::ATOM_DIGEST
             || !object.is_atom()
-            || super::arrays::atom_digest(object) != words[at + 1..at + 4]
+            || super::regions::atom_digest(object) != words[at + 1..at + 4]
         {
             return self.miss();
         }
@@ -417,7 +432,7 @@ impl Walker<'_, '_> {
 
 /// Whether the live pointers are the recorded ones.
 #[inline(always)]
-fn same(live: &[Obj], words: &[u64], all_atoms: bool) -> bool {
+pub(super) fn same(live: &[Obj], words: &[u64], all_atoms: bool) -> bool {
     if live.len() != words.len() {
         return false;
     }

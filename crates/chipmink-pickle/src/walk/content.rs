@@ -1,10 +1,12 @@
 //! The native containers: what is written for a list, tuple, dict, set, bytearray or plain instance.
 
 use super::builder::ClassPlace;
+use super::exports::span_of;
 use super::frames::{At, Frame, FrameKind};
 use super::kinds::Kind;
 use super::names::{GlobalId, NeedsHold};
 use super::place::Sort;
+use super::regions::{Content, span_words};
 use super::session::NONE;
 use super::shadow::{child, header, kind as word};
 use super::shapes::ShapeId;
@@ -163,22 +165,38 @@ impl Walker<'_, '_> {
 
     fn start_bytearray(&mut self, object: Obj) -> Step {
         let content = object.bytearray_slice();
-        let digest = self.builder().shadow.is_some().then(|| chipmink_digest::digest(content));
-        let number = if content.len() >= tag::REGION_THRESHOLD {
+        let span = span_of(content);
+        // Whatever shows its memory holds a reference to it.
+        let may_be_shown = object.refcount() > 1;
+        if may_be_shown {
+            self.rigid_place(object, span);
+        }
+        let (number, region) = if content.len() >= tag::REGION_THRESHOLD {
             // A signal handler may run meanwhile; with an export it can neither free nor resize the bytes.
             let _export = pyo3::buffer::PyBuffer::<u8>::get(&object.bound(self.py))?;
-            let region = self.region(content.as_ptr(), content.len(), super::arrays::RUN, false)?;
-            self.write_region(tag::REGION_BYTEARRAY, region)
+            let region = self.region(Content::run(span))?;
+            (self.write_region(tag::REGION_BYTEARRAY, region), Some(region))
         } else {
             let builder = self.builder();
             builder.tag_varint(tag::BYTEARRAY, content.len() as u64);
             builder.bytes(content);
-            builder.take_number()
+            (builder.take_number(), None)
         };
         self.memoize(object, number);
-        if let (Some(digest), Some(shadow)) = (digest, &mut self.builder().shadow) {
-            let [high, low] = super::arrays::digest_words(&digest);
-            shadow.record(word::BYTEARRAY, number, &[content.len() as u64, high, low], std::iter::empty());
+        if let Some(shadow) = &mut self.builder().shadow {
+            match region {
+                Some(region) => {
+                    shadow.record(word::BYTEARRAY_REGION, number, &[u64::from(region)], std::iter::empty());
+                }
+                None => {
+                    let [high, low] = span_words(span);
+                    let fields = [content.len() as u64, high, low];
+                    shadow.record(word::BYTEARRAY, number, &fields, std::iter::empty());
+                }
+            }
+        }
+        if may_be_shown {
+            self.own_rigid(object, span, region);
         }
         Ok(())
     }
@@ -345,7 +363,7 @@ impl Walker<'_, '_> {
     #[inline(always)]
     pub(crate) fn large_atom_word(&mut self, object: Obj, at: At) -> Step {
         if at.word != NONE && !super::shadow::may_hold(object) {
-            let words = super::arrays::atom_digest(object);
+            let words = super::regions::atom_digest(object);
             if let Some(shadow) = &mut self.builder().shadow {
                 shadow.decide(at.word, child::LARGE);
                 shadow.push(u64::from(word::ATOM_DIGEST));
@@ -563,7 +581,7 @@ impl Walker<'_, '_> {
         }
     }
 
-    fn finish_immutable(&mut self, object: Obj, header_at: u32) -> Step {
+    pub(crate) fn finish_immutable(&mut self, object: Obj, header_at: u32) -> Step {
         let builder = self.builder();
         let number = builder.take_number();
         if header_at != NONE

@@ -1,14 +1,14 @@
 //! `dumps`: one object as a self-contained stream.
 
 use super::adopt::shape_records;
-use super::arrays::numpy_types;
 use super::frames::Mode;
+use super::ndarray::numpy_types;
 use super::session::{PySession, SessionOptions};
 use super::walker::{Stop, Walker};
 use crate::py::Obj;
 use chipmink_format::{StreamParts, StreamPod, StreamRegion as FormatRegion, encode_stream};
 use chipmink_podding::BundleAll;
-use chipmink_types::{BlobError, BlobKind, BlobSink, Digest, Export, ViewRecord, WalkError};
+use chipmink_types::{BlobError, BlobKind, BlobSink, Digest, Export, WalkError};
 use pyo3::prelude::*;
 use std::borrow::Cow;
 
@@ -54,14 +54,27 @@ pub fn dumps(
 ) -> PyResult<Vec<u8>> {
     let mut session = PySession::new(py, SessionOptions { policy: Box::new(BundleAll), shadow_bytes: 0 })?;
     let mut sink = NoSink;
-    let context = session.context(py, None)?;
-    let mut walker = Walker::new(py, &mut session, &mut sink, None, context, true, numpy_types(py)?);
-    walker.stream = Some(StreamState {
-        buffer_callback: buffer_callback.map(|callback| callback.clone().unbind()),
-        regions: Vec::new(),
-    });
-    let result = walker.whole_stream(Obj::of(object));
-    drop(walker);
+    let mut may_repeat = true;
+    let result = loop {
+        let context = session.context(py, None)?;
+        let mut walker = Walker::new(py, &mut session, &mut sink, None, context, true, numpy_types(py)?);
+        walker.stream = Some(StreamState {
+            buffer_callback: buffer_callback.map(|callback| callback.clone().unbind()),
+            regions: Vec::new(),
+        });
+        walker.memory.may_repeat = may_repeat && buffer_callback.is_none();
+        let result = walker.whole_stream(Obj::of(object));
+        if result.is_ok()
+            && let Some(hints) = walker.shared_otherwise()
+        {
+            walker.abandon(0);
+            session.hints = hints;
+            may_repeat = false;
+            continue;
+        }
+        drop(walker);
+        break result;
+    };
     match result {
         Ok(bytes) => Ok(bytes),
         Err(Stop::Variable(error)) => Err(error),
@@ -97,7 +110,7 @@ impl Walker<'_, '_> {
                     StreamRegion::OutOfBand => None,
                 },
                 byte_len: record.byte_len,
-                views: vec![ViewRecord { byte_offset: 0 }],
+                views: record.views.clone(),
             })
             .collect();
         let side = (!tables.side.is_empty()).then(|| {

@@ -83,6 +83,12 @@ pub(crate) enum FrameKind {
         next: usize,
         len: usize,
     },
+    /// An array that shows memory of the object that was begun after it. `at`, `header`: as of a tuple.
+    View {
+        object: Obj,
+        at: usize,
+        header: u32,
+    },
     /// A reduce value; its parts stand in `Walker::reductions`.
     Reduce {
         object: Obj,
@@ -179,6 +185,8 @@ pub(crate) struct Visit {
     pub root_seq: u32,
     /// Children split off so far; names those that a reducer makes anew each time.
     pub children: u64,
+    /// Regions of a pod that is compared with its shadow whose content is another now, by ordinal.
+    pub regions: Vec<(u32, chipmink_types::RegionRecord)>,
     /// The walk as it was before the first root.
     pub first: Option<Box<Mark>>,
     /// The walk as it was before the present root, from the second on.
@@ -201,6 +209,7 @@ pub(crate) struct Mark {
     pub reductions: usize,
     pub sequences: usize,
     pub open_siblings: usize,
+    pub memory: super::memory::MemoryMark,
     /// For a sibling's later roots: the sibling's own builder, position and number of roots.
     pub own_builder: BuilderMark,
     pub own_position: usize,

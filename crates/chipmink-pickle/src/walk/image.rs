@@ -3,9 +3,9 @@
 //! A definition (a class or function saved by value) is always the root of a pod of its own, below which nothing but other
 //! definitions is split off. So equal definitions make equal pods, whatever else a save walks.
 
-use super::arrays::numpy_types;
 use super::dumps::NoSink;
 use super::frames::Visit;
+use super::ndarray::numpy_types;
 use super::session::{NONE, PySession, SessionOptions};
 use super::source::Walked;
 use super::walker::Walker;

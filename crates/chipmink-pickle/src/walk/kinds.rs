@@ -124,6 +124,11 @@ impl Kinds {
         self.ndarray = ndarray;
     }
 
+    /// Address of `numpy.ndarray`, or 0.
+    pub(crate) fn ndarray(&self) -> usize {
+        self.ndarray
+    }
+
     /// How to walk `object`, which is of no exact builtin container or atom type.
     #[inline(always)]
     pub(crate) fn of(&mut self, py: Python<'_>, object: Obj) -> Kind {

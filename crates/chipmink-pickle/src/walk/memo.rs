@@ -72,6 +72,11 @@ impl Memo {
         }
     }
 
+    /// The pod in which the object was created, in this walk or in an earlier one: no more than a hint.
+    pub(crate) fn last_pod(&self, addr: usize) -> Option<u32> {
+        self.find(addr).ok().map(|i| self.places[i].pod)
+    }
+
     /// Asks for the memory in which the object's entry is, or will be.
     #[inline(always)]
     pub(crate) fn prefetch(&self, addr: usize) {

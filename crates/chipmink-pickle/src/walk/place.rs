@@ -332,7 +332,7 @@ impl Walker<'_, '_> {
             }
             Sort::Atom => (ObjectKind::Other, (HEAD_BYTES, 0)),
             Sort::Other(Kind::NdArray) => {
-                let (bytes, items) = super::arrays::extent(object);
+                let (bytes, items) = self.array_extent(object);
                 (ObjectKind::Array, (40 + bytes, items))
             }
             Sort::Other(Kind::Plain) => {

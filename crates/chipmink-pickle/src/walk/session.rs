@@ -7,6 +7,7 @@
 
 use super::kinds::Kinds;
 use super::memo::Memo;
+use super::memory::Hint;
 use super::names::Names;
 use super::shadow::Shadow;
 use super::shapes::Shapes;
@@ -17,6 +18,7 @@ use chipmink_types::PodRecord;
 use hashbrown::HashMap;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
@@ -100,6 +102,10 @@ pub struct PySession {
     /// The present walk began without any shape.
     pub(crate) began_without_shapes: bool,
     pub(crate) tracker: Tracker,
+    /// What the first visitors of memory that several objects share have to store.
+    pub(crate) hints: Vec<Hint>,
+    /// Memory of objects of the base, by first address: its end and the pod that stores it. Any of it may be gone.
+    pub(crate) spans: BTreeMap<usize, (usize, u32)>,
     /// Pods by number; gone ones are empty.
     pub(crate) pods: Vec<Option<Box<PodState>>>,
     /// Root to pod.
@@ -143,6 +149,8 @@ impl PySession {
             shape_limit: SHAPE_LIMIT,
             began_without_shapes: true,
             tracker: Tracker::default(),
+            hints: Vec::new(),
+            spans: BTreeMap::new(),
             pods: Vec::new(),
             roots: HashMap::new(),
             exports: HashMap::new(),
@@ -234,6 +242,8 @@ impl PySession {
     pub(crate) fn forget(&mut self) {
         self.memo.clear();
         self.tracker = Tracker::default();
+        self.hints.clear();
+        self.spans.clear();
         self.pods.clear();
         self.roots.clear();
         self.exports.clear();

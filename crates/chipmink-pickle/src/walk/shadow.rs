@@ -47,8 +47,15 @@ pub(crate) mod kind {
     pub(crate) const OBJECT_ARRAY: u8 = 0x16;
     /// Header, length, content digest in two words.
     pub(crate) const BYTEARRAY: u8 = 0x17;
-    /// Header, address of the dtype, fingerprint of the layout, content digest in two words.
+    /// Header, dtype, fingerprint of the layout, offset of the first item in what is stored, length of that, content digest
+    /// in two words.
     pub(crate) const ARRAY: u8 = 0x18;
+    /// Header, dtype, fingerprint of the layout, ordinal of the region: its digest stands in the pod's record.
+    pub(crate) const ARRAY_REGION: u8 = 0x19;
+    /// Header, dtype, fingerprint of the layout, distance from the owner of the memory; the owner.
+    pub(crate) const ARRAY_VIEW: u8 = 0x1A;
+    /// Header, ordinal of the region.
+    pub(crate) const BYTEARRAY_REGION: u8 = 0x1B;
     /// Pod (upper half), export slot.
     pub(crate) const CALL: u8 = 0x20;
     /// Pod (upper half), export slot or memo number.
@@ -196,10 +203,12 @@ pub(crate) fn record_extent(words: &[u64], at: usize) -> (usize, usize) {
         kind::INSTANCE => (at + 3, (words[at + 1] >> 32) as usize),
         kind::OBJECT_ARRAY => (at + 3, words[at + 1] as usize),
         kind::BYTEARRAY | kind::ATOM_DIGEST => (at + 4, 0),
-        kind::ARRAY => (at + 5, 0),
+        kind::ARRAY => (at + 7, 0),
+        kind::ARRAY_REGION => (at + 4, 0),
+        kind::ARRAY_VIEW => (at + 4, 1),
         kind::CLASS => (at + 3, 0),
         kind::NAME => (at + 1, 0),
-        // CALL, REFERENCE, NAMED_CLASS
+        // CALL, REFERENCE, NAMED_CLASS, BYTEARRAY_REGION
         _ => (at + 2, 0),
     }
 }

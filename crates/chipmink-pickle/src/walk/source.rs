@@ -1,7 +1,7 @@
 //! A namespace as a source of saves: which variables are walked, in which order, and what becomes of those that fail.
 
 use super::adopt::Pending;
-use super::arrays::numpy_types;
+use super::ndarray::numpy_types;
 use super::session::PySession;
 use super::shadow::may_hold;
 use super::tracker::Plan;
@@ -73,6 +73,26 @@ impl PySource<'_, '_> {
         request: &WalkRequest<'_>,
         sink: &mut dyn BlobSink,
     ) -> Result<WalkOutcome, WalkError> {
+        match self.walk_once(request.accessed, true, sink)? {
+            Turn::Done(outcome) => Ok(*outcome),
+            Turn::Again(walked) => {
+                let accessed = request.accessed.map(|_| walked.as_slice());
+                match self.walk_once(accessed, false, sink)? {
+                    Turn::Done(outcome) => Ok(*outcome),
+                    Turn::Again(_) => {
+                        Err(WalkError::Source("a walk was repeated twice; please report this".to_owned()))
+                    }
+                }
+            }
+        }
+    }
+
+    fn walk_once(
+        &mut self,
+        accessed: Option<&[String]>,
+        may_repeat: bool,
+        sink: &mut dyn BlobSink,
+    ) -> Result<Turn, WalkError> {
         let py = self.py;
         let dict = Obj::of(self.namespace.as_any());
         let mut variables = Vec::new();
@@ -84,7 +104,7 @@ impl PySource<'_, '_> {
                 bad_name = bad;
                 found
             };
-            self.session.tracker.plan(py, dict, request.accessed, &mut collect)
+            self.session.tracker.plan(py, dict, accessed, &mut collect)
         };
         if let Some(type_name) = bad_name {
             return Err(WalkError::Source(format!(
@@ -92,7 +112,10 @@ impl PySource<'_, '_> {
             )));
         }
         let active = match plan {
-            Plan::Nothing => return Ok(WalkOutcome { is_unchanged: true, ..WalkOutcome::default() }),
+            Plan::Nothing => {
+                let outcome = WalkOutcome { is_unchanged: true, ..WalkOutcome::default() };
+                return Ok(Turn::Done(Box::new(outcome)));
+            }
             Plan::Walk(active) => active,
         };
         let some_inactive = self.session.tracker.has_inactive();
@@ -104,8 +127,10 @@ impl PySource<'_, '_> {
                 return Err(WalkError::Interrupted);
             }
         };
+        let known_pods = self.session.pods.len();
         let mut walker = Walker::new(py, self.session, sink, Some(dict), context, false, numpy);
         walker.some_inactive = some_inactive;
+        walker.memory.may_repeat = may_repeat;
         for (_, value) in &variables {
             // The namespace itself may change as soon as Python code runs.
             value.incref();
@@ -121,8 +146,22 @@ impl PySource<'_, '_> {
         while walker.activate_users_of_changed_definitions()? {
             walker.walk_activated(&variables, &mut roots)?;
         }
-        walker.finish(&variables, roots)
+        if let Some(hints) = walker.shared_otherwise() {
+            let walked = variables.iter().zip(&roots).filter(|(_, root)| root.is_some());
+            let walked = walked.map(|((name, _), _)| name.clone()).collect();
+            walker.abandon(known_pods);
+            self.session.hints = hints;
+            return Ok(Turn::Again(walked));
+        }
+        walker.finish(&variables, roots).map(|outcome| Turn::Done(Box::new(outcome)))
     }
+}
+
+/// What a walk came to.
+enum Turn {
+    Done(Box<WalkOutcome>),
+    /// Objects share memory otherwise than it was taken: the same variables must be walked again, and no others.
+    Again(Vec<String>),
 }
 
 /// The names and values of a namespace, in order; the type of the first name that is no str.

@@ -93,6 +93,7 @@ impl Walker<'_, '_> {
             intervals: Vec::new(),
             root_seq: self.session.memo.next_seq(),
             children: 0,
+            regions: Vec::new(),
             first: mark.map(Box::new),
             present: None,
         });
@@ -315,6 +316,7 @@ impl Walker<'_, '_> {
             reductions: self.reductions.len(),
             sequences: self.sequences.len(),
             open_siblings: self.open_siblings.len(),
+            memory: self.memory.mark(),
             own_builder,
             own_position,
             own_roots,
@@ -338,6 +340,7 @@ impl Walker<'_, '_> {
         self.open_siblings.truncate(mark.open_siblings);
         self.wasted += u64::from(self.session.memo.next_seq() - mark.seq);
         self.session.memo.roll_back(mark.seq);
+        self.memory.roll_back(&mark.memory);
         for gone in self.visits.drain(mark.visits..) {
             if let Some(state) = self.session.pods.get_mut(gone.pod as usize).and_then(Option::as_deref_mut) {
                 state.visit = NONE;

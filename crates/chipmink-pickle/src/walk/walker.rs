@@ -10,12 +10,14 @@
 use super::builder::Builder;
 use super::dumps::StreamState;
 use super::frames::{Frame, FrameKind, Mode, Visit};
+use super::memory::{Hint, SharedMemory};
 use super::reduce::Reduction;
 use super::session::{NONE, PySession};
 use crate::py::Obj;
 use chipmink_types::{BlobKind, BlobSink, Digest, SkippedVariable, WalkError, WalkStats};
 use hashbrown::HashMap;
 use pyo3::prelude::*;
+use std::rc::Rc;
 
 /// Pods wait here until their variable is complete, so that a variable that fails leaves nothing behind; beyond this
 /// many bytes they go to the sink at once.
@@ -86,12 +88,18 @@ pub(crate) struct Walker<'w, 'py> {
     pub held: bool,
     /// The object being begun was made by a reducer for this walk alone.
     pub is_temporary: bool,
+    /// Which memory the objects met so far occupy.
+    pub memory: SharedMemory,
+    /// What the first visitors of shared memory have to store, as this walk found.
+    pub hints: Vec<Hint>,
+    /// Roots of the regions digested in this walk, by first and last address and row length.
+    pub hashed: HashMap<(usize, usize, u64), Digest>,
     /// Everything goes into one pod (`dumps`).
     pub single: bool,
     /// What stands beside that pod.
     pub stream: Option<StreamState>,
     /// Dtypes met, by address; kept.
-    pub dtypes: HashMap<usize, Option<super::arrays::Dtype>>,
+    pub dtypes: HashMap<usize, Option<Rc<super::arrays::Dtype>>>,
     /// Some variables are not walked: objects of theirs must be noticed.
     pub some_inactive: bool,
     /// Reducers by type, kept.
@@ -130,6 +138,7 @@ impl<'w, 'py> Walker<'w, 'py> {
         session.began_without_shapes = session.shapes.len() == 0;
         session.policy.begin();
         let shadow_bytes = 0;
+        let memory = SharedMemory::new(session.hints.clone());
         Walker {
             py,
             session,
@@ -148,6 +157,9 @@ impl<'w, 'py> Walker<'w, 'py> {
             kept: Vec::new(),
             held: false,
             is_temporary: false,
+            memory,
+            hints: Vec::new(),
+            hashed: HashMap::new(),
             single,
             stream: None,
             dtypes: HashMap::new(),
@@ -236,7 +248,7 @@ impl<'w, 'py> Walker<'w, 'py> {
 
     /// An object of this pod was met: if its variables are not being walked, they must be.
     #[cold]
-    fn notice(&mut self, pod: u32) {
+    pub(crate) fn notice(&mut self, pod: u32) {
         if let Some(state) = self.session.pod(pod)
             && state.visit == NONE
         {
@@ -275,6 +287,10 @@ impl<'w, 'py> Walker<'w, 'py> {
             | FrameKind::Values { .. } => self.step_sequence(top, frame),
             FrameKind::Dict { .. } => self.step_dict(top, frame),
             FrameKind::Attributes { .. } => self.step_attributes(top, frame),
+            FrameKind::View { object, at, header } => {
+                self.pop()?;
+                self.finish_view(object, at, header)
+            }
             FrameKind::Reduce { object } => self.step_reduce(top, object),
             FrameKind::Shadow { .. } => self.step_shadow(top, frame),
             FrameKind::Root { visit, previous, emit, at } => self.end_root(visit, previous, emit, at),
@@ -338,6 +354,9 @@ impl<'w, 'py> Walker<'w, 'py> {
     pub(crate) fn flush(&mut self) -> Step {
         self.queued_bytes = 0;
         let mut queue = std::mem::take(&mut self.queue);
+        if self.memory.is_survey {
+            queue.clear();
+        }
         for queued in queue.drain(..) {
             self.sink.put(BlobKind::Pod, queued.digest, &queued.bytes)?;
             self.recycle(queued.bytes);
@@ -383,7 +402,8 @@ impl Frame {
             FrameKind::Attributes { dict, .. } => [Some(dict), None],
             FrameKind::Members { set, .. } => [Some(set), None],
             FrameKind::Items { array, .. } => [Some(array), None],
-            FrameKind::Reduce { object }
+            FrameKind::View { object, .. }
+            | FrameKind::Reduce { object }
             | FrameKind::Instance { object, .. }
             | FrameKind::CheckInstance { object } => [Some(object), None],
             FrameKind::Shadow { after, .. } => [after.map(|(object, _)| object), None],

@@ -165,3 +165,110 @@ module = type(sys)("rebuild_resizer"); module.Resizer = Resizer; sys.modules["re
         assert!(error.contains("resized"), "{error}");
     });
 }
+
+/// An array with strides, up to where its first element lies.
+fn strided(dtype: &str, writable: u8, layout: &[(u64, i64)]) -> Draft {
+    let mut pod = Draft { exports: vec![Export::Root(0)], ..Draft::default() };
+    pod.bytes.push(tag::NDARRAY_VIEW);
+    pod.text(dtype);
+    pod.bytes.extend([writable, layout.len() as u8]);
+    layout.iter().for_each(|&(len, stride)| {
+        pod.varint(len);
+        pod.varint(tag::zigzag(stride));
+    });
+    pod
+}
+
+fn in_line(mut pod: Draft, offset: u64, content: &[u8]) -> Draft {
+    pod.tagged(tag::ARRAY_INLINE, &[offset, content.len() as u64]);
+    pod.bytes.extend_from_slice(content);
+    pod
+}
+
+/// `(value, array that shows memory of it)`.
+fn pair(value: &[u8], number: u64, mut view: Draft, distance: i64) -> Draft {
+    let mut pod = Draft { exports: vec![Export::Root(0)], ..Draft::default() };
+    pod.tagged(tag::TUPLE, &[2]);
+    pod.bytes.extend_from_slice(value);
+    view.tagged(tag::ARRAY_SHARED, &[tag::zigzag(distance)]);
+    view.tagged(tag::REF, &[number]);
+    pod.bytes.extend_from_slice(&view.bytes);
+    pod.referred.insert(number as u32);
+    pod
+}
+
+#[test]
+fn arrays_show_parts_of_buffers() {
+    with_numpy(|py| {
+        let bytes: Vec<u8> = (0..12).collect();
+        let x = load_draft(py, in_line(strided("u1", 1, &[(3, -2), (2, 5)]), 4, &bytes)).unwrap();
+        check(
+            py,
+            &x,
+            "x.tolist() == [[4, 9], [2, 7], [0, 5]] and x.strides == (-2, 5) and x.flags.writeable",
+        );
+        // A str takes memo number 0, the array 1.
+        let base = inline(array("<u2", b'C', 0, &[6]), &bytes).bytes;
+        let x = load_draft(py, pair(&base, 1, strided("u1", 1, &[(4, 1)]), 2)).unwrap();
+        check(py, &x, "x[1].base is x[0] and x[1].tolist() == [2, 3, 4, 5] and x[1].flags.writeable");
+        check(py, &x, "not x[0].flags.writeable and (x[1].__setitem__(0, 9), x[0][1] == 0x0309)[1]");
+        let base = [&[tag::BYTEARRAY, 12][..], &bytes].concat();
+        let x = load_draft(py, pair(&base, 0, strided("u1", 1, &[(4, 1)]), 8)).unwrap();
+        check(py, &x, "(x[0].__setitem__(8, 77), x[1].tolist())[1] == [77, 9, 10, 11]");
+        let mut run = Draft { exports: vec![Export::Root(0)], ..Draft::default() };
+        run.bytes.extend([tag::NDARRAY_OBJECT_VIEW, 1, 1]);
+        for number in [2, tag::zigzag(-2), 2, 3] {
+            run.varint(number);
+        }
+        run.bytes.extend([tag::TRUE, tag::NONE]);
+        run.tagged(tag::LIST, &[1]);
+        run.tagged(tag::REF, &[0]);
+        run.referred.insert(0);
+        let x = load_draft(py, run).unwrap();
+        check(py, &x, "x[0][0] is x and x[1] is True and x.shape == (2,)");
+    });
+}
+
+#[test]
+fn arrays_that_reach_beyond_their_buffer_are_refused() {
+    with_numpy(|py| {
+        let bytes = [0u8; 16];
+        let objects = [tag::NDARRAY_OBJECT, b'C', 1, 1, 2, tag::NONE, tag::NONE];
+        let read_only = [&[tag::BYTES8, 16][..], &bytes].concat();
+        let wide = inline(array("<u2", b'C', 1, &[8]), &bytes).bytes;
+        let mut wrong = vec![
+            in_line(strided("u1", 1, &[(17, 1)]), 0, &bytes),
+            in_line(strided("u1", 1, &[(1, 1)]), 16, &bytes),
+            in_line(strided("u1", 1, &[(1, 1)]), u64::MAX, &bytes),
+            in_line(strided("u1", 1, &[(2, -1)]), 0, &bytes),
+            in_line(strided("<u8", 1, &[(2, 9)]), 0, &bytes),
+            in_line(strided("u1", 1, &[(1 << 62, 4)]), 0, &bytes),
+            in_line(strided("u1", 1, &[(1 << 40, i64::MIN)]), 0, &bytes),
+            in_line(strided("u1", 1, &[(1 << 32, 0), (1 << 32, 0)]), 0, &bytes),
+            in_line(strided("u1", 2, &[(1, 1)]), 0, &bytes),
+            in_line(strided("O", 1, &[(2, 8)]), 0, &bytes),
+            pair(&wide, 1, strided("u1", 1, &[(1, 1)]), 16),
+            pair(&wide, 1, strided("u1", 1, &[(1, 1)]), -1),
+            pair(&wide, 1, strided("u1", 1, &[(1, 1)]), i64::MIN),
+            pair(&wide, 1, strided("O", 1, &[(1, 8)]), 0),
+            // References are not for writing as bytes, nor apart from where they stand.
+            pair(&objects, 0, strided("u1", 1, &[(16, 1)]), 0),
+            pair(&objects, 0, strided("O", 1, &[(1, 8)]), 4),
+            pair(&objects, 0, strided("O", 1, &[(2, 4)]), 0),
+            pair(&objects, 0, strided("O", 1, &[(3, 8)]), 0),
+            pair(&read_only, 0, strided("u1", 1, &[(1, 1)]), 0),
+            pair(&[tag::LIST, 0], 0, strided("u1", 1, &[(1, 1)]), 0),
+        ];
+        let mut run = Draft { exports: vec![Export::Root(0)], ..Draft::default() };
+        run.bytes.extend([tag::NDARRAY_OBJECT_VIEW, 1, 1]);
+        for number in [2, tag::zigzag(1), 0, 1] {
+            run.varint(number);
+        }
+        run.bytes.push(tag::NONE);
+        wrong.push(run);
+        for (i, pod) in wrong.into_iter().enumerate() {
+            let bytes = pod.bytes.clone();
+            assert!(load_draft(py, pod).is_err(), "{i}: {bytes:?}");
+        }
+    });
+}
