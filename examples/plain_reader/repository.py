@@ -2,11 +2,13 @@
 
 import bisect
 
+import plain_delta
+import plain_lz4
 import plain_xxh3
 import plain_zstd
 from wire import Damaged, Folder, Input, Unsupported, table_rows
 
-_ALL_BITS = 1  # feature bits for reading that are known here: chunk deltas
+_ALL_BITS = 3  # feature bits for reading that are known here: chunk deltas, LZ4
 
 
 def _requirements(input):
@@ -166,7 +168,7 @@ class Segment:
             pack = self.packs[input.varint()] if self.packs else self.pack
             offset, stored, codec = input.varint(), input.varint(), input.u8() & 15
             decoded = input.varint() if codec else stored
-            base = input.digest() if codec == 3 else None
+            base = input.digest() if codec in (3, 4) else None
             rows.setdefault(digest, []).append((pack, offset, stored, codec, decoded, base))
         return rows
 
@@ -304,24 +306,29 @@ class Repository:
     def _decode(self, digest, rows, ancestors=()):
         pack, offset, stored, codec, decoded, base = rows[0]
         data = self._read(pack, offset, stored)
-        if codec in (1, 3):
-            try:
+        try:
+            if codec in (3, 4):
+                before = self._base(digest, base, ancestors)[:decoded].ljust(decoded, b"\0")
+                data = plain_delta.xored(data, before) if codec == 3 else plain_delta.patched(data, before)
+            elif codec == 2:
+                data = plain_lz4.decompress(data, decoded)
+            elif codec == 1:
                 data = plain_zstd.decompress(data, decoded)
-            except plain_zstd.ZstdError as error:
-                raise Damaged(f"blob {digest.hex()} in pack {pack.hex()}: {error}") from None
-        elif codec:
-            raise Unsupported(f"blob {digest.hex()} is stored under codec {codec}")
-        if codec == 3:
-            if digest in ancestors or len(ancestors) >= 16:
-                raise Damaged(f"blob {digest.hex()} is a delta against itself, or of too many")
-            below = [row for segment in self.segments for row in segment.find(base)]
-            if not below:
-                raise Damaged(f"no pack holds blob {base.hex()}")
-            before = self._decode(base, below, (*ancestors, digest))[:decoded].ljust(decoded, b"\0")
-            data = (int.from_bytes(data, "little") ^ int.from_bytes(before, "little")).to_bytes(decoded, "little")
+            elif codec:
+                raise Unsupported(f"blob {digest.hex()} is stored under codec {codec}")
+        except (plain_zstd.ZstdError, plain_lz4.Lz4Error, plain_delta.DeltaError) as error:
+            raise Damaged(f"blob {digest.hex()} in pack {pack.hex()}: {error}") from None
         if len(data) != decoded:
             raise Damaged(f"blob {digest.hex()} has {len(data)} bytes, not {decoded}")
         if self.verify is None or decoded <= self.verify:
             if b"\1" + plain_xxh3.digest(data) != digest:
                 raise Damaged(f"blob {digest.hex()} in pack {pack.hex()} does not have that digest")
         return data
+
+    def _base(self, digest, base, ancestors):
+        if digest in ancestors or len(ancestors) >= 16:
+            raise Damaged(f"blob {digest.hex()} is a delta against itself, or of too many")
+        below = [row for segment in self.segments for row in segment.find(base)]
+        if not below:
+            raise Damaged(f"no pack holds blob {base.hex()}")
+        return self._decode(base, below, (*ancestors, digest))

@@ -179,8 +179,8 @@ fn deltas_that_are_their_own_ancestors_end() {
     let (one, other) = (digest(b"one"), digest(b"other"));
     let frame = zstd::bulk::compress(&[0; 16], 1).unwrap();
     let mut forge = Forge::new(1);
-    forge.put(one, Codec::Delta, 16, Some(other), &frame);
-    forge.put(other, Codec::Delta, 16, Some(one), &frame);
+    forge.put(one, Codec::XorDelta, 16, Some(other), &frame);
+    forge.put(other, Codec::XorDelta, 16, Some(one), &frame);
     let pack = forge.write(directory.path(), None);
     repository(directory.path(), one, vec![pack]);
     let report = read_all(directory.path());
@@ -195,7 +195,7 @@ fn a_delta_over_its_base_is_read() {
     let mut forge = Forge::new(1);
     forge.put(digest(&base), Codec::Raw, 1000, None, &base);
     let frame = zstd::bulk::compress(&difference, 1).unwrap();
-    forge.put(digest(&changed), Codec::Delta, 1000, Some(digest(&base)), &frame);
+    forge.put(digest(&changed), Codec::XorDelta, 1000, Some(digest(&base)), &frame);
     let pack = forge.write(directory.path(), None);
     repository(directory.path(), digest(&base), vec![pack]);
     assert_eq!(open(directory.path()).unwrap().get(&digest(&changed)).unwrap(), changed);

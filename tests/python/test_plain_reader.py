@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import collections
+import copy
 import datetime
 import hashlib
 import os
@@ -23,6 +24,8 @@ from zstd_frames import FRAMES
 HERE = Path(__file__).resolve().parents[2] / "examples" / "plain_reader"
 sys.path.insert(0, str(HERE))
 
+import plain_delta  # noqa: E402
+import plain_lz4  # noqa: E402
 import plain_xxh3  # noqa: E402
 import plain_zstd  # noqa: E402
 from chipmink_reader import Damaged, Reader, Unsupported, load_stream  # noqa: E402
@@ -229,6 +232,81 @@ def test_every_version_of_a_repository_is_read(saved):
     assert reader.load(last, ["text"]) == {"text": expected[last]["text"]}
     with pytest.raises(KeyError):
         reader.load(last, ["nothing"])
+
+
+@pytest.mark.parametrize("compression", ["auto", "lz4", "zstd", "none"])
+def test_every_codec_is_read(tmp_path, compression, monkeypatch):
+    # Whatever libraries are installed here, the decoders in plain Python are what is tested.
+    monkeypatch.setitem(sys.modules, "lz4", None)
+    chance = np.random.default_rng(3)
+    namespace = {"words": ["lorem ipsum dolor"] * 3 + [f"word {i % 90}" for i in range(3000)], "weights": chance.integers(0, 1 << 16, 100_001, dtype="u2")}
+    namespace |= {"ramp": np.arange(40_000, dtype="i8"), "zeros": np.zeros(50_000), "text": "lorem ipsum " * 500}
+    expected = {}
+    with chipmink.open(tmp_path / "repo", durable=False, compression=compression) as repo:
+        for turn in range(12):
+            time = repo.save(namespace)
+            expected[int(time)] = {name: copy.copy(value) for name, value in namespace.items()}
+            namespace["weights"][chance.choice(100_001, 700, replace=False)] ^= 1 << turn
+            namespace["ramp"] += 1 << turn
+            namespace["zeros"][turn * 3000 : turn * 3000 + 500] = turn
+            namespace["words"][turn] += "!"
+    reader = Reader(tmp_path / "repo", verify=None)
+    for number in [*list(expected)[::5], max(expected)]:
+        found = reader.load(number)
+        for name, value in expected[number].items():
+            assert found[name].tolist() == value.tolist() if isinstance(value, np.ndarray) else found[name] == value, (name, number)
+    codecs = {row[3] for segment in reader.repository.segments for rows in _rows(segment) for row in rows}
+    assert codecs == {"auto": {0, 1, 2, 3, 4}, "lz4": {0, 2, 3, 4}, "zstd": {0, 1, 3, 4}, "none": {0}}[compression]
+
+
+def _rows(segment):
+    for block in segment.blocks:
+        yield from segment._block(*block).values()
+
+
+#: Of the block format's description: a literal run of each length class, matches that overlap themselves, long lengths.
+LZ4_BLOCKS = [
+    ("00", b""),
+    ("30616263", b"abc"),
+    ("f00161" + "62" * 15, b"a" + b"b" * 15),
+    ("1f610100" + "0a" + "10" + "62", b"a" * 30 + b"b"),
+    ("3f616263" + "0300" + "ff00" + "30" + "78797a", (b"abc" * 100)[:277] + b"xyz"),
+]
+
+
+@pytest.mark.parametrize(("block", "content"), LZ4_BLOCKS)
+def test_lz4_blocks_are_read(block, content):
+    assert plain_lz4.decompress_plainly(bytes.fromhex(block), len(content)) == content
+
+
+def test_damaged_lz4_blocks_and_deltas_give_errors():
+    chance = random.Random(4)
+    base = chance.randbytes(4000)
+    changed = bytearray(base)
+    for at in range(0, 4000, 130):
+        changed[at] ^= 9
+    body = b"\x1f" + b"".join(b"\x81" if at else b"\0" for at in range(31)) + b"\x09" * 31
+    rest = b"\x01" + body
+    delta = plain_xxh3.digest(rest)[:8] + rest
+    assert plain_delta.patched(delta, base) == bytes(changed)
+    for _ in range(500):
+        damaged = bytearray(delta)
+        damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        with pytest.raises(plain_delta.DeltaError):
+            plain_delta.patched(bytes(damaged), base)
+        forged = bytearray(rest)
+        forged[chance.randrange(len(forged))] ^= 1 << chance.randrange(8)
+        try:
+            assert len(plain_delta.patched(plain_xxh3.digest(bytes(forged))[:8] + forged, base)) == 4000
+        except (plain_delta.DeltaError, plain_zstd.ZstdError):
+            pass
+        block, content = LZ4_BLOCKS[chance.randrange(1, 5)]
+        torn = bytearray(bytes.fromhex(block))
+        torn[chance.randrange(len(torn))] ^= 1 << chance.randrange(8)
+        try:
+            assert len(plain_lz4.decompress_plainly(bytes(torn), len(content))) == len(content)
+        except plain_lz4.Lz4Error:
+            pass
 
 
 def test_one_changed_byte_of_the_last_pack_is_noticed(saved):

@@ -25,7 +25,7 @@ impl GraphSource for Fixed {
         let pod = self.text.as_bytes();
         sink.put(BlobKind::Pod, digest(pod), pod)?;
         let buffer = vec![7u8; 100_000];
-        let root = digest_region(&buffer, &Grid::run(100_000), sink)?;
+        let root = digest_region(&buffer, &Grid::run(100_000), None, sink)?;
         let region = RegionRecord {
             grid: GridKind::Run,
             row_len: 0,

@@ -1,26 +1,35 @@
 //! A region as chunks and a tree, in one call.
 
 use crate::{Grid, NodeKind, TreeBuilder, digest};
-use chipmink_types::{BlobError, BlobKind, BlobSink, Digest};
+use chipmink_types::{BlobError, BlobKind, BlobSink, Digest, RegionOutline};
 
-/// Gives the chunks of `bytes` and the nodes of their tree to `sink`; returns the digest of the root.
+/// Gives the chunks of `bytes` and the nodes of their tree to `sink`; returns the digest of the root. `previous` is the root
+/// of an earlier version of them with the number of its chunks, as in [`RegionOutline`].
 ///
 /// # Errors
 /// When the sink fails.
 ///
 /// # Panics
 /// When `bytes` is not as long as the grid says, which is a mistake of the caller.
-pub fn digest_region(bytes: &[u8], grid: &Grid, sink: &mut dyn BlobSink) -> Result<Digest, BlobError> {
+pub fn digest_region(
+    bytes: &[u8],
+    grid: &Grid,
+    previous: Option<(Digest, u64)>,
+    sink: &mut dyn BlobSink,
+) -> Result<Digest, BlobError> {
     assert_eq!(bytes.len() as u64, grid.byte_len(), "the grid must describe these bytes");
+    sink.begin_region(&RegionOutline { chunk_count: grid.chunk_count(), previous });
     let mut tree = TreeBuilder::new(NodeKind::Region);
-    for (byte_offset, byte_len) in grid.chunks() {
+    for (ordinal, (byte_offset, byte_len)) in (0..).zip(grid.chunks()) {
         let start = byte_offset as usize;
         let chunk = &bytes[start..start + byte_len as usize];
         let name = digest(chunk);
-        sink.put(BlobKind::Chunk, name, chunk)?;
+        sink.put_chunk(ordinal, name, chunk)?;
         tree.push(name);
     }
-    tree.finish(&mut |name, node| sink.put(BlobKind::DigestNode, name, node).map(drop))
+    let root = tree.finish(&mut |name, node| sink.put(BlobKind::DigestNode, name, node).map(drop))?;
+    sink.end_region(root);
+    Ok(root)
 }
 
 #[cfg(test)]
@@ -49,7 +58,7 @@ mod tests {
         let bytes: Vec<u8> = (0..3 * CHUNK_LEN + 17).map(|i| (i / 77) as u8).collect();
         let grid = Grid::run(bytes.len() as u64);
         let mut blobs = Memory::default();
-        let root = digest_region(&bytes, &grid, &mut blobs).unwrap();
+        let root = digest_region(&bytes, &grid, None, &mut blobs).unwrap();
         let chunks = read_tree::<()>(NodeKind::Region, root, grid.chunk_count(), &mut |name| {
             let (kind, bytes) = &blobs.0[name];
             assert_eq!(*kind, BlobKind::DigestNode);
@@ -65,10 +74,10 @@ mod tests {
         bytes.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i * i / 1000) as u8);
         let grid = Grid::run(bytes.len() as u64);
         let mut blobs = Memory::default();
-        digest_region(&bytes, &grid, &mut blobs).unwrap();
+        digest_region(&bytes, &grid, None, &mut blobs).unwrap();
         let before = blobs.0.len();
         bytes[CHUNK_LEN as usize * 20 + 3] ^= 1;
-        digest_region(&bytes, &grid, &mut blobs).unwrap();
+        digest_region(&bytes, &grid, None, &mut blobs).unwrap();
         assert_eq!(blobs.0.len(), before + 2);
     }
 }

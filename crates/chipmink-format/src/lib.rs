@@ -6,7 +6,7 @@
 //! - [`Commit`]: one save; it names a manifest ([`ManifestRow`], a [`Tree`]), which names [`Covariable`]s, whose tables
 //!   hold a [`PodRow`] for each pod.
 //! - Pods ([`tag`]), chunks of regions and the nodes of their digest trees (`chipmink-digest`).
-//! - Packs ([`PackLayout`], [`PackFooter`]) hold blobs; index segments ([`SegmentHead`]) say where; [`encode_blob`] and
+//! - Packs ([`PackLayout`], [`PackFooter`]) hold blobs; index segments ([`SegmentHead`]) say where; a [`Compressor`] and
 //!   [`decode_blob`] are how.
 //! - Streams ([`StreamParts`]): the self-contained bytes of `dumps`.
 //!
@@ -38,8 +38,8 @@ mod wire;
 mod testing;
 
 pub use codec::{
-    Codec, Compressor, DELTA_CHAIN_MAX, RAW_BELOW, ZSTD_LEVEL, decode_blob, decode_delta, encode_blob,
-    encode_delta,
+    Codec, Compressor, DELTA_CHAIN_MAX, Method, ZSTD_LEVEL, check_delta, decode_blob, decode_delta,
+    expansion_max,
 };
 pub use commit::{Commit, TEXT_INLINE_MAX, Text};
 pub use covariable::{

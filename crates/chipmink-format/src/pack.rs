@@ -146,7 +146,7 @@ impl PackLayout {
         base: Option<Digest>,
         stored_len: u64,
     ) -> u64 {
-        debug_assert!(base.is_some() == (codec == Codec::Delta), "a base belongs to a delta");
+        debug_assert!(base.is_some() == codec.is_delta(), "a base belongs to a delta");
         let byte_offset = self.byte_len;
         let kind = Some(kind);
         self.rows.push(IndexRow { digest, pack: 0, byte_offset, stored_len, decoded_len, codec, kind, base });

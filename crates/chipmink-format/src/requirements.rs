@@ -6,12 +6,12 @@ use crate::wire::{Input, put_varint, varint_len};
 /// The format version that this build reads and writes.
 pub const FORMAT_VERSION: u16 = 1;
 
-/// Feature bit for reading: index rows may name chunk deltas. This build reads them and does not write them.
+/// Feature bit for reading: index rows may name chunk deltas.
 pub const FEATURE_CHUNK_DELTA: u64 = 1;
-/// Feature bit for reading: blobs may be compressed with LZ4. This build cannot read them.
+/// Feature bit for reading: blobs may be compressed with LZ4.
 pub const FEATURE_LZ4: u64 = 1 << 1;
 
-const KNOWN_FOR_READING: u64 = FEATURE_CHUNK_DELTA;
+const KNOWN_FOR_READING: u64 = FEATURE_CHUNK_DELTA | FEATURE_LZ4;
 /// To write, a build must also know what it takes over or sweeps: nothing beyond version 1 so far.
 const KNOWN_FOR_WRITING: u64 = 0;
 
@@ -119,12 +119,14 @@ mod tests {
         newer_writer.check_read("r").unwrap();
         assert!(matches!(newer_writer.check_write("r"), Err(FormatError::UnsupportedForWriting { .. })));
         for unreadable in
-            [Requirements { for_reading: FEATURE_LZ4, ..plain }, Requirements { min_reader: 2, ..plain }]
+            [Requirements { for_reading: 1 << 2, ..plain }, Requirements { min_reader: 2, ..plain }]
         {
             assert!(matches!(unreadable.check_read("r"), Err(FormatError::UnsupportedForReading { .. })));
             assert!(matches!(unreadable.check_write("r"), Err(FormatError::UnsupportedForWriting { .. })));
         }
         Requirements { optional: u64::MAX, ..plain }.check_write("r").unwrap();
-        Requirements { for_reading: FEATURE_CHUNK_DELTA, ..plain }.check_read("r").unwrap();
+        let known = Requirements { for_reading: FEATURE_CHUNK_DELTA | FEATURE_LZ4, ..plain };
+        known.check_read("r").unwrap();
+        known.check_write("r").unwrap();
     }
 }

@@ -132,9 +132,9 @@ fn sound(entry_name: &str) -> Vec<u8> {
         }
         "delta" => {
             let base = vec![7; 1000];
-            let delta =
-                encode_delta(&vec![9; 1000], &base, 500, &mut Compressor::new()).expect("it compresses");
-            [&base[..delta.len()], &delta].concat()
+            let mut compressor = Compressor::new();
+            let (_, delta) = compressor.compress_delta(&vec![9; 1000], &base, 500).expect("it compresses");
+            [&base[..delta.len()], delta].concat()
         }
         "digest tree" => {
             let mut builder = TreeBuilder::new(NodeKind::Region);
@@ -148,10 +148,10 @@ fn sound(entry_name: &str) -> Vec<u8> {
             root
         }
         "frame" => {
-            let bytes: Vec<u8> = (0..2000u32).map(|i| (i * i / 500) as u8).collect();
+            let bytes: Vec<u8> = (0..2000u32).map(|i| (i / 7 * (i % 7)) as u8).collect();
             let mut compressor = Compressor::new();
-            let (_, stored) = encode_blob(BlobKind::Pod, &bytes, &mut compressor);
-            [&2000u32.to_le_bytes()[..], &stored].concat()
+            let stored = compressor.compress(Method::Zstd, &bytes, 2000).expect("it compresses");
+            [&2000u32.to_le_bytes()[..], stored].concat()
         }
         "global descriptor" => encode_global(&name()),
         "list" => {
@@ -184,6 +184,20 @@ fn sound(entry_name: &str) -> Vec<u8> {
             state.leases = vec![Lease { id: [1; 16], holds: TimeId(1), expires_at: 5 }];
             state.refs_table = Some(digest(b"refs"));
             state.encode()
+        }
+        "sparse delta" => {
+            let (base, mut bytes) = (vec![7; 1000], vec![7; 1000]);
+            (0..1000).step_by(90).for_each(|at| bytes[at] = at as u8);
+            let mut compressor = Compressor::new();
+            let (codec, delta) = compressor.compress_delta(&bytes, &base, 500).expect("little changed");
+            assert_eq!(codec, Codec::SparseDelta);
+            [&base[..delta.len()], delta].concat()
+        }
+        "lz4" => {
+            let bytes: Vec<u8> = (0..2000u32).map(|i| (i / 9) as u8).collect();
+            let mut compressor = Compressor::new();
+            let stored = compressor.compress(Method::Lz4, &bytes, 2000).expect("it compresses");
+            [&2000u32.to_le_bytes()[..], stored].concat()
         }
         "segment" => {
             // As the entry splits it: the length of the head's middle, that, and the block without its checksum.

@@ -5,7 +5,7 @@
 
 use crate::errors::raise;
 use crate::walked::{Losses, Walked};
-use chipmink::{OpenOptions, Repository, SaveRequest};
+use chipmink::{Compression, OpenOptions, Repository, SaveRequest};
 use chipmink_pickle::rebuild::{Allowlist, LiveDefinitions, Variables, rebuild, rebuild_if_live};
 use chipmink_pickle::{PySession, RebuildOptions, SessionOptions};
 use chipmink_podding::policy_by_name;
@@ -75,13 +75,16 @@ pub(crate) fn closed() -> PyErr {
 impl Handle {
     #[new]
     #[pyo3(signature = (
-        place, *, durable=true, policy="lga-siblings", shadow_bytes=None, thesaurus_bytes=None, cache_bytes=None
+        place, *, durable=true, policy="lga-siblings", compression="auto", shadow_bytes=None,
+        thesaurus_bytes=None, cache_bytes=None
     ))]
+    #[expect(clippy::too_many_arguments, reason = "they are the keywords of `chipmink.open`")]
     fn new(
         py: Python<'_>,
         place: &str,
         durable: bool,
         policy: &str,
+        compression: &str,
         shadow_bytes: Option<u64>,
         thesaurus_bytes: Option<u64>,
         cache_bytes: Option<u64>,
@@ -89,6 +92,10 @@ impl Handle {
         let policy = policy_by_name(policy).map_err(|error| PyValueError::new_err(error.to_string()))?;
         let mut options = OpenOptions::default();
         options.store.durable = durable;
+        options.store.compression = Compression::from_name(compression).ok_or_else(|| {
+            let known = Compression::NAMES.join(", ");
+            PyValueError::new_err(format!("no compression is called {compression:?}; use one of {known}"))
+        })?;
         options.store.thesaurus_bytes = thesaurus_bytes.unwrap_or(options.store.thesaurus_bytes);
         options.store.cache_bytes = cache_bytes.unwrap_or(options.store.cache_bytes);
         let repository = py.detach(|| Repository::open(place, options)).map_err(raise)?;

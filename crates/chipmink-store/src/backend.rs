@@ -1,5 +1,6 @@
 //! [`Backend`]: an object store behind blocking calls that say what they were doing.
 
+use crate::compression::PlaceKind;
 use crate::error::{Result, StoreError};
 use crate::local::{LocalDisk, LocalFiles, PackOutput};
 use bytes::Bytes;
@@ -31,6 +32,7 @@ pub struct Backend {
     relaxed: Arc<dyn ObjectStore>,
     files: Option<Arc<dyn LocalFiles>>,
     runner: Runner,
+    kind: PlaceKind,
     label: Arc<str>,
 }
 
@@ -40,7 +42,8 @@ impl Backend {
         let label = disk.root().display().to_string().into();
         let relaxed = Arc::new(disk.relaxed());
         let disk = Arc::new(disk);
-        Backend { objects: disk.clone(), relaxed, files: Some(disk), runner: Runner::InPlace, label }
+        let kind = PlaceKind::LocalDisk;
+        Backend { objects: disk.clone(), relaxed, files: Some(disk), runner: Runner::InPlace, kind, label }
     }
 
     /// Any object store. `label` is what errors call it.
@@ -50,8 +53,14 @@ impl Backend {
             objects,
             files: None,
             runner: Runner::Runtime(Arc::default()),
+            kind: PlaceKind::Remote,
             label: label.into(),
         }
+    }
+
+    /// What kind of place it is.
+    pub const fn kind(&self) -> PlaceKind {
+        self.kind
     }
 
     /// What errors call it.

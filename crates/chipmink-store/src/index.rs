@@ -72,6 +72,8 @@ pub(crate) struct Index {
     by_name: HashMap<PackName, u32>,
     segments: Vec<Segment>,
     thesaurus: ByDigest<Location>,
+    /// What the deltas in the thesaurus are deltas of.
+    bases: ByDigest<Digest>,
     blocks: Generations<(u32, u64), Arc<[IndexRow]>>,
 }
 
@@ -86,7 +88,8 @@ impl Index {
             packs: Vec::new(),
             by_name: HashMap::new(),
             segments: Vec::new(),
-            thesaurus: ByDigest::new(thesaurus_bytes),
+            thesaurus: ByDigest::new(thesaurus_bytes / 4 * 3),
+            bases: ByDigest::new(thesaurus_bytes / 4),
             blocks: Generations::new(cache_bytes),
         }
     }
@@ -128,7 +131,7 @@ impl Index {
     /// Adds one segment as the newest.
     pub(crate) fn add_segment(&mut self, segment: &SegmentInForce) {
         let Some(&stands_in) = self.by_name.get(&segment.stands_in) else { return };
-        let since = self.thesaurus.dropped();
+        let since = self.dropped();
         let is_resident = |name: &PackName| {
             let pack = self.by_name.get(name).map(|at| &self.packs[*at as usize]);
             pack.is_some_and(|pack| pack.resident_since == Some(since))
@@ -140,31 +143,38 @@ impl Index {
     /// Takes the rows of a pack that this process has written, whose own segment is its newest.
     pub(crate) fn learn(&mut self, name: PackName, rows: &[IndexRow]) {
         let Some(&pack) = self.by_name.get(&name) else { return };
-        for row in rows.iter().filter(|row| row.codec != Codec::Delta) {
-            let IndexRow { byte_offset, stored_len, decoded_len, codec, .. } = *row;
-            self.thesaurus.insert(
-                row.digest,
-                Location { byte_offset, stored_len, decoded_len, pack, codec },
-                0,
-            );
+        for row in rows {
+            let IndexRow { byte_offset, stored_len, decoded_len, codec, base, .. } = *row;
+            let location = Location { byte_offset, stored_len, decoded_len, pack, codec };
+            self.remember(row.digest, Found { location, base });
         }
-        let dropped = self.thesaurus.dropped();
-        let is_whole = rows.iter().all(|row| row.codec != Codec::Delta);
-        if let Some(segment) =
-            self.segments.last_mut().filter(|segment| is_whole && segment.stands_in == pack)
-        {
+        let dropped = self.dropped();
+        if let Some(segment) = self.segments.last_mut().filter(|segment| segment.stands_in == pack) {
             segment.resident_since = Some(dropped);
         }
     }
 
+    fn remember(&mut self, digest: Digest, found: Found) {
+        self.thesaurus.insert(digest, found.location, 0);
+        if let Some(base) = found.base {
+            self.bases.insert(digest, base, 0);
+        }
+    }
+
+    /// How much was forgotten so far for want of room. It never gets less.
+    fn dropped(&self) -> u64 {
+        self.thesaurus.dropped() + self.bases.dropped()
+    }
+
     /// Bytes that the thesaurus and the cached blocks take, as an estimate.
     pub(crate) fn byte_len(&self) -> u64 {
-        self.thesaurus.byte_len() + self.blocks.byte_len()
+        self.thesaurus.byte_len() + self.bases.byte_len() + self.blocks.byte_len()
     }
 
     /// Forgets what can be read again.
     pub(crate) fn forget(&mut self) {
         self.thesaurus.clear();
+        self.bases.clear();
         self.blocks.clear();
         for segment in &mut self.segments {
             segment.head = None;
@@ -174,8 +184,8 @@ impl Index {
     }
 
     pub(crate) fn find(&mut self, digest: &Digest) -> Result<Option<Found>> {
-        if let Some(location) = self.known(digest) {
-            return Ok(Some(Found { location, base: None }));
+        if let Some(found) = self.known(digest) {
+            return Ok(Some(found));
         }
         let (found, error) = self.search(&[*digest], None);
         match (found[0], error) {
@@ -185,17 +195,18 @@ impl Index {
         }
     }
 
-    fn known(&mut self, digest: &Digest) -> Option<Location> {
+    fn known(&mut self, digest: &Digest) -> Option<Found> {
         let location = self.thesaurus.get(digest, |_| 0)?;
-        self.packs[location.pack as usize].is_live.then_some(location)
+        let base = match location.codec.is_delta() {
+            true => Some(self.bases.get(digest, |_| 0)?),
+            false => None,
+        };
+        self.packs[location.pack as usize].is_live.then_some(Found { location, base })
     }
 
     /// Where each of several blobs lies; and the first damage met, if something was not found.
     pub(crate) fn find_many(&mut self, digests: &[Digest]) -> (Vec<Option<Found>>, Option<StoreError>) {
-        let mut found: Vec<Option<Found>> = digests
-            .iter()
-            .map(|digest| self.known(digest).map(|location| Found { location, base: None }))
-            .collect();
+        let mut found: Vec<Option<Found>> = digests.iter().map(|digest| self.known(digest)).collect();
         let missing: Vec<usize> = (0..digests.len()).filter(|at| found[*at].is_none()).collect();
         if missing.is_empty() {
             return (found, None);
@@ -225,7 +236,7 @@ impl Index {
             if open.is_empty() {
                 return (found, None);
             }
-            let is_resident = self.segments[segment].resident_since == Some(self.thesaurus.dropped());
+            let is_resident = self.segments[segment].resident_since == Some(self.dropped());
             if is_resident && except.is_none() {
                 continue;
             }
@@ -313,8 +324,8 @@ impl Index {
                 best = Some(Found { location, base });
             }
         }
-        if let Some(Found { location, base: None }) = best {
-            self.thesaurus.insert(*digest, location, 0);
+        if let Some(best) = best {
+            self.remember(*digest, best);
         }
         Ok(best)
     }

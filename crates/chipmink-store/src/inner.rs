@@ -1,15 +1,18 @@
 //! [`Inner`]: what a store and its transactions share.
 
 use crate::backend::Backend;
+use crate::compression::Chooser;
 use crate::error::{Result, StoreError};
 use crate::generations::ByDigest;
 use crate::index::{Index, SegmentInForce};
 use crate::log::{Log, ReadEntry, read_entry};
 use crate::options::StoreOptions;
 use crate::pack_check::check_pack;
+use crate::region::RegionHistory;
 use bytes::Bytes;
 use chipmink_format::{ConditionalWrites, FormatError, PackInfo, pack_path, root_path};
-use chipmink_types::TimeId;
+use chipmink_types::{Digest, TimeId};
+use smallvec::SmallVec;
 use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// State shared by the handles of one open repository.
@@ -20,10 +23,16 @@ pub(crate) struct Inner {
     log: RwLock<Log>,
     index: Mutex<Index>,
     blobs: Mutex<ByDigest<Bytes>>,
+    /// What saves have taught of regions, by the digest of the root.
+    regions: Mutex<ByDigest<RegionHistory>>,
+    /// The chooser that the last transaction left.
+    chooser: Mutex<Option<Chooser>>,
     /// One publication at a time: threads of one process need not race each other.
     publishing: Mutex<()>,
 }
 
+/// Bytes that the histories of regions may take: those of some ten thousand.
+const REGIONS_BYTES: u64 = 1 << 20;
 /// Longest blob that is kept decoded, in bytes.
 const CACHED_BLOB_MAX: usize = 16 << 10;
 
@@ -37,6 +46,8 @@ impl Inner {
         index_all(&mut index, &log);
         Inner {
             blobs: Mutex::new(ByDigest::new(options.cache_bytes)),
+            regions: Mutex::new(ByDigest::new(REGIONS_BYTES)),
+            chooser: Mutex::default(),
             publishing: Mutex::new(()),
             log: RwLock::new(log),
             index: Mutex::new(index),
@@ -67,12 +78,50 @@ impl Inner {
         self.publishing.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    pub(crate) fn cached_blob(&self, digest: &chipmink_types::Digest) -> Option<Bytes> {
+    fn regions(&self) -> MutexGuard<'_, ByDigest<RegionHistory>> {
+        self.regions.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(crate) fn region_history(&self, root: &Digest) -> Option<RegionHistory> {
+        self.regions().get(root, |_| 0)
+    }
+
+    pub(crate) fn note_region(&self, root: Digest, history: RegionHistory) {
+        self.regions().insert(root, history, 0);
+    }
+
+    /// What chooses codecs for one transaction: as the last left it, so that its contexts and what it learned are kept.
+    pub(crate) fn take_chooser(&self) -> Chooser {
+        let kept = self.chooser.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        kept.unwrap_or_else(|| Chooser::new(self.backend.kind(), self.options.compression))
+    }
+
+    pub(crate) fn give_chooser_back(&self, mut chooser: Chooser) {
+        chooser.trim();
+        *self.chooser.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(chooser);
+    }
+
+    /// The packs that a blob and the bases below it lie in, if there are fewer than `max` deltas and all is found.
+    pub(crate) fn chain(&self, digest: &Digest, max: usize) -> Option<SmallVec<[u32; 4]>> {
+        let mut index = self.index();
+        let (mut packs, mut next) = (SmallVec::new(), *digest);
+        for _ in 0..max {
+            let found = index.find(&next).ok()??;
+            packs.push(found.location.pack);
+            match found.base {
+                Some(base) => next = base,
+                None => return Some(packs),
+            }
+        }
+        None
+    }
+
+    pub(crate) fn cached_blob(&self, digest: &Digest) -> Option<Bytes> {
         self.blobs().get(digest, heap_bytes)
     }
 
     /// Keeps a small decoded blob. It is copied, so that it holds no larger read in memory.
-    pub(crate) fn cache_blob(&self, digest: chipmink_types::Digest, bytes: &[u8]) {
+    pub(crate) fn cache_blob(&self, digest: Digest, bytes: &[u8]) {
         if bytes.len() <= CACHED_BLOB_MAX {
             self.blobs().insert(digest, Bytes::copy_from_slice(bytes), bytes.len() as u64);
         }
@@ -92,6 +141,8 @@ impl Inner {
     pub(crate) fn forget(&self) {
         self.blobs().clear();
         self.index().forget();
+        self.regions().clear();
+        *self.chooser.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
     }
 
     /// Takes an entry that follows the head, of this process or another.

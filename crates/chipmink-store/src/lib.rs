@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod compression;
 mod creation;
 mod error;
 mod generations;
@@ -34,13 +35,15 @@ mod place;
 mod random;
 mod raw;
 mod read;
+mod region;
 mod store;
 mod transaction;
 mod verify;
 
 pub use backend::Backend;
+pub use compression::PlaceKind;
 pub use error::{Result, StoreError};
-pub use options::StoreOptions;
+pub use options::{Compression, StoreOptions};
 pub use place::Place;
 pub use raw::{RawFile, RawPlaces};
 pub use store::{Entries, Head, Store};

@@ -9,11 +9,10 @@
 use crate::backend::Backend;
 use crate::error::{Result, StoreError};
 use crate::pack_check::check_pack;
-use crate::read::expansion_max;
 use chipmink_digest::digest;
 use chipmink_format::{
     FormatError, LeaseChange, PackInfo, PackName, PreviousEntry, ROOT_ENTRY_LEN_MAX, RefTarget, Requirements,
-    RootEntry, RootState, StatePlace, decode_blob, pack_path, parse_root_path, root_path,
+    RootEntry, RootState, StatePlace, decode_blob, expansion_max, pack_path, parse_root_path, root_path,
 };
 use chipmink_types::{Digest, TimeId};
 use hashbrown::{HashMap, HashSet};

@@ -1,8 +1,34 @@
-//! [`StoreOptions`].
+//! [`StoreOptions`] and [`Compression`].
 
 use crate::log::Trust;
 
-/// How a store works. None of it changes what is stored.
+/// How the blobs that a store writes are compressed. Whatever was chosen earlier stays readable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Compression {
+    /// As suits the place: on local disk what shrinks to half of its length (chunks of large buffers: to a quarter), in memory
+    /// what LZ4 shrinks to three quarters (chunks: to half), elsewhere all that zstd can shrink.
+    #[default]
+    Automatic,
+    /// Nothing is compressed, and there are no chunk deltas.
+    None,
+    /// All that LZ4 can shrink.
+    Lz4,
+    /// All that zstd can shrink.
+    Zstd,
+}
+
+impl Compression {
+    /// The names that [`Compression::from_name`] knows.
+    pub const NAMES: [&'static str; 4] = ["auto", "none", "lz4", "zstd"];
+
+    /// The compression of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let all = [Compression::Automatic, Compression::None, Compression::Lz4, Compression::Zstd];
+        Self::NAMES.iter().position(|known| *known == name).map(|at| all[at])
+    }
+}
+
+/// How a store works. None of it changes what a version holds.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
     /// Whether what a publication promises survives a power cut; if not, only the death of the process.
@@ -13,6 +39,8 @@ pub struct StoreOptions {
     pub cache_bytes: u64,
     /// Bytes after which a transaction begins another pack.
     pub pack_bytes: u64,
+    /// How blobs are compressed.
+    pub compression: Compression,
     /// Longest blob that is read, in decoded bytes; a longer one is taken for damage.
     pub blob_bytes_max: u64,
 }
@@ -33,6 +61,7 @@ impl Default for StoreOptions {
             // Well below the largest object that any store takes (5 GiB in one put), and large enough that the count
             // of packs is no cost.
             pack_bytes: 4 << 30,
+            compression: Compression::Automatic,
             blob_bytes_max: 64 << 30,
         }
     }

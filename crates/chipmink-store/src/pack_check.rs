@@ -2,22 +2,21 @@
 
 use crate::backend::Backend;
 use crate::error::{Result, StoreError};
-use crate::read::expansion_max;
 use bytes::Bytes;
 use chipmink_digest::digest;
 use chipmink_format::{
-    Codec, FormatError, IndexRow, PACK_FOOTER_GUESS, PACK_HEADER_LEN, PackFooter, PackHeader, PackInfo,
-    decode_blob, decode_segment, pack_path,
+    FormatError, IndexRow, PACK_FOOTER_GUESS, PACK_HEADER_LEN, PackFooter, PackHeader, PackInfo, check_delta,
+    decode_blob, decode_segment, expansion_max, pack_path,
 };
 
 /// Bytes of blobs that are read at once.
 const WINDOW: u64 = 8 << 20;
 
-/// Checks that a pack is what the root log says and that each of its blobs has its digest (deltas apart, which need
-/// their bases). Returns the rows of its own index.
+/// Checks that a pack is what the root log says and that each of its blobs has its digest; of a delta, which needs
+/// its base for that, the checksum. Returns the rows of its own index.
 pub(crate) fn check_pack(backend: &Backend, pack: &PackInfo, blob_bytes_max: u64) -> Result<Vec<IndexRow>> {
     let rows = check_structure(backend, pack)?;
-    let mut by_place: Vec<&IndexRow> = rows.iter().filter(|row| row.codec != Codec::Delta).collect();
+    let mut by_place: Vec<&IndexRow> = rows.iter().collect();
     by_place.sort_unstable_by_key(|row| row.byte_offset);
     let mut rest = by_place.as_slice();
     while let Some(first) = rest.first() {
@@ -29,13 +28,13 @@ pub(crate) fn check_pack(backend: &Backend, pack: &PackInfo, blob_bytes_max: u64
         for row in window {
             let from = (row.byte_offset - first.byte_offset) as usize;
             let stored = bytes.slice(from..from + row.stored_len as usize);
-            let decoded = decode_blob(
-                stored,
-                row.codec,
-                row.decoded_len,
-                blob_bytes_max.min(expansion_max(row.stored_len)),
-            )
-            .map_err(|source| damage(backend, pack, source.in_blob(&row.digest)))?;
+            let max = blob_bytes_max.min(expansion_max(row.stored_len));
+            let in_blob = |source: FormatError| damage(backend, pack, source.in_blob(&row.digest));
+            if row.codec.is_delta() {
+                check_delta(&stored, row.codec, row.decoded_len, max).map_err(in_blob)?;
+                continue;
+            }
+            let decoded = decode_blob(stored, row.codec, row.decoded_len, max).map_err(in_blob)?;
             if digest(&decoded) != row.digest {
                 let reason = format!("blob {} does not have its digest", row.digest);
                 return Err(damage(backend, pack, bad(row.byte_offset, reason)));

@@ -71,13 +71,14 @@ impl PackWriter {
         StoreError::storage(format!("writing {} in {}", self.path, self.label), error)
     }
 
-    /// Appends a blob as it is stored; returns where it begins.
+    /// Appends a blob as it is stored; returns where it begins. `base` is that of a delta.
     pub(crate) fn put(
         &mut self,
         digest: Digest,
         kind: BlobKind,
         codec: Codec,
         decoded_len: u64,
+        base: Option<Digest>,
         stored: &[u8],
     ) -> Result<u64> {
         let can_be_mapped = kind == BlobKind::Chunk
@@ -88,7 +89,7 @@ impl PackWriter {
             let padding = self.layout.pad_to(ALIGNMENT as u64);
             self.write(&[0; ALIGNMENT][..padding as usize])?;
         }
-        let byte_offset = self.layout.append(digest, kind, codec, decoded_len, None, stored.len() as u64);
+        let byte_offset = self.layout.append(digest, kind, codec, decoded_len, base, stored.len() as u64);
         self.write(stored)?;
         Ok(byte_offset)
     }

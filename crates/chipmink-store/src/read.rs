@@ -5,7 +5,7 @@ use crate::index::{Found, Location};
 use crate::inner::Inner;
 use bytes::Bytes;
 use chipmink_digest::digest;
-use chipmink_format::{Codec, DELTA_CHAIN_MAX, decode_blob, decode_delta, pack_path};
+use chipmink_format::{Codec, DELTA_CHAIN_MAX, decode_blob, decode_delta, expansion_max, pack_path};
 use chipmink_types::{BlobError, BlobSource, Digest};
 use std::ops::Range;
 
@@ -16,11 +16,6 @@ const GAP: u64 = 64 << 10;
 const WASTE: u64 = 32 << 10;
 /// Longest read, in bytes.
 const READ_LEN: u64 = 8 << 20;
-
-/// The most that so many stored bytes can become. One zstd block holds at most 128 KiB and takes at least four bytes.
-pub(crate) const fn expansion_max(stored_len: u64) -> u64 {
-    stored_len.saturating_mul(128 * 1024 / 4).saturating_add(1 << 16)
-}
 
 impl Inner {
     fn missing(digest: &Digest, error: Option<StoreError>) -> BlobError {
@@ -43,15 +38,13 @@ impl Inner {
         let Location { decoded_len, stored_len, codec, .. } = found.location;
         let damaged = |reason: String| BlobError::Damaged { digest: *name, reason };
         let max = self.options.blob_bytes_max.min(expansion_max(stored_len));
-        let decoded = match (codec, found.base) {
-            (Codec::Delta, Some(base)) if depth < DELTA_CHAIN_MAX => {
+        let decoded = match found.base {
+            Some(base) if depth < DELTA_CHAIN_MAX => {
                 let base = self.read_at_depth(&base, depth + 1)?;
-                decode_delta(&stored, decoded_len, &base, max)
+                decode_delta(&stored, codec, decoded_len, base, max)
             }
-            (Codec::Delta, _) => {
-                return Err(damaged("its chain of chunk deltas is too long, or has no base".into()));
-            }
-            _ => decode_blob(stored, codec, decoded_len, max),
+            Some(_) => return Err(damaged("its chain of chunk deltas is too long".into())),
+            None => decode_blob(stored, codec, decoded_len, max),
         };
         let bytes = decoded
             .map_err(|error| damaged(format!("{error} (in {})", self.pack_path(found.location.pack))))?;
@@ -119,18 +112,56 @@ impl Inner {
     }
 
     pub(crate) fn read_many(&self, digests: &[Digest]) -> Result<Vec<Bytes>, BlobError> {
-        let found = self.resolve(digests)?;
-        let mut order: Vec<usize> = (0..digests.len()).collect();
-        order.sort_unstable_by_key(|at| (found[*at].location.pack, found[*at].location.byte_offset));
-        let mut blobs = vec![Bytes::new(); digests.len()];
-        let mut waste = WASTE + found.iter().map(|found| found.location.stored_len / 8).sum::<u64>();
+        let found: Vec<Option<Found>> = self.resolve(digests)?.into_iter().map(Some).collect();
+        let read = self.read_batch(&found, 0);
+        let checked = |(name, bytes): (&Digest, Option<Bytes>)| match bytes {
+            Some(bytes) if digest(&bytes) == *name => Ok(bytes),
+            // One by one it is found out which of its packs or bases is damaged, and whether there are others.
+            _ => self.read_at_depth(name, 0),
+        };
+        digests.iter().zip(read).map(checked).collect()
+    }
+
+    /// Reads blobs, those that lie near each other at once, and decodes them. They are not checked against their digests;
+    /// `None` for what cannot be had this way.
+    fn read_batch(&self, found: &[Option<Found>], depth: usize) -> Vec<Option<Bytes>> {
+        let mut blobs = self.read_stored(found);
+        let bases: Vec<Digest> = found.iter().flatten().filter_map(|found| found.base).collect();
+        let mut bases = match bases.is_empty() || depth == DELTA_CHAIN_MAX {
+            true => Vec::new(),
+            false => {
+                let below = self.index().find_many(&bases).0;
+                self.read_batch(&below, depth + 1)
+            }
+        }
+        .into_iter();
+        for (blob, found) in blobs.iter_mut().zip(found) {
+            let Some(Found { location, base }) = found else { continue };
+            let base = base.map(|_| bases.next().flatten());
+            let Location { decoded_len, stored_len, codec, .. } = *location;
+            let max = self.options.blob_bytes_max.min(expansion_max(stored_len));
+            *blob = match (blob.take(), base) {
+                (Some(stored), None) => decode_blob(stored, codec, decoded_len, max).ok(),
+                (Some(stored), Some(Some(base))) => decode_delta(&stored, codec, decoded_len, base, max).ok(),
+                _ => None,
+            };
+        }
+        blobs
+    }
+
+    /// The stored bytes of blobs; `None` where they cannot be read.
+    fn read_stored(&self, found: &[Option<Found>]) -> Vec<Option<Bytes>> {
+        let mut order: Vec<(usize, Location)> =
+            found.iter().enumerate().filter_map(|(at, found)| Some((at, found.as_ref()?.location))).collect();
+        order.sort_unstable_by_key(|(_, location)| (location.pack, location.byte_offset));
+        let mut blobs = vec![None; found.len()];
+        let mut waste = WASTE + order.iter().map(|(_, location)| location.stored_len / 8).sum::<u64>();
         let mut rest = order.as_slice();
-        while let Some(&first) = rest.first() {
-            let (pack, start) = (found[first].location.pack, found[first].location.byte_offset);
-            let mut end = start + found[first].location.stored_len;
+        while let Some(&(_, first)) = rest.first() {
+            let (pack, start) = (first.pack, first.byte_offset);
+            let mut end = start + first.stored_len;
             let mut count = 1;
-            while let Some(&next) = rest.get(count) {
-                let next = found[next].location;
+            while let Some(&(_, next)) = rest.get(count) {
                 let gap = next.byte_offset.saturating_sub(end);
                 if next.pack != pack || gap > GAP.min(waste) {
                     break;
@@ -145,26 +176,14 @@ impl Inner {
             }
             let (run, after) = rest.split_at(count);
             rest = after;
-            match self.backend.get_range(&self.pack_path(pack), start..end) {
-                Ok(bytes) => {
-                    for &at in run {
-                        let location = found[at].location;
-                        let from = (location.byte_offset - start) as usize;
-                        let stored = bytes.slice(from..from + location.stored_len as usize);
-                        blobs[at] = match self.decode(&digests[at], &found[at], stored, 0) {
-                            Ok(bytes) => bytes,
-                            Err(_) => self.read_at_depth(&digests[at], 0)?,
-                        };
-                    }
-                }
-                Err(_) => {
-                    for &at in run {
-                        blobs[at] = self.read_at_depth(&digests[at], 0)?;
-                    }
+            if let Ok(bytes) = self.backend.get_range(&self.pack_path(pack), start..end) {
+                for (at, location) in run {
+                    let from = (location.byte_offset - start) as usize;
+                    blobs[*at] = Some(bytes.slice(from..from + location.stored_len as usize));
                 }
             }
         }
-        Ok(blobs)
+        blobs
     }
 
     /// Fills `into` with blobs one after another, of the given lengths. Raw neighbours are read in place.
@@ -183,43 +202,70 @@ impl Inner {
             let source = "their lengths are not those of the place for them".into();
             return Err(BlobError::Storage { context, source });
         }
+        let is_raw = |found: &Found| found.location.codec == Codec::Raw;
         let follows = |before: &Found, next: &Found| {
             let (before, next) = (before.location, next.location);
-            let both_raw = before.codec == Codec::Raw && next.codec == Codec::Raw;
-            both_raw && before.pack == next.pack && before.byte_offset + before.stored_len == next.byte_offset
+            before.pack == next.pack && before.byte_offset + before.stored_len == next.byte_offset
         };
         let mut at = 0;
         let mut into = into;
         while at < blobs.len() {
             let mut end = at + 1;
             let mut len = blobs[at].1;
-            while end < blobs.len() && follows(&found[end - 1], &found[end]) && len + blobs[end].1 <= READ_LEN
-            {
+            let goes_on = |end: usize| match is_raw(&found[at]) {
+                true => is_raw(&found[end]) && follows(&found[end - 1], &found[end]),
+                false => !is_raw(&found[end]),
+            };
+            while end < blobs.len() && goes_on(end) && len + blobs[end].1 <= READ_LEN {
                 len += blobs[end].1;
                 end += 1;
             }
             let (now, later) = into.split_at_mut(len as usize);
-            self.fill(&blobs[at..end], &found[at..end], now)?;
+            match is_raw(&found[at]) {
+                true => self.fill(&blobs[at..end], &found[at], now)?,
+                false => self.fill_decoded(&blobs[at..end], now)?,
+            }
             (at, into) = (end, later);
         }
         Ok(())
     }
 
-    fn fill(&self, blobs: &[(Digest, u64)], found: &[Found], into: &mut [u8]) -> Result<(), BlobError> {
-        let Location { byte_offset, pack, codec, .. } = found[0].location;
-        let is_raw = codec == Codec::Raw;
-        let is_read = is_raw && self.backend.read_into(&self.pack_path(pack), byte_offset, into).is_ok();
+    /// Reads raw neighbours in place.
+    fn fill(&self, blobs: &[(Digest, u64)], first: &Found, into: &mut [u8]) -> Result<(), BlobError> {
+        let Location { byte_offset, pack, .. } = first.location;
+        let is_read = self.backend.read_into(&self.pack_path(pack), byte_offset, into).is_ok();
         let mut from = 0;
         for (name, len) in blobs {
             let range: Range<usize> = from..from + *len as usize;
             from = range.end;
             if !is_read || digest(&into[range.clone()]) != *name {
                 let bytes = self.read_at_depth(name, 0)?;
-                into[range].copy_from_slice(&bytes);
+                put(name, &bytes, &mut into[range])?;
             }
         }
         Ok(())
     }
+
+    fn fill_decoded(&self, blobs: &[(Digest, u64)], into: &mut [u8]) -> Result<(), BlobError> {
+        let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
+        let mut rest = into;
+        for ((name, len), bytes) in blobs.iter().zip(self.read_many(&digests)?) {
+            let (now, later) = rest.split_at_mut(*len as usize);
+            put(name, &bytes, now)?;
+            rest = later;
+        }
+        Ok(())
+    }
+}
+
+/// Copies a blob to where it belongs. Another of its rows may have told its length.
+fn put(name: &Digest, bytes: &[u8], into: &mut [u8]) -> Result<(), BlobError> {
+    if bytes.len() != into.len() {
+        let reason = format!("it has {} bytes where an index says {}", bytes.len(), into.len());
+        return Err(BlobError::Damaged { digest: *name, reason });
+    }
+    into.copy_from_slice(bytes);
+    Ok(())
 }
 
 impl BlobSource for Inner {

@@ -5,6 +5,7 @@
 //! 2. A lost race changes the entry only. The packs stay as they are, also for another try after `RefMoved`.
 //! 3. The bytes for a number never change until an entry has been read there.
 
+use crate::compression::Chooser;
 use crate::creation::{now_micros, race};
 use crate::error::{Result, StoreError};
 use crate::generations::DigestSet;
@@ -12,14 +13,14 @@ use crate::inner::Inner;
 use crate::log::{HINT, ReadEntry, note_boot, read_entry};
 use crate::pack_writer::{Merged, PackWriter, SealedPack};
 use crate::random;
+use crate::region::{RegionHistory, RegionSave};
 use bytes::Bytes;
 use chipmink_digest::digest;
 use chipmink_format::{
-    Commit, Compressor, ConditionalWrites, FormatError, InlineCommit, MergePart, PackInfo, RefChange,
-    RefMove, RootEntry, STATE_EVERY, StatePlace, decode_segment, encode_blob, merge_segments, pack_path,
-    root_path,
+    Codec, Commit, ConditionalWrites, FormatError, InlineCommit, MergePart, PackInfo, RefChange, RefMove,
+    RootEntry, STATE_EVERY, StatePlace, decode_segment, merge_segments, pack_path, root_path,
 };
-use chipmink_types::{BlobError, BlobKind, BlobSink, Digest, TimeId, WriteId};
+use chipmink_types::{BlobError, BlobKind, BlobSink, Digest, RegionForecast, RegionOutline, TimeId, WriteId};
 use hashbrown::HashSet;
 use std::sync::Arc;
 
@@ -64,7 +65,13 @@ pub struct PackTransaction {
     own: DigestSet,
     /// Packs of others in which blobs were found that this save will name.
     relied_on: HashSet<u32>,
-    compressor: Compressor,
+    /// `None` once it went back.
+    chooser: Option<Chooser>,
+    region: Option<RegionSave>,
+    /// What the regions of this save have taught, by their roots.
+    regions: Vec<(Digest, RegionHistory)>,
+    /// Feature bits of the codecs used.
+    features: u64,
     fresh: Vec<(Digest, Bytes)>,
     fresh_bytes: usize,
     state: Option<(StatePlace, ConditionalWrites)>,
@@ -85,6 +92,7 @@ enum Outcome {
 impl PackTransaction {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
         let born = inner.log().head.number;
+        let chooser = Some(inner.take_chooser());
         PackTransaction {
             inner,
             born,
@@ -92,7 +100,10 @@ impl PackTransaction {
             sealed: Vec::new(),
             own: DigestSet::default(),
             relied_on: HashSet::new(),
-            compressor: Compressor::new(),
+            chooser,
+            region: None,
+            regions: Vec::new(),
+            features: 0,
             fresh: Vec::new(),
             fresh_bytes: 0,
             state: None,
@@ -114,7 +125,13 @@ impl PackTransaction {
     }
 
     fn clean_up(&mut self) {
-        if std::mem::replace(&mut self.is_over, true) || self.process != std::process::id() {
+        if self.process != std::process::id() {
+            return;
+        }
+        if let Some(chooser) = self.chooser.take() {
+            self.inner.give_chooser_back(chooser);
+        }
+        if std::mem::replace(&mut self.is_over, true) {
             return;
         }
         self.writer = None;
@@ -151,20 +168,60 @@ impl PackTransaction {
         }
     }
 
-    fn write(&mut self, kind: BlobKind, name: Digest, bytes: &[u8]) -> Result<()> {
+    /// The pack to write to.
+    fn writer(&mut self) -> Result<()> {
         if self.writer.as_ref().is_some_and(|writer| writer.byte_len() >= self.inner.options.pack_bytes) {
             self.seal(false)?;
         }
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            none => {
-                let repository = self.inner.log().state.repository;
-                none.insert(PackWriter::begin(&self.inner.backend, repository, self.born)?)
-            }
-        };
-        let (codec, stored) = encode_blob(kind, bytes, &mut self.compressor);
-        writer.put(name, kind, codec, bytes.len() as u64, &stored)?;
+        if self.writer.is_none() {
+            let repository = self.inner.log().state.repository;
+            self.writer = Some(PackWriter::begin(&self.inner.backend, repository, self.born)?);
+        }
         Ok(())
+    }
+
+    /// Writes a blob as the chooser says; returns where it begins, and its codec and stored length.
+    fn write(&mut self, kind: BlobKind, name: Digest, bytes: &[u8]) -> Result<(u64, Codec, u64)> {
+        self.writer()?;
+        let PackTransaction { writer, chooser, region, .. } = self;
+        let (Some(writer), Some(chooser)) = (writer, chooser) else { return Err(spent()) };
+        let (codec, stored) = match region {
+            Some(region) if kind == BlobKind::Chunk => {
+                let (codec, stored) = chooser.encode_chunk(bytes, region.compression());
+                region.note_compressed(codec != Codec::Raw);
+                (codec, stored)
+            }
+            _ => chooser.encode(kind, bytes),
+        };
+        let byte_offset = writer.put(name, kind, codec, bytes.len() as u64, None, stored)?;
+        self.features |= codec.features();
+        Ok((byte_offset, codec, stored.len() as u64))
+    }
+
+    /// Writes a chunk as a delta against its previous version, if there is one and that pays.
+    fn write_delta(&mut self, ordinal: u64, name: Digest, bytes: &[u8]) -> Result<bool> {
+        let inner = Arc::clone(&self.inner);
+        let has_deltas = self.chooser.as_ref().is_some_and(Chooser::has_deltas);
+        let Some(region) = self.region.as_mut().filter(|_| has_deltas) else { return Ok(false) };
+        let Some(base) = region.base_for(ordinal, &inner) else { return Ok(false) };
+        self.writer()?;
+        let PackTransaction { writer, chooser, region, .. } = self;
+        let (Some(writer), Some(chooser), Some(region)) = (writer, chooser, region) else {
+            return Err(spent());
+        };
+        let delta = chooser.encode_delta(bytes, &base.bytes, region.is_compressible());
+        region.note_delta(delta.is_some());
+        let Some((codec, stored)) = delta else { return Ok(false) };
+        writer.put(name, BlobKind::Chunk, codec, bytes.len() as u64, Some(base.digest), stored)?;
+        self.features |= codec.features();
+        self.relied_on.extend(base.packs);
+        Ok(true)
+    }
+
+    fn note_written(&mut self, digest: Digest, byte_len: usize) {
+        self.own.insert(digest);
+        self.stats.blobs_new += 1;
+        self.stats.blob_bytes += byte_len as u64;
     }
 
     /// Puts the open pack in its place.
@@ -225,14 +282,13 @@ impl PackTransaction {
         }
         let bytes = state.encode();
         let name = digest(&bytes);
-        if self.writer.is_none() {
-            let repository = state.repository;
-            self.writer = Some(PackWriter::begin(&self.inner.backend, repository, self.born)?);
-        }
-        let Some(writer) = &mut self.writer else { return Ok(()) };
-        let (codec, stored) = encode_blob(BlobKind::Table, &bytes, &mut self.compressor);
+        self.writer()?;
+        // Readers of the newest entry need it before any index, so it is not compressed in ways of later versions.
+        let stored = self.chooser.as_mut().and_then(|chooser| chooser.encode_state(&bytes));
+        let (codec, stored) = stored.map_or((Codec::Raw, &bytes[..]), |frame| (Codec::Zstd, frame));
+        let Some(writer) = &mut self.writer else { return Err(spent()) };
         let (decoded_len, stored_len) = (bytes.len() as u64, stored.len() as u64);
-        let byte_offset = writer.put(name, BlobKind::Table, codec, decoded_len, &stored)?;
+        let byte_offset = writer.put(name, BlobKind::Table, codec, decoded_len, None, stored)?;
         let (covers, pack) = (state.covers, writer.name());
         let place = StatePlace { covers, pack, byte_offset, stored_len, decoded_len, codec, digest: name };
         self.state = Some((place, state.conditional_writes));
@@ -345,6 +401,7 @@ impl PackTransaction {
         };
         let mut entry = RootEntry::new(number, log.state.repository, write_id);
         entry.requirements = log.requirements;
+        entry.requirements.for_reading |= self.features;
         entry.published_at = now_micros();
         entry.floor = log.state.floor;
         entry.is_synced = inner.options.durable;
@@ -428,6 +485,9 @@ impl PackTransaction {
         for (digest, bytes) in self.fresh.drain(..) {
             inner.cache_blob(digest, &bytes);
         }
+        for (root, history) in self.regions.drain(..) {
+            inner.note_region(root, history);
+        }
         if let Some((_, verdict)) = self.state {
             inner.note_verdict(verdict);
             let hint = Bytes::from(format!("{}\n", read.entry.number));
@@ -448,9 +508,7 @@ impl BlobSink for PackTransaction {
         if let Err(error) = self.write(kind, digest, bytes) {
             return self.fail(error).map_err(BlobError::from);
         }
-        self.own.insert(digest);
-        self.stats.blobs_new += 1;
-        self.stats.blob_bytes += bytes.len() as u64;
+        self.note_written(digest, bytes.len());
         let is_table = matches!(kind, BlobKind::Table | BlobKind::Descriptor | BlobKind::DigestNode);
         if is_table && self.inner.caches(bytes.len()) && self.fresh_bytes + bytes.len() <= FRESH_BYTES {
             self.fresh_bytes += bytes.len();
@@ -462,6 +520,42 @@ impl BlobSink for PackTransaction {
     fn holds(&mut self, digest: &Digest) -> bool {
         self.failure.is_none() && self.is_held(digest)
     }
+
+    fn begin_region(&mut self, outline: &RegionOutline) -> RegionForecast {
+        let Some(chooser) = &self.chooser else { return RegionForecast::default() };
+        self.region.insert(RegionSave::new(outline, &self.inner, chooser)).forecast()
+    }
+
+    fn put_chunk(&mut self, ordinal: u64, digest: Digest, bytes: &[u8]) -> Result<bool, BlobError> {
+        self.check()?;
+        if self.is_held(&digest) {
+            self.stats.blobs_known += 1;
+            return Ok(false);
+        }
+        if let Some(region) = &mut self.region {
+            region.note_new();
+        }
+        let written = match self.write_delta(ordinal, digest, bytes) {
+            Ok(false) => self.write(BlobKind::Chunk, digest, bytes).map(drop),
+            other => other.map(drop),
+        };
+        if let Err(error) = written {
+            return self.fail(error).map_err(BlobError::from);
+        }
+        self.note_written(digest, bytes.len());
+        Ok(true)
+    }
+
+    fn end_region(&mut self, root: Digest) {
+        if let (Some(region), Some(chooser)) = (self.region.take(), &mut self.chooser) {
+            self.regions.push((root, region.end(chooser)));
+        }
+    }
+}
+
+/// The chooser went back: the transaction is over.
+fn spent() -> StoreError {
+    StoreError::Spent { reason: "it is over".to_owned() }
 }
 
 impl Drop for PackTransaction {

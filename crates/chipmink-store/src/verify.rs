@@ -193,7 +193,9 @@ impl Walk<'_> {
             }
             rows.iter().for_each(|(key, value)| self.variable(key, value));
         }
-        self.flush();
+        while !self.window.is_empty() {
+            self.flush();
+        }
     }
 
     fn variable(&mut self, key: &[u8], value: &Bytes) {
@@ -284,10 +286,14 @@ impl Walk<'_> {
         }
     }
 
+    /// Checks the blobs that wait. The bases of those that are deltas wait from now on.
     fn flush(&mut self) {
         let window = std::mem::take(&mut self.window);
-        if window.is_empty() {
-            return;
+        let (found, error) = self.source.index().find_many(&window);
+        for base in found.iter().flatten().filter_map(|found| found.base) {
+            if self.blobs.insert(base) {
+                self.window.push(base);
+            }
         }
         if self.is_full {
             if self.source.read_many(&window).is_ok() {
@@ -300,7 +306,6 @@ impl Walk<'_> {
             }
             return;
         }
-        let (found, error) = self.source.index().find_many(&window);
         let reason = error.map_or_else(|| "no pack holds it".to_owned(), |error| error.to_string());
         for (digest, _) in window.iter().zip(found).filter(|(_, found)| found.is_none()) {
             self.problem(format!("blob {digest}"), &reason);

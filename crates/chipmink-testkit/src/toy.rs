@@ -45,7 +45,8 @@ pub fn write(
 ) -> Result<Publication, StoreError> {
     let mut edits: Vec<Edit> = Vec::new();
     for (order, (name, value)) in namespace.iter().enumerate() {
-        let row = variable(transaction, name, order as u64 * 1024, value).map_err(blob_error)?;
+        let previous = if value.len() < REGION_FROM { None } else { previous(store, name) };
+        let row = variable(transaction, name, order as u64 * 1024, value, previous).map_err(blob_error)?;
         edits.push((name.clone().into_bytes(), Some(row)));
     }
     let mut tree = Tree::empty();
@@ -87,7 +88,21 @@ fn blob_error(error: BlobError) -> StoreError {
     }
 }
 
-fn variable(sink: &mut PackTransaction, name: &str, order: u64, value: &[u8]) -> Result<Vec<u8>, BlobError> {
+/// Root and chunks of a variable's region in the version that the ref points at, if it was one there.
+fn previous(store: &Store, name: &str) -> Option<(Digest, u64)> {
+    let manifest = store.head().refs.get(REF)?.manifest;
+    let (_, row) = read_manifest(manifest, store).ok()?.into_iter().find(|(known, _)| known == name)?;
+    let region = pod(store, &row).ok()?.1.regions.into_iter().next()?;
+    Some((region.root, Grid::of(&region).ok()?.chunk_count()))
+}
+
+fn variable(
+    sink: &mut PackTransaction,
+    name: &str,
+    order: u64,
+    value: &[u8],
+    previous: Option<(Digest, u64)>,
+) -> Result<Vec<u8>, BlobError> {
     let mut row = PodRow {
         rank: 1 << 40,
         digest: digest(b""),
@@ -104,7 +119,7 @@ fn variable(sink: &mut PackTransaction, name: &str, order: u64, value: &[u8]) ->
     let pod: &[u8] = if value.len() < REGION_FROM {
         value
     } else {
-        let root = digest_region(value, &Grid::run(value.len() as u64), sink)?;
+        let root = digest_region(value, &Grid::run(value.len() as u64), previous, sink)?;
         row.regions.push(RegionRecord {
             grid: GridKind::Run,
             row_len: 0,
@@ -152,14 +167,21 @@ pub fn load(store: &Store, time: TimeId) -> Result<Namespace, StoreError> {
     rows.into_iter().map(|(name, row)| Ok((name, value(store, &row).map_err(blob_error)?))).collect()
 }
 
-fn value(store: &Store, row: &ManifestRow) -> Result<Vec<u8>, BlobError> {
-    let ManifestValue::Covariable(covariable) = &row.value else { return Ok(Vec::new()) };
+/// A variable's one pod and its row.
+fn pod(store: &Store, row: &ManifestRow) -> Result<(Bytes, PodRow), BlobError> {
+    let ManifestValue::Covariable(covariable) = &row.value else {
+        return Err(BlobError::Missing { digest: digest(b"") });
+    };
     let covariable = covariable.load(store).map_err(IntoBlob::into_blob)?;
     let slot = slot_key(covariable.names[0].slot);
     let found = covariable.table.get(&slot, store).map_err(IntoBlob::into_blob)?;
     let row = found.ok_or(BlobError::Missing { digest: digest(b"") })?;
     let row = PodRow::decode(&row, store).map_err(IntoBlob::into_blob)?;
-    let pod = store.get(&row.digest)?;
+    Ok((store.get(&row.digest)?, row))
+}
+
+fn value(store: &Store, row: &ManifestRow) -> Result<Vec<u8>, BlobError> {
+    let (pod, row) = pod(store, row)?;
     let Some(region) = row.regions.first() else { return Ok(pod.to_vec()) };
     let bad = |reason: String| BlobError::Damaged { digest: region.root, reason };
     let grid = Grid::of(region).map_err(|error| bad(error.to_string()))?;

@@ -61,6 +61,40 @@ pub trait BlobSink {
 
     /// Whether the blob is held already, so that its bytes need not be produced. `false` may be a miss.
     fn holds(&mut self, digest: &Digest) -> bool;
+
+    /// Says that the chunks put from now on are those of one region, until [`BlobSink::end_region`]. Regions do not nest; one
+    /// that is given up needs no end.
+    fn begin_region(&mut self, _region: &RegionOutline) -> RegionForecast {
+        RegionForecast::default()
+    }
+
+    /// Stores a chunk of the region that was begun, as [`BlobSink::put`] does. `ordinal` is its place in the region's grid.
+    ///
+    /// # Errors
+    /// As [`BlobSink::put`].
+    fn put_chunk(&mut self, _ordinal: u64, digest: Digest, bytes: &[u8]) -> Result<bool, BlobError> {
+        self.put(BlobKind::Chunk, digest, bytes)
+    }
+
+    /// Says that all chunks of the region were put or found held, and which digest the root of its tree has.
+    fn end_region(&mut self, _root: Digest) {}
+}
+
+/// What a walk knows of a region before it has looked at its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RegionOutline {
+    /// Chunks of its grid.
+    pub chunk_count: u64,
+    /// Root of the digest tree of its previous version and the chunks of that, if chunk n of the one was chunk n of the
+    /// other. It is a hint: a wrong one costs room and no byte.
+    pub previous: Option<(Digest, u64)>,
+}
+
+/// What a sink expects of a region.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RegionForecast {
+    /// Every chunk of it was new in the last saves: it is not worth asking whether one is held before it is copied.
+    pub is_always_dirty: bool,
 }
 
 /// Gives back blobs. What it returns has been checked against the digest.

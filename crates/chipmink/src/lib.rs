@@ -37,6 +37,7 @@ mod save;
 mod shared;
 
 pub use chipmink_shm::MappedRegion;
+pub use chipmink_store::Compression;
 pub use describe::Description;
 pub use diff::Diff;
 pub use error::{Error, ErrorKind, Result};

@@ -21,6 +21,7 @@ pub(crate) const ALL: &[(&str, Entry)] = &[
     ("frame", frame),
     ("global descriptor", global_descriptor),
     ("list", list),
+    ("lz4", lz4),
     ("manifest row", manifest_row),
     ("pack footer", pack_footer),
     ("pack header", pack_header),
@@ -29,6 +30,7 @@ pub(crate) const ALL: &[(&str, Entry)] = &[
     ("root state", root_state),
     ("segment", segment),
     ("shape descriptor", shape_descriptor),
+    ("sparse delta", sparse_delta),
     ("stream", stream),
     ("table", table),
 ];
@@ -92,8 +94,20 @@ fn covariable(bytes: &[u8]) {
 
 fn delta(bytes: &[u8]) {
     let (base, stored) = bytes.split_at(bytes.len() / 2);
-    if let Ok(found) = decode_delta(stored, 1000, base, MAX) {
+    if let Ok(found) = decode_delta(stored, Codec::XorDelta, 1000, Bytes::copy_from_slice(base), MAX) {
         assert_eq!(found.len(), 1000);
+    }
+}
+
+/// As it came, and with a checksum that is right: what a forger would write.
+fn sparse_delta(bytes: &[u8]) {
+    let (base, stored) = bytes.split_at(bytes.len() / 2);
+    let summed = [&digest(stored).as_bytes()[1..9], stored].concat();
+    for stored in [stored, &summed[..]] {
+        if let Ok(found) = decode_delta(stored, Codec::SparseDelta, 1000, Bytes::copy_from_slice(base), MAX) {
+            assert_eq!(found.len(), 1000);
+            check_delta(stored, Codec::SparseDelta, 1000, MAX).expect("it was decoded");
+        }
     }
 }
 
@@ -111,9 +125,17 @@ fn digest_tree(bytes: &[u8]) {
 }
 
 fn frame(bytes: &[u8]) {
+    blob(Codec::Zstd, bytes);
+}
+
+fn lz4(bytes: &[u8]) {
+    blob(Codec::Lz4, bytes);
+}
+
+fn blob(codec: Codec, bytes: &[u8]) {
     if let Some((len, stored)) = bytes.split_first_chunk::<4>() {
         let len = u64::from(u32::from_le_bytes(*len));
-        if let Ok(found) = decode_blob(Bytes::copy_from_slice(stored), Codec::Zstd, len, MAX) {
+        if let Ok(found) = decode_blob(Bytes::copy_from_slice(stored), codec, len, MAX) {
             assert_eq!(found.len() as u64, len);
         }
     }

@@ -22,7 +22,7 @@ pub struct IndexRow {
     pub codec: Codec,
     /// What it holds, as far as known. Advice only.
     pub kind: Option<BlobKind>,
-    /// The chunk that a delta is made against; with [`Codec::Delta`] and only with it.
+    /// The chunk that a delta is made against; with the codecs of deltas and only with them.
     pub base: Option<Digest>,
 }
 
@@ -56,7 +56,7 @@ impl IndexRow {
         if self.codec != Codec::Raw {
             put_varint(out, self.decoded_len);
         }
-        if self.codec == Codec::Delta {
+        if self.codec.is_delta() {
             put_digest(out, &self.base.unwrap_or(self.digest));
         }
     }
@@ -78,7 +78,7 @@ impl IndexRow {
         };
         let kind = (byte >> 4).checked_sub(1).and_then(|at| KINDS.get(usize::from(at))).copied();
         let decoded_len = if codec == Codec::Raw { stored_len } else { input.varint()? };
-        let base = if codec == Codec::Delta { Some(input.digest()?) } else { None };
+        let base = if codec.is_delta() { Some(input.digest()?) } else { None };
         if base == Some(digest) {
             return Err(input.damaged(format!("chunk {digest} is a delta against itself")));
         }

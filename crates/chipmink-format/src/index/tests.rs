@@ -17,7 +17,7 @@ fn any_row(packs: u32) -> impl Strategy<Value = IndexRow> {
     ];
     // Few different digests, so that some blobs lie in several packs.
     let name = (0u64..1000).prop_map(|seed| chipmink_digest::digest(&seed.to_le_bytes()));
-    let codec = prop_oneof![Just(Codec::Raw), Just(Codec::Zstd), Just(Codec::Lz4), Just(Codec::Delta)];
+    let codec = (0u8..5).prop_map(|number| Codec::from_number(number).unwrap());
     (name, 0..packs, 0u64..1 << 50, 0u64..1 << 50, any_number(), codec, kind, any_digest()).prop_map(
         |(digest, pack, byte_offset, stored_len, decoded_len, codec, kind, base)| IndexRow {
             digest,
@@ -27,7 +27,7 @@ fn any_row(packs: u32) -> impl Strategy<Value = IndexRow> {
             decoded_len: if codec == Codec::Raw { stored_len } else { decoded_len },
             codec,
             kind,
-            base: (codec == Codec::Delta).then_some(base),
+            base: codec.is_delta().then_some(base),
         },
     )
 }

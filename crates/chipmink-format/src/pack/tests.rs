@@ -1,7 +1,6 @@
 use super::*;
-use crate::codec::encode_blob;
 use crate::index::decode_segment;
-use crate::{Compressor, MergePart, SegmentHead, decode_blob, merge_segments};
+use crate::{Codec, Compressor, MergePart, Method, SegmentHead, decode_blob, merge_segments};
 use bytes::Bytes;
 use chipmink_digest::digest;
 use proptest::collection::vec;
@@ -16,13 +15,14 @@ fn pack(blobs: &[Vec<u8>], alignment: u64, merged: &[EncodedSegment]) -> (Vec<u8
     let (mut layout, mut bytes) = PackLayout::begin(header());
     let mut compressor = Compressor::new();
     for blob in blobs {
-        let (codec, stored) = encode_blob(BlobKind::Pod, blob, &mut compressor);
+        let packed = compressor.compress(Method::Zstd, blob, blob.len() / 2);
+        let (codec, stored) = packed.map_or((Codec::Raw, &blob[..]), |stored| (Codec::Zstd, stored));
         bytes.resize(bytes.len() + layout.pad_to(alignment) as usize, 0);
         let len = (blob.len() as u64, stored.len() as u64);
         let offset = layout.append(digest(blob), BlobKind::Pod, codec, len.0, None, len.1);
         assert_eq!(offset, bytes.len() as u64);
         assert!(offset.is_multiple_of(alignment));
-        bytes.extend_from_slice(&stored);
+        bytes.extend_from_slice(stored);
     }
     let finished = layout.finish(merged);
     bytes.extend_from_slice(&finished.tail);

@@ -1,6 +1,6 @@
 use super::*;
 use crate::testing::*;
-use crate::{Codec, Commit, Extensions, FEATURE_LZ4, FormatError, Requirements, Text, Tree};
+use crate::{Codec, Commit, Extensions, FormatError, Requirements, Text, Tree};
 use chipmink_digest::digest;
 use chipmink_types::{RepositoryId, TimeId, WriteId};
 use proptest::collection::{btree_map, vec};
@@ -69,7 +69,7 @@ fn an_entry_knows_its_number() {
 #[test]
 fn an_entry_of_a_later_version_is_not_void() {
     let mut entry = empty_save(7);
-    entry.requirements = Requirements { for_reading: FEATURE_LZ4, ..Requirements::default() };
+    entry.requirements = Requirements { for_reading: 1 << 2, ..Requirements::default() };
     let found = RootEntry::decode(&entry.encode(), TimeId(7));
     assert!(matches!(found, Err(FormatError::UnsupportedForReading { .. })), "{found:?}");
     entry.requirements = Requirements { min_reader: 2, ..Requirements::default() };

@@ -10,7 +10,7 @@ use super::walker::{Step, Walker};
 use crate::py::Obj;
 use chipmink_digest::{Grid, NodeKind, TreeBuilder};
 use chipmink_format::tag;
-use chipmink_types::{BlobError, BlobKind, Digest, GridKind, RegionRecord, ViewRecord};
+use chipmink_types::{BlobError, BlobKind, Digest, GridKind, RegionOutline, RegionRecord, ViewRecord};
 
 /// A grid of one run: kind and row length.
 pub(crate) const RUN: (GridKind, u64) = (GridKind::Run, 0);
@@ -53,6 +53,13 @@ pub(crate) fn span_words(span: Span) -> [u64; 2] {
         return digest_words(&chipmink_digest::digest(&[]));
     }
     digest_words(&live_digest(span.start as *const u8, span.len()))
+}
+
+/// Root and chunks of what a region was when it was saved last, if it was cut at the same places as far as both reach.
+fn previous_version(known: &RegionRecord, now: &RegionRecord) -> Option<(Digest, u64)> {
+    let cut = |record: &RegionRecord| (record.grid, record.row_len, record.first_chunk_len);
+    let grid = Grid::of(known).ok().filter(|_| cut(known) == cut(now))?;
+    Some((known.root, grid.chunk_count()))
 }
 
 /// A region to be stored.
@@ -141,8 +148,14 @@ impl Walker<'_, '_> {
             (known.grid, known.row_len, known.byte_len) == (record.grid, record.row_len, record.byte_len)
         };
         let known_root = known.filter(same_grid).map(|known| known.root);
+        let previous = known.and_then(|known| previous_version(known, &record));
+        let outline = RegionOutline { chunk_count: grid.chunk_count(), previous };
+        let forecast = self.sink.begin_region(&outline);
         record.root = match known_root {
-            Some(root) if !content.is_frozen => self.changed_region(content, &grid, root)?,
+            // To digest what will be copied anyway would be in vain.
+            Some(root) if !content.is_frozen && !forecast.is_always_dirty => {
+                self.changed_region(content, &grid, root)?
+            }
             _ => self.new_region(content, &grid)?,
         };
         self.hashed.insert(key, record.root);
@@ -162,9 +175,10 @@ impl Walker<'_, '_> {
             return Ok(known);
         }
         let mut copy = Vec::new();
-        for (digest, (offset, len)) in digests.iter_mut().zip(grid.chunks()) {
+        for (ordinal, (digest, (offset, len))) in digests.iter_mut().zip(grid.chunks()).enumerate() {
             if !self.sink.holds(digest) {
-                *digest = self.store_chunk(content.span.start + offset as usize, len as usize, &mut copy)?;
+                let start = content.span.start + offset as usize;
+                *digest = self.store_chunk(ordinal as u64, start, len as usize, &mut copy)?;
             }
         }
         self.store_tree(&digests)
@@ -182,29 +196,31 @@ impl Walker<'_, '_> {
                 // SAFETY: the grid stays inside the region, which its owner keeps alive and nobody writes to.
                 let chunk = unsafe { std::slice::from_raw_parts(start as *const u8, len as usize) };
                 let digest = chipmink_digest::digest(chunk);
-                self.sink.put(BlobKind::Chunk, digest, chunk)?;
+                self.sink.put_chunk(i as u64, digest, chunk)?;
                 digest
             } else {
-                self.store_chunk(start, len as usize, &mut copy)?
+                self.store_chunk(i as u64, start, len as usize, &mut copy)?
             });
         }
         self.store_tree(&digests)
     }
 
-    fn store_chunk(&mut self, start: usize, len: usize, copy: &mut Vec<u8>) -> Step<Digest> {
+    fn store_chunk(&mut self, ordinal: u64, start: usize, len: usize, copy: &mut Vec<u8>) -> Step<Digest> {
         copy.clear();
         // SAFETY: the grid stays inside the region, which its owner keeps alive.
         copy.extend_from_slice(unsafe { std::slice::from_raw_parts(start as *const u8, len) });
         let digest = chipmink_digest::digest(copy);
-        self.sink.put(BlobKind::Chunk, digest, copy)?;
+        self.sink.put_chunk(ordinal, digest, copy)?;
         Ok(digest)
     }
 
     fn store_tree(&mut self, digests: &[Digest]) -> Step<Digest> {
         let sink = &mut *self.sink;
-        Ok(tree_of(digests).finish(&mut |digest, bytes| -> Result<(), BlobError> {
+        let root = tree_of(digests).finish(&mut |digest, bytes| -> Result<(), BlobError> {
             sink.put(BlobKind::DigestNode, digest, bytes).map(|_| ())
-        })?)
+        })?;
+        sink.end_region(root);
+        Ok(root)
     }
 
     /// Writes a reference to a region. Returns its memo number.

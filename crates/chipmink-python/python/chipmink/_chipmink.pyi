@@ -21,6 +21,7 @@ class Handle:
         *,
         durable: bool = True,
         policy: str = "lga-siblings",
+        compression: str = "auto",
         shadow_bytes: int | None = None,
         thesaurus_bytes: int | None = None,
         cache_bytes: int | None = None,

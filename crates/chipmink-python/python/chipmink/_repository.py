@@ -36,6 +36,7 @@ def open(
     durable: bool = True,
     ref: str = DEFAULT_REF,
     policy: str = "lga-siblings",
+    compression: str = "auto",
     shadow_bytes: int | None = None,
     thesaurus_bytes: int | None = None,
     cache_bytes: int | None = None,
@@ -45,13 +46,16 @@ def open(
     ``place`` is a folder, or a URL such as ``file:///data/run7``. With ``durable=False`` a save does not wait until the
     disk has the bytes: a power failure may lose the last versions, but damages none. ``ref`` is the line of versions that
     ``save`` adds to. ``policy`` decides which objects are stored together (``"bundle-all"``, ``"split-all"``,
-    ``"random:SEED"``, ``"lga"`` or ``"lga-siblings"``). The others are budgets of memory in bytes.
+    ``"random:SEED"``, ``"lga"`` or ``"lga-siblings"``). ``compression`` is ``"auto"`` (what pays, as suits the place),
+    ``"lz4"`` or ``"zstd"`` (all that shrinks), or ``"none"``; of buffers saved before, what changed a little is stored as a
+    difference unless it is ``"none"``. The others are budgets of memory in bytes.
     """
     return Repository(
         place,
         durable=durable,
         ref=ref,
         policy=policy,
+        compression=compression,
         shadow_bytes=shadow_bytes,
         thesaurus_bytes=thesaurus_bytes,
         cache_bytes=cache_bytes,
@@ -68,6 +72,7 @@ class Repository:
         durable: bool = True,
         ref: str = DEFAULT_REF,
         policy: str = "lga-siblings",
+        compression: str = "auto",
         shadow_bytes: int | None = None,
         thesaurus_bytes: int | None = None,
         cache_bytes: int | None = None,
@@ -85,6 +90,7 @@ class Repository:
             os.fspath(place),
             durable=durable,
             policy=policy,
+            compression=compression,
             shadow_bytes=shadow_bytes,
             thesaurus_bytes=thesaurus_bytes,
             cache_bytes=cache_bytes,

@@ -265,7 +265,7 @@ impl ToySource {
                 first_chunk_len: 0,
                 byte_len: grid.byte_len(),
                 buffer_id: 0,
-                root: digest_region(&node.region, &grid, sink)?,
+                root: digest_region(&node.region, &grid, None, sink)?,
                 views: vec![ViewRecord { byte_offset: 0 }],
             });
         }
