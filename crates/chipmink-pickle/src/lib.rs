@@ -7,6 +7,7 @@
 //! The crate knows neither storage nor devices: it hands over bytes and reads them through the traits of
 //! `chipmink-types`.
 
+mod dict_table;
 mod py;
 pub mod rebuild;
 pub mod walk;

@@ -343,6 +343,14 @@ impl Obj {
     /// The next item at or after `position`, which moves on.
     #[inline(always)]
     pub(crate) fn dict_next(self, position: &mut ffi::Py_ssize_t) -> Option<(Obj, Obj)> {
+        match crate::dict_table::Items::of(self) {
+            Some(items) => items.next(position),
+            None => self.dict_next_by_call(position),
+        }
+    }
+
+    /// As [`Obj::dict_next`], by CPython itself.
+    pub(crate) fn dict_next_by_call(self, position: &mut ffi::Py_ssize_t) -> Option<(Obj, Obj)> {
         let (mut key, mut value) = (std::ptr::null_mut(), std::ptr::null_mut());
         // SAFETY: a dict; `PyDict_Next` checks the position against the present table.
         (unsafe { ffi::PyDict_Next(self.0, position, &mut key, &mut value) } != 0)

@@ -19,6 +19,9 @@ use hashbrown::{HashMap, HashSet};
 use pyo3::prelude::*;
 use std::sync::Arc;
 
+/// How many export slots ahead memory is asked for; measured.
+const SLOTS_AHEAD: usize = 8;
+
 /// What a walk learned of a pod.
 pub(crate) struct PendingPod {
     id: u32,
@@ -312,7 +315,7 @@ impl Walker<'_, '_> {
                     finished.byte_len,
                     exports.unwrap_or_default(),
                 )?;
-                inside = std::mem::take(&mut tables.inside);
+                inside = tables.inside();
                 let shadow = tables.shadow.take().map(|writer| Arc::new(writer.finish()));
                 let is_changed = old.as_ref().is_none_or(|old| **old != record);
                 let record = match old {
@@ -410,23 +413,35 @@ impl Walker<'_, '_> {
     /// What the pod's export slots offer now; `None`: as before.
     fn exports_of(&mut self, visit: &Visit) -> Option<Vec<Export>> {
         let session = &mut *self.session;
-        let list = session.export_lists.get_mut(&visit.pod)?;
+        let list = session.export_lists.known_mut(visit.pod)?;
         if matches!(visit.mode, Mode::Proved) && !list.has_new {
             return None;
         }
         list.has_new = false;
-        let mut roots: HashMap<usize, u32> =
-            visit.root_addrs.iter().enumerate().map(|(k, addr)| (*addr, k as u32)).collect();
+        let mut roots = vec![NONE; list.slots.len()];
+        let mut note = |k: usize, root: usize, slot: u32| {
+            if list.slots.get(slot as usize) == Some(&root) {
+                roots[slot as usize] = k as u32;
+            }
+        };
+        for (k, (addr, slot)) in visit.root_addrs.iter().zip(&visit.root_slots).enumerate() {
+            note(k, *addr, *slot);
+        }
         if let (Mode::Proved, Some(state)) =
             (&visit.mode, session.pods.get(visit.pod as usize).and_then(Option::as_deref))
         {
-            roots.extend(state.roots.iter().enumerate().filter_map(|(k, root)| match root {
-                RootKey::Address(addr, _) => Some((*addr, k as u32)),
-                RootKey::Path(_) => None,
-            }));
+            for (k, (root, slot)) in state.roots.iter().zip(&state.root_slots).enumerate() {
+                if let RootKey::Address(addr, _) = root {
+                    note(k, *addr, *slot);
+                }
+            }
         }
         let mut exports = Vec::with_capacity(list.slots.len());
-        for (slot, addr) in list.slots.iter_mut().enumerate() {
+        for slot in 0..list.slots.len() {
+            if let Some(later) = list.slots.get(slot + SLOTS_AHEAD) {
+                session.memo.prefetch(*later);
+            }
+            let addr = &mut list.slots[slot];
             // A pod with one root offers it under slot 0, wherever the root lies by now.
             let is_the_root = slot == 0 && !visit.is_sibling;
             if is_the_root && let Some(root) = visit.root_addrs.first() {
@@ -438,20 +453,16 @@ impl Walker<'_, '_> {
                 Export::Vacant
             } else {
                 let here = session.memo.get(*addr).filter(|entry| entry.pod == visit.pod);
-                match (roots.get(addr), here) {
+                match (roots[slot], here) {
+                    (NONE, Some(entry)) => Export::Memo(entry.number),
+                    (NONE, None) => Export::Vacant,
                     // The root's value is complete only at its end; the object was there before.
-                    (Some(root), Some(entry)) if visit.made_inside.contains(root) => {
-                        Export::Memo(entry.number)
-                    }
-                    (Some(root), _) => Export::Root(*root),
-                    (None, Some(entry)) => Export::Memo(entry.number),
-                    (None, None) => Export::Vacant,
+                    (root, Some(entry)) if visit.made_inside.contains(&root) => Export::Memo(entry.number),
+                    (root, _) => Export::Root(root),
                 }
             };
             if offer == Export::Vacant && *addr != 0 {
-                if session.exports.get(addr) == Some(&(visit.pod, slot as u32)) {
-                    session.exports.remove(addr);
-                }
+                session.memo.withdraw(*addr, visit.pod, slot as u32);
                 *addr = 0;
                 list.has_gaps = true;
             }
@@ -543,6 +554,7 @@ impl PySession {
         self.spans.retain(|_, (_, pod)| is_elsewhere(*pod));
         self.spans.extend(pending.spans.drain(..).map(|(span, pod)| (span.start, (span.end, pod))));
         self.memo.prune(|id| pods.get(id as usize).is_some_and(Option::is_some));
+        self.memo.end_walk();
         self.limit_shapes();
     }
 
@@ -602,12 +614,6 @@ impl PySession {
                 self.roots.remove(root);
             }
         }
-        if let Some(list) = self.export_lists.remove(&id) {
-            for addr in list.slots {
-                if self.exports.get(&addr).is_some_and(|(pod, _)| *pod == id) {
-                    self.exports.remove(&addr);
-                }
-            }
-        }
+        self.export_lists.remove(id);
     }
 }

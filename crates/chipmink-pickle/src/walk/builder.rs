@@ -60,8 +60,8 @@ pub(crate) struct Builder {
     /// Long atoms met, by address: memoised within the pod only.
     long_atoms: HashMap<usize, u32>,
     run: Option<Run>,
-    /// Pods of which an inner object is referred to, not only the first root.
-    pub inside: Vec<u32>,
+    /// By dependency ordinal: whether an inner object of it is referred to, not only its first root.
+    is_inside: Vec<bool>,
     /// The identity shadow that is built beside the bytes.
     pub shadow: Option<ShadowWriter>,
 }
@@ -120,6 +120,7 @@ impl Builder {
         for gone in self.dependencies.drain(mark.dependencies..) {
             self.dependency_index.remove(&gone);
         }
+        self.is_inside.truncate(mark.dependencies);
         self.globals.truncate(mark.globals);
         self.shapes.truncate(mark.shapes);
         self.last_shape = 0;
@@ -183,17 +184,22 @@ impl Builder {
         }
         let ordinal = self.dependencies.len() as u32;
         self.dependencies.push(pod);
+        self.is_inside.push(false);
         self.dependency_index.insert(pod, ordinal);
         ordinal
+    }
+
+    /// Pods of which an inner object is referred to.
+    pub(crate) fn inside(&self) -> Vec<u32> {
+        let refers = self.dependencies.iter().zip(&self.is_inside);
+        refers.filter(|(_, is_inside)| **is_inside).map(|(pod, _)| *pod).collect()
     }
 
     /// A reference to an export of another pod. `depth` is the frame's if it is a sequence, in which neighbouring
     /// exports may be written as a run.
     pub(crate) fn export(&mut self, pod: u32, slot: u32, depth: Option<usize>) {
         let dependency = self.dependency(pod);
-        if slot != 0 && !self.inside.contains(&pod) {
-            self.inside.push(pod);
-        }
+        self.is_inside[dependency as usize] |= slot != 0;
         if let (Some(depth), Some(run)) = (depth, &mut self.run)
             && run.depth == depth
             && run.end == self.buf.len()

@@ -339,8 +339,7 @@ impl Walker<'_, '_> {
             self.advance(at + 2);
             return self.prove_next_root(object, visit, slot);
         }
-        let expected = self.session.exports.get(&object.addr()).copied();
-        if expected != Some((pod, slot)) {
+        if !self.offers(pod, slot, object) {
             return self.miss();
         }
         // The state before the call is kept with the words unread, so that it can be taken back as a whole; the words are
@@ -399,7 +398,7 @@ impl Walker<'_, '_> {
     /// Whether a pod offers the object under this slot.
     #[inline(always)]
     fn offers(&self, pod: u32, slot: u32, object: Obj) -> bool {
-        let list = self.session.export_lists.get(&pod);
+        let list = self.session.export_lists.of(pod);
         list.and_then(|list| list.slots.get(slot as usize)) == Some(&object.addr())
     }
 

@@ -11,10 +11,16 @@ use super::session::NONE;
 use super::shadow::{child, header, kind as word};
 use super::shapes::ShapeId;
 use super::walker::{Step, Stop, Walker};
-use crate::py::Obj;
+use crate::dict_table::Items;
+use crate::py::{Obj, prefetch};
 use chipmink_format::tag;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+
+/// How many children ahead memory is asked for: the child itself, its table if it is a dict, and what stands in it; measured.
+const ITEMS_AHEAD: usize = 8;
+const TABLES_AHEAD: usize = 4;
+const CONTENT_AHEAD: usize = 2;
 
 impl Walker<'_, '_> {
     /// Writes the beginning of an object that was just placed in the current pod.
@@ -100,6 +106,35 @@ impl Walker<'_, '_> {
             self.push(kind, words);
         }
         Ok(())
+    }
+
+    /// Asks for the memory of what the walk will come to after the item at `place`: objects lie all over the heap.
+    #[inline(always)]
+    fn look_into(&self, dict: Obj, place: usize) {
+        let Some(items) = Items::of(dict) else { return };
+        if place == 0 {
+            for first in 0..ITEMS_AHEAD.min(items.len()) {
+                self.item_ahead(items, first);
+            }
+        }
+        self.item_ahead(items, place + ITEMS_AHEAD);
+        if let Some(inner) = items.dict_at(place + TABLES_AHEAD) {
+            inner.prefetch_table();
+        }
+        if let Some(inner) = items.dict_at(place + CONTENT_AHEAD)
+            && let Some(inner) = Items::of(inner)
+        {
+            for first in 0..ITEMS_AHEAD.min(inner.len()) {
+                self.item_ahead(inner, first);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn item_ahead(&self, items: Items, place: usize) {
+        if let Some(value) = items.prefetch(place) {
+            self.session.memo.prefetch(value);
+        }
     }
 
     fn start_set(&mut self, set: Obj, frozen: bool) -> Step {
@@ -398,6 +433,10 @@ impl Walker<'_, '_> {
                         continue;
                     }
                     self.stack[top].kind = FrameKind::List { list, next: next + 1, len };
+                    if let Some(later) = items.get(next + ITEMS_AHEAD) {
+                        prefetch(later.ptr().cast());
+                        self.session.memo.prefetch(later.addr());
+                    }
                     let item = list.list_item(next);
                     return self.value(item, self.at(top, frame.words, next, true));
                 }
@@ -498,6 +537,7 @@ impl Walker<'_, '_> {
             return self.value(value, self.at(top, frame.words, done as usize, false));
         }
         let mut seen = 0;
+        self.look_into(dict, position as usize);
         let builder = self.builder();
         while left > 0 {
             let Some((key, value)) = dict.dict_next(&mut position) else { return Err(changed("dict")) };
@@ -558,7 +598,7 @@ impl Walker<'_, '_> {
         if let Some(entry) = self.session.memo.get(tuple.addr()) {
             self.made_inside();
             self.builder().buf[at] = tag::TUPLE_AGAIN;
-            return self.reference(tuple, entry.pod, entry.number, entry.seq, At::NOWHERE);
+            return self.reference(tuple, entry, At::NOWHERE);
         }
         self.finish_immutable(tuple, header_at)
     }
@@ -567,7 +607,7 @@ impl Walker<'_, '_> {
         if let Some(entry) = self.session.memo.get(set.addr()) {
             self.made_inside();
             self.builder().buf[at] = tag::FROZENSET_AGAIN;
-            return self.reference(set, entry.pod, entry.number, entry.seq, At::NOWHERE);
+            return self.reference(set, entry, At::NOWHERE);
         }
         self.finish_immutable(set, header_at)
     }

@@ -2,7 +2,10 @@
 //!
 //! One table lives as long as the session. Each walk takes the sequence numbers after the last walk's, so an entry is
 //! *of this walk* exactly if its number is not below the walk's first; older entries only hint at which pod held an
-//! object. A journal of insertions lets a walk go back to an earlier state.
+//! object, and under which export slot that pod offers it. A journal of insertions, with what each replaced, lets a walk go
+//! back to an earlier state: what it takes back becomes stale.
+
+use super::session::NONE;
 
 /// Where an object stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,11 +16,22 @@ pub(crate) struct Entry {
     pub pod: u32,
     /// Its memo number in that pod.
     pub number: u32,
-    /// Position in the order of creation, over all walks of the session.
+    /// Position in the order of creation, over all walks of the session; 0: taken back.
     pub seq: u32,
+    /// The export slot under which the pod offers it, or [`NONE`].
+    pub slot: u32,
 }
 
-const FREE: Entry = Entry { addr: 0, pod: 0, number: 0, seq: 0 };
+/// An entry that was made in this walk, and what stood there before.
+#[derive(Clone, Copy)]
+struct Made {
+    addr: usize,
+    /// Pod and slot of the stale entry; [`NONE`] if there was none.
+    pod: u32,
+    slot: u32,
+}
+
+const FREE: Entry = Entry { addr: 0, pod: 0, number: 0, seq: 0, slot: NONE };
 const FIRST_CAPACITY: usize = 1 << 10;
 
 /// Open addressing with linear probing; at most seven tenths full.
@@ -27,8 +41,8 @@ pub(crate) struct Memo {
     used: usize,
     /// First sequence number of the present walk; at least 1.
     walk_start: u32,
-    /// Addresses inserted in this walk, in order; entry `i` has sequence number `walk_start + i`.
-    journal: Vec<usize>,
+    /// What was entered in this walk, in order; entry `i` has sequence number `walk_start + i`.
+    journal: Vec<Made>,
 }
 
 impl Memo {
@@ -44,8 +58,7 @@ impl Memo {
 
     #[inline(always)]
     fn home(&self, addr: usize) -> usize {
-        // Fibonacci hashing; objects are aligned to 16 bytes.
-        ((addr as u64 >> 4).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize & self.mask
+        home(addr, self.mask)
     }
 
     #[inline(always)]
@@ -87,16 +100,17 @@ impl Memo {
     #[inline(always)]
     pub(crate) fn put(&mut self, addr: usize, pod: u32, number: u32) -> Option<u32> {
         let seq = self.next_seq();
-        self.journal.push(addr);
-        let entry = Entry { addr: addr as u64, pod, number, seq };
         match self.find(addr) {
             Ok(i) => {
-                let stale = self.places[i].pod;
-                self.places[i] = entry;
-                Some(stale)
+                let stale = self.places[i];
+                let slot = if stale.pod == pod { stale.slot } else { NONE };
+                self.journal.push(Made { addr, pod: stale.pod, slot: stale.slot });
+                self.places[i] = Entry { addr: addr as u64, pod, number, seq, slot };
+                Some(stale.pod)
             }
             Err(i) => {
-                self.places[i] = entry;
+                self.journal.push(Made { addr, pod: NONE, slot: NONE });
+                self.places[i] = Entry { addr: addr as u64, pod, number, seq, slot: NONE };
                 self.used += 1;
                 if self.used * 10 > self.places.len() * 7 {
                     self.grow();
@@ -113,18 +127,58 @@ impl Memo {
     }
 
     /// Addresses created in this walk, in order.
-    pub(crate) fn journal(&self) -> &[usize] {
-        &self.journal
+    pub(crate) fn created(&self) -> impl Iterator<Item = usize> {
+        self.journal.iter().map(|made| made.addr)
+    }
+
+    /// The slot under which the pod offers the object, as far as the memo knows, from this walk or an earlier one.
+    #[inline(always)]
+    pub(crate) fn slot(&self, addr: usize, pod: u32) -> Option<u32> {
+        let entry = self.places[self.find(addr).ok()?];
+        (entry.pod == pod && entry.slot != NONE).then_some(entry.slot)
+    }
+
+    /// Notes the slot under which the pod offers the object, if that is where the memo knows it.
+    #[inline(always)]
+    pub(crate) fn offer(&mut self, addr: usize, pod: u32, slot: u32) {
+        if let Ok(i) = self.find(addr) {
+            let entry = &mut self.places[i];
+            if entry.pod == pod {
+                entry.slot = slot;
+            }
+        }
+    }
+
+    /// The pod does not offer the object under this slot any more.
+    pub(crate) fn withdraw(&mut self, addr: usize, pod: u32, slot: u32) {
+        if let Ok(i) = self.find(addr) {
+            let entry = &mut self.places[i];
+            if entry.pod == pod && entry.slot == slot {
+                entry.slot = NONE;
+            }
+        }
     }
 
     /// Forgets what was created in this walk at or after `seq`.
     pub(crate) fn roll_back(&mut self, seq: u32) {
         let keep = (seq - self.walk_start) as usize;
-        while self.journal.len() > keep {
-            if let Some(addr) = self.journal.pop() {
-                self.remove(addr);
+        for made in self.journal.drain(keep..).rev() {
+            let mut i = home(made.addr, self.mask);
+            while self.places[i].addr != made.addr as u64 {
+                i = (i + 1) & self.mask;
+            }
+            let entry = &mut self.places[i];
+            entry.seq = 0;
+            if made.pod != NONE {
+                (entry.pod, entry.slot) = (made.pod, made.slot);
             }
         }
+    }
+
+    /// The walk is over: its journal is not needed any more.
+    pub(crate) fn end_walk(&mut self) {
+        self.walk_start = self.next_seq();
+        self.journal = Vec::new();
     }
 
     /// Begins a walk: everything known so far is stale.
@@ -160,7 +214,7 @@ impl Memo {
 
     /// Bytes held.
     pub(crate) fn byte_len(&self) -> usize {
-        self.places.capacity() * size_of::<Entry>() + self.journal.capacity() * size_of::<usize>()
+        self.places.capacity() * size_of::<Entry>() + self.journal.capacity() * size_of::<Made>()
     }
 
     #[cold]
@@ -186,27 +240,14 @@ impl Memo {
             }
         }
     }
+}
 
-    /// Removes an entry and closes the gap in its probe chain.
-    fn remove(&mut self, addr: usize) {
-        let Ok(mut gap) = self.find(addr) else { return };
-        self.used -= 1;
-        let mut i = gap;
-        loop {
-            i = (i + 1) & self.mask;
-            let entry = self.places[i];
-            if entry.addr == 0 {
-                break;
-            }
-            let home = self.home(entry.addr as usize);
-            // The entry may move into the gap unless its home lies behind the gap, up to where it stands.
-            if (i.wrapping_sub(home) & self.mask) >= (i.wrapping_sub(gap) & self.mask) {
-                self.places[gap] = entry;
-                gap = i;
-            }
-        }
-        self.places[gap] = FREE;
-    }
+/// Where the search for an address begins.
+#[inline(always)]
+fn home(addr: usize, mask: usize) -> usize {
+    // Fibonacci hashing of what is left of an address aligned to 16 bytes. Only the product's highest bits are spread well:
+    // bits from its middle made probes of nine entries where these make less than one.
+    ((addr as u64 >> 4).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> mask.leading_zeros()) as usize
 }
 
 #[cfg(test)]

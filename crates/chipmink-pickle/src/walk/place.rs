@@ -3,6 +3,7 @@
 use super::builder::Builder;
 use super::frames::{At, Mode};
 use super::kinds::Kind;
+use super::memo::Entry;
 use super::session::{NONE, RootKey, address_key};
 use super::shadow::{child, kind as word};
 use super::walker::{Step, Stop, Walker};
@@ -82,7 +83,7 @@ impl Walker<'_, '_> {
             return Ok(());
         }
         if let Some(entry) = self.session.memo.get(object.addr()) {
-            return self.reference(object, entry.pod, entry.number, entry.seq, at);
+            return self.reference(object, entry, at);
         }
         let is_temporary =
             object.refcount() == 1 && self.stack.last().is_some_and(|frame| frame.is_temporary);
@@ -150,10 +151,15 @@ impl Walker<'_, '_> {
     }
 
     /// Writes a reference to an object created before.
-    pub(crate) fn reference(&mut self, object: Obj, pod: u32, number: u32, seq: u32, at: At) -> Step {
+    pub(crate) fn reference(&mut self, object: Obj, entry: Entry, at: At) -> Step {
+        let Entry { pod, number, seq, slot, .. } = entry;
         self.guard_siblings(seq)?;
         let here = pod == self.current_pod();
-        let place = if here { number } else { self.export_slot(object, pod) };
+        let place = match (here, slot) {
+            (true, _) => number,
+            (false, NONE) => self.new_export_slot(object, pod),
+            (false, slot) => slot,
+        };
         let builder = self.builder();
         if here {
             builder.reference(number);
@@ -191,12 +197,16 @@ impl Walker<'_, '_> {
     /// The slot under which `pod` offers `object`, given out if it has none.
     pub(crate) fn export_slot(&mut self, object: Obj, pod: u32) -> u32 {
         let addr = object.addr();
-        if let Some((known, slot)) = self.session.exports.get(&addr)
-            && *known == pod
-        {
-            return *slot;
+        match self.session.memo.slot(addr, pod) {
+            Some(slot) => slot,
+            None => self.new_export_slot(object, pod),
         }
-        let list = self.session.export_lists.entry(pod).or_default();
+    }
+
+    /// As [`Walker::export_slot`], of an object that has none in that pod.
+    pub(crate) fn new_export_slot(&mut self, object: Obj, pod: u32) -> u32 {
+        let addr = object.addr();
+        let list = self.session.export_lists.of_mut(pod);
         // Slot 0 is the first root's.
         let gap = if list.has_gaps { list.slots.iter().skip(1).position(|taken| *taken == 0) } else { None };
         let slot = match gap {
@@ -210,7 +220,7 @@ impl Walker<'_, '_> {
         };
         list.slots[slot] = addr;
         list.has_new = true;
-        self.session.exports.insert(addr, (pod, slot as u32));
+        self.session.memo.offer(addr, pod, slot as u32);
         slot as u32
     }
 

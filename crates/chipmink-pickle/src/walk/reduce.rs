@@ -319,7 +319,7 @@ impl<'py> Walker<'_, 'py> {
             builder.buf[at + 1] = flags & (tag::REDUCE_NEWOBJ | tag::REDUCE_NEWOBJ_EX);
             self.end_reduce()?;
             self.made_inside();
-            return self.reference(object, entry.pod, entry.number, entry.seq, At::NOWHERE);
+            return self.reference(object, entry, At::NOWHERE);
         }
         let number = self.builder().take_number();
         self.memoize(object, number);

@@ -82,6 +82,43 @@ pub(crate) struct ExportList {
     pub has_gaps: bool,
 }
 
+/// The export slots of all pods, by pod number.
+#[derive(Default)]
+pub(crate) struct ExportLists(Vec<ExportList>);
+
+impl ExportLists {
+    #[inline(always)]
+    pub(crate) fn of(&self, pod: u32) -> Option<&ExportList> {
+        self.0.get(pod as usize)
+    }
+
+    /// The pod's slots, if it ever had any.
+    pub(crate) fn known_mut(&mut self, pod: u32) -> Option<&mut ExportList> {
+        self.0.get_mut(pod as usize).filter(|list| !list.slots.is_empty())
+    }
+
+    #[inline(always)]
+    pub(crate) fn of_mut(&mut self, pod: u32) -> &mut ExportList {
+        let at = pod as usize;
+        if at >= self.0.len() {
+            self.0.resize_with(at + 1, ExportList::default);
+        }
+        &mut self.0[at]
+    }
+
+    pub(crate) fn remove(&mut self, pod: u32) {
+        if let Some(list) = self.0.get_mut(pod as usize) {
+            *list = ExportList::default();
+        }
+    }
+
+    /// Bytes held.
+    pub(crate) fn byte_len(&self) -> usize {
+        let slots: usize = self.0.iter().map(|list| list.slots.capacity()).sum();
+        self.0.capacity() * size_of::<ExportList>() + slots * size_of::<usize>()
+    }
+}
+
 /// Identity of a pod's root between walks: its address, or its path if a reducer makes it anew each time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum RootKey {
@@ -110,10 +147,8 @@ pub struct PySession {
     pub(crate) pods: Vec<Option<Box<PodState>>>,
     /// Root to pod.
     pub(crate) roots: HashMap<RootKey, u32>,
-    /// Address of an exported object to pod and slot.
-    pub(crate) exports: HashMap<usize, (u32, u32)>,
     /// Pod to what its export slots offer.
-    pub(crate) export_lists: HashMap<u32, ExportList>,
+    pub(crate) export_lists: ExportLists,
     pub(crate) policy: Box<dyn Policy>,
     pub(crate) volatility: Box<dyn Volatility>,
     pub(crate) shadow_bytes: u64,
@@ -140,6 +175,7 @@ impl PySession {
     /// # Errors
     /// When `chipmink._reducers` cannot be imported.
     pub fn new(py: Python<'_>, options: SessionOptions) -> PyResult<Self> {
+        crate::dict_table::probe(py)?;
         let reducers = py.import("chipmink._reducers")?;
         Ok(PySession {
             memo: Memo::new(),
@@ -153,8 +189,7 @@ impl PySession {
             spans: BTreeMap::new(),
             pods: Vec::new(),
             roots: HashMap::new(),
-            exports: HashMap::new(),
-            export_lists: HashMap::new(),
+            export_lists: ExportLists::default(),
             policy: options.policy,
             volatility: Box::new(TypePrior),
             shadow_bytes: options.shadow_bytes,
@@ -215,9 +250,7 @@ impl PySession {
                     + size_of::<PodState>()
             })
             .sum();
-        let maps = self.roots.capacity() * (size_of::<(RootKey, u32)>() + 1)
-            + self.exports.capacity() * (size_of::<(usize, (u32, u32))>() + 1)
-            + self.export_lists.values().map(|list| 48 + 8 * list.slots.capacity()).sum::<usize>();
+        let maps = self.roots.capacity() * (size_of::<(RootKey, u32)>() + 1) + self.export_lists.byte_len();
         (self.memo.byte_len() + pods + maps) as u64
     }
 
@@ -246,8 +279,7 @@ impl PySession {
         self.spans.clear();
         self.pods.clear();
         self.roots.clear();
-        self.exports.clear();
-        self.export_lists.clear();
+        self.export_lists = ExportLists::default();
         self.shapes.clear();
         self.pending = None;
         self.generation += 1;

@@ -132,28 +132,29 @@ impl Walker<'_, '_> {
         if let Mode::Bytes(builder) = &mut entered.mode {
             builder.roots += 1;
         }
-        self.start(object, sort)
+        self.start(object, sort)?;
+        // References from further inside must find the root's own slot.
+        self.session.memo.offer(object.addr(), pod, slot);
+        Ok(())
     }
 
     /// The export slot of a root: 0 for the first, lasting for the others.
     fn root_slot(&mut self, object: Obj, visit: u32) -> u32 {
         let entered = &self.visits[visit as usize];
         let pod = entered.pod;
-        let known = self.session.exports.get(&object.addr()).filter(|(owner, _)| *owner == pod);
-        match known {
-            Some((_, slot)) if entered.is_sibling || *slot == 0 => *slot,
+        match self.session.memo.slot(object.addr(), pod) {
+            Some(slot) if entered.is_sibling || slot == 0 => slot,
             _ if entered.roots.is_empty() && self.slot_is_free(pod, visit) => {
-                let list = self.session.export_lists.entry(pod).or_default();
+                let list = self.session.export_lists.of_mut(pod);
                 list.slots.resize(list.slots.len().max(1), 0);
                 let before = std::mem::replace(&mut list.slots[0], object.addr());
                 list.has_new = true;
-                if self.session.exports.get(&before) == Some(&(pod, 0)) {
-                    self.session.exports.remove(&before);
+                if before != 0 && before != object.addr() {
+                    self.session.memo.withdraw(before, pod, 0);
                 }
-                self.session.exports.insert(object.addr(), (pod, 0));
                 0
             }
-            _ => self.export_slot(object, pod),
+            _ => self.new_export_slot(object, pod),
         }
     }
 
@@ -162,10 +163,8 @@ impl Walker<'_, '_> {
         if !self.visits[visit as usize].is_sibling {
             return true;
         }
-        self.session
-            .export_lists
-            .get(&pod)
-            .is_none_or(|list| list.slots.first().is_none_or(|addr| *addr == 0))
+        let list = self.session.export_lists.of(pod);
+        list.and_then(|list| list.slots.first()).is_none_or(|addr| *addr == 0)
     }
 
     /// A root of the pod of `visit` is complete.
@@ -181,7 +180,13 @@ impl Walker<'_, '_> {
                 .and_then(Option::as_deref)
                 .and_then(|state| state.root_slots.get(ended.met - 1))
                 .copied(),
-            _ => ended.root_slots.last().copied(),
+            _ => {
+                // What exists only at its end (a tuple) could not be noted at its beginning.
+                if let (Some(addr), Some(slot)) = (ended.root_addrs.last(), ended.root_slots.last()) {
+                    self.session.memo.offer(*addr, pod, *slot);
+                }
+                ended.root_slots.last().copied()
+            }
         };
         let slot = slot.unwrap_or(0);
         if ended.is_sibling {
@@ -342,8 +347,9 @@ impl Walker<'_, '_> {
         self.session.memo.roll_back(mark.seq);
         self.memory.roll_back(&mark.memory);
         for gone in self.visits.drain(mark.visits..) {
-            if let Some(state) = self.session.pods.get_mut(gone.pod as usize).and_then(Option::as_deref_mut) {
-                state.visit = NONE;
+            match self.session.pods.get_mut(gone.pod as usize).and_then(Option::as_deref_mut) {
+                Some(state) => state.visit = NONE,
+                None => self.session.export_lists.remove(gone.pod),
             }
             if let Mode::Bytes(builder) = gone.mode {
                 self.spare.push(builder);

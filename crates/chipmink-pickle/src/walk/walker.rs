@@ -197,9 +197,9 @@ impl<'w, 'py> Walker<'w, 'py> {
             return;
         }
         self.held = true;
-        for addr in self.session.memo.journal() {
+        for addr in self.session.memo.created() {
             // SAFETY: no Python code has run since the address was entered, and its owner still refers to it.
-            let object = unsafe { Obj::from_ptr(*addr as *mut pyo3::ffi::PyObject) };
+            let object = unsafe { Obj::from_ptr(addr as *mut pyo3::ffi::PyObject) };
             object.incref();
             self.kept.push(object);
         }
@@ -299,7 +299,7 @@ impl<'w, 'py> Walker<'w, 'py> {
                 // The class may hold its own instance, which then exists already.
                 if let Some(entry) = self.session.memo.get(object.addr()) {
                     self.made_inside();
-                    return self.reference(object, entry.pod, entry.number, entry.seq, at);
+                    return self.reference(object, entry, at);
                 }
                 self.instance(object, at)
             }
