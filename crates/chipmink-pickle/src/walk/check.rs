@@ -365,9 +365,8 @@ impl Walker<'_, '_> {
         }
         let (pod, place) = ((words[at] >> 32) as u32, words[at + 1] as u32);
         if self.proved_before(pod) {
-            if !self.offers(pod, place, object) {
-                return self.miss();
-            }
+            // Slots are given up only when a save ends, and only those whose object has left the pod.
+            debug_assert!(self.offers(pod, place, object), "a proved pod offers what it offered before");
             self.advance(at + 2);
             return Ok(());
         }
@@ -389,10 +388,10 @@ impl Walker<'_, '_> {
     /// in the memo, and may be referred to here.
     #[inline(always)]
     fn proved_before(&self, pod: u32) -> bool {
-        let Some(state) = self.session.pod(pod) else { return false };
-        let Some(visit) = self.visits.get(state.visit as usize) else { return false };
-        matches!(visit.mode, Mode::Proved)
-            && self.open_siblings.first().is_none_or(|first| state.visit < *first)
+        match self.proved.get(pod as usize) {
+            None | Some(&NONE) => false,
+            Some(visit) => self.open_siblings.first().is_none_or(|first| visit < first),
+        }
     }
 
     /// Whether a pod offers the object under this slot.

@@ -240,6 +240,7 @@ impl Walker<'_, '_> {
                 closed.mode = Mode::Proved;
                 closed.first = None;
                 closed.present = None;
+                self.proved[closed.pod as usize] = visit;
                 self.stats.pods_shadow += 1;
                 self.stats.pods_clean += 1;
                 Ok(())
@@ -348,7 +349,12 @@ impl Walker<'_, '_> {
         self.memory.roll_back(&mark.memory);
         for gone in self.visits.drain(mark.visits..) {
             match self.session.pods.get_mut(gone.pod as usize).and_then(Option::as_deref_mut) {
-                Some(state) => state.visit = NONE,
+                Some(state) => {
+                    state.visit = NONE;
+                    if let Some(proved) = self.proved.get_mut(gone.pod as usize) {
+                        *proved = NONE;
+                    }
+                }
                 None => self.session.export_lists.remove(gone.pod),
             }
             if let Mode::Bytes(builder) = gone.mode {

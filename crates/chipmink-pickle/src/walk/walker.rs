@@ -71,6 +71,8 @@ pub(crate) struct Walker<'w, 'py> {
     pub sequences: Vec<Vec<Obj>>,
     pub visits: Vec<Visit>,
     pub current: u32,
+    /// By pod: its visit in this walk, if it was proved unchanged; else [`NONE`].
+    pub proved: Vec<u32>,
     /// Siblings whose later roots are being visited, outermost first.
     pub open_siblings: Vec<u32>,
     pub queue: Vec<Queued>,
@@ -137,8 +139,8 @@ impl<'w, 'py> Walker<'w, 'py> {
         }
         session.began_without_shapes = session.shapes.len() == 0;
         session.policy.begin();
-        let shadow_bytes = 0;
         let memory = SharedMemory::new(session.hints.clone());
+        let proved = vec![NONE; session.pods.len()];
         Walker {
             py,
             session,
@@ -149,6 +151,7 @@ impl<'w, 'py> Walker<'w, 'py> {
             sequences: Vec::new(),
             visits: Vec::new(),
             current: NONE,
+            proved,
             open_siblings: Vec::new(),
             queue: Vec::new(),
             queued_bytes: 0,
@@ -173,7 +176,7 @@ impl<'w, 'py> Walker<'w, 'py> {
             decisions: 0,
             next_signal_check: SIGNAL_INTERVAL,
             wasted: 0,
-            shadow_bytes,
+            shadow_bytes: 0,
         }
     }
 
