@@ -106,7 +106,7 @@ fn offered(walker: &Walker<'_, '_>, visit: &Visit) -> Vec<Option<Py<PyAny>>> {
             object.bound(walker.py).unbind()
         })
     };
-    let slots = walker.session.export_lists.get(&visit.pod).map_or(&[][..], |list| &list.slots);
+    let slots = walker.session.export_lists.of(visit.pod).map_or(&[][..], |list| &list.slots);
     let mut found: Vec<_> = slots.iter().map(|addr| own(*addr)).collect();
     if let Some(root) = visit.root_addrs.first() {
         if found.is_empty() {

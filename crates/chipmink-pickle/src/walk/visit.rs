@@ -124,7 +124,16 @@ impl Walker<'_, '_> {
             }
             return self.check_record(object);
         }
-        let slot = self.root_slot(object, visit);
+        let slot = self.root_slot(object, visit, key);
+        if let Some(caller) = self.visits.get(previous as usize)
+            && let Mode::Shadow { shadow, position } = &caller.mode
+            && let Some([call, expected]) = shadow.words().get(*position..*position + 2)
+            && *call == super::shadow::header(word::CALL, pod)
+            && *expected != u64::from(slot)
+        {
+            // The caller's bytes name another slot.
+            return Err(Stop::Miss(previous));
+        }
         let entered = &mut self.visits[visit as usize];
         entered.roots.push(key);
         entered.root_addrs.push(object.addr());
@@ -139,9 +148,18 @@ impl Walker<'_, '_> {
     }
 
     /// The export slot of a root: 0 for the first, lasting for the others.
-    fn root_slot(&mut self, object: Obj, visit: u32) -> u32 {
+    fn root_slot(&mut self, object: Obj, visit: u32, key: RootKey) -> u32 {
         let entered = &self.visits[visit as usize];
         let pod = entered.pod;
+        // A root that comes to exist in another pod is in the memo there, so the memo cannot tell its slot.
+        if let Some(state) = self.session.pod(pod)
+            && state.roots.get(entered.roots.len()) == Some(&key)
+            && let Some(slot) = state.root_slots.get(entered.roots.len())
+            && let Some(list) = self.session.export_lists.of(pod)
+            && list.slots.get(*slot as usize) == Some(&object.addr())
+        {
+            return *slot;
+        }
         match self.session.memo.slot(object.addr(), pod) {
             Some(slot) if entered.is_sibling || slot == 0 => slot,
             _ if entered.roots.is_empty() && self.slot_is_free(pod, visit) => {
