@@ -437,7 +437,7 @@ impl Walker<'_, '_> {
             }
         }
         let mut exports = Vec::with_capacity(list.slots.len());
-        for slot in 0..list.slots.len() {
+        for (slot, root_here) in roots.iter().copied().enumerate() {
             if let Some(later) = list.slots.get(slot + SLOTS_AHEAD) {
                 session.memo.prefetch(*later);
             }
@@ -445,6 +445,9 @@ impl Walker<'_, '_> {
             // A pod with one root offers it under slot 0, wherever the root lies by now.
             let is_the_root = slot == 0 && !visit.is_sibling;
             if is_the_root && let Some(root) = visit.root_addrs.first() {
+                if *addr != *root {
+                    session.memo.withdraw(*addr, visit.pod, 0);
+                }
                 *addr = *root;
             }
             let offer = if is_the_root && visit.made_inside.is_empty() {
@@ -453,7 +456,7 @@ impl Walker<'_, '_> {
                 Export::Vacant
             } else {
                 let here = session.memo.get(*addr).filter(|entry| entry.pod == visit.pod);
-                match (roots[slot], here) {
+                match (root_here, here) {
                     (NONE, Some(entry)) => Export::Memo(entry.number),
                     (NONE, None) => Export::Vacant,
                     // The root's value is complete only at its end; the object was there before.

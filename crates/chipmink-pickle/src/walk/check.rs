@@ -397,8 +397,7 @@ impl Walker<'_, '_> {
     /// Whether a pod offers the object under this slot.
     #[inline(always)]
     fn offers(&self, pod: u32, slot: u32, object: Obj) -> bool {
-        let list = self.session.export_lists.of(pod);
-        list.and_then(|list| list.slots.get(slot as usize)) == Some(&object.addr())
+        self.session.export_lists.offers(pod, slot, object.addr())
     }
 
     fn check_large(&mut self, object: Obj) -> Step {

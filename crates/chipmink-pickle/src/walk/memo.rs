@@ -159,8 +159,9 @@ impl Memo {
         }
     }
 
-    /// Forgets what was created in this walk at or after `seq`.
-    pub(crate) fn roll_back(&mut self, seq: u32) {
+    /// Forgets what was created in this walk at or after `seq`. `offers` tells whether a pod still offers an address under
+    /// a slot; what it denies is not put back.
+    pub(crate) fn roll_back(&mut self, seq: u32, offers: impl Fn(u32, u32, usize) -> bool) {
         let keep = (seq - self.walk_start) as usize;
         for made in self.journal.drain(keep..).rev() {
             let mut i = home(made.addr, self.mask);
@@ -170,7 +171,8 @@ impl Memo {
             let entry = &mut self.places[i];
             entry.seq = 0;
             if made.pod != NONE {
-                (entry.pod, entry.slot) = (made.pod, made.slot);
+                let is_offered = made.slot != NONE && offers(made.pod, made.slot, made.addr);
+                (entry.pod, entry.slot) = (made.pod, if is_offered { made.slot } else { NONE });
             }
         }
     }
@@ -269,7 +271,7 @@ mod tests {
             for _ in 0..400 {
                 if next() % 5 == 0 && !model.is_empty() {
                     let keep = next() as usize % model.len();
-                    memo.roll_back(memo.walk_start + keep as u32);
+                    memo.roll_back(memo.walk_start + keep as u32, |_, _, _| true);
                     model.truncate(keep);
                 }
                 let addr = 16 * (1 + next() as usize % 3000);

@@ -92,6 +92,12 @@ impl ExportLists {
         self.0.get(pod as usize)
     }
 
+    /// Whether a pod offers the object at an address under this slot.
+    #[inline(always)]
+    pub(crate) fn offers(&self, pod: u32, slot: u32, addr: usize) -> bool {
+        self.of(pod).and_then(|list| list.slots.get(slot as usize)) == Some(&addr)
+    }
+
     /// The pod's slots, if it ever had any.
     pub(crate) fn known_mut(&mut self, pod: u32) -> Option<&mut ExportList> {
         self.0.get_mut(pod as usize).filter(|list| !list.slots.is_empty())

@@ -155,8 +155,7 @@ impl Walker<'_, '_> {
         if let Some(state) = self.session.pod(pod)
             && state.roots.get(entered.roots.len()) == Some(&key)
             && let Some(slot) = state.root_slots.get(entered.roots.len())
-            && let Some(list) = self.session.export_lists.of(pod)
-            && list.slots.get(*slot as usize) == Some(&object.addr())
+            && self.session.export_lists.offers(pod, *slot, object.addr())
         {
             return *slot;
         }
@@ -363,8 +362,9 @@ impl Walker<'_, '_> {
         self.sequences.truncate(mark.sequences);
         self.open_siblings.truncate(mark.open_siblings);
         self.wasted += u64::from(self.session.memo.next_seq() - mark.seq);
-        self.session.memo.roll_back(mark.seq);
         self.memory.roll_back(&mark.memory);
+        let lists = &self.session.export_lists;
+        self.session.memo.roll_back(mark.seq, |pod, slot, addr| lists.offers(pod, slot, addr));
         for gone in self.visits.drain(mark.visits..) {
             match self.session.pods.get_mut(gone.pod as usize).and_then(Option::as_deref_mut) {
                 Some(state) => {
