@@ -262,7 +262,7 @@ impl Walker<'_, '_> {
         if let Some(entry) = self.session.memo.get(object.addr()) {
             self.made_inside();
             self.builder().buf[at] = tag::NDARRAY_VIEW_AGAIN;
-            return self.reference(object, entry.pod, entry.number, entry.seq, At::NOWHERE);
+            return self.reference(object, entry, At::NOWHERE);
         }
         self.finish_immutable(object, header_at)
     }

@@ -171,10 +171,17 @@ impl Memo {
             let entry = &mut self.places[i];
             entry.seq = 0;
             if made.pod != NONE {
-                let is_offered = made.slot != NONE && offers(made.pod, made.slot, made.addr);
-                (entry.pod, entry.slot) = (made.pod, if is_offered { made.slot } else { NONE });
+                (entry.pod, entry.slot) = (made.pod, made.slot);
+            }
+            if entry.slot != NONE && !offers(entry.pod, entry.slot, made.addr) {
+                entry.slot = NONE;
             }
         }
+    }
+
+    /// As [`Memo::roll_back`], of the whole walk.
+    pub(crate) fn roll_back_all(&mut self, offers: impl Fn(u32, u32, usize) -> bool) {
+        self.roll_back(self.walk_start, offers);
     }
 
     /// The walk is over: its journal is not needed any more.

@@ -112,6 +112,11 @@ impl ExportLists {
         &mut self.0[at]
     }
 
+    /// Forgets all but the first pods.
+    pub(crate) fn truncate(&mut self, pod_count: usize) {
+        self.0.truncate(pod_count);
+    }
+
     pub(crate) fn remove(&mut self, pod: u32) {
         if let Some(list) = self.0.get_mut(pod as usize) {
             *list = ExportList::default();

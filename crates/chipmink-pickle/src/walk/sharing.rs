@@ -33,8 +33,9 @@ impl Walker<'_, '_> {
             }
         }
         self.session.pods.truncate(known_pods);
-        self.session.export_lists.retain(|pod, _| (*pod as usize) < known_pods);
-        self.session.exports.retain(|_, (pod, _)| (*pod as usize) < known_pods);
+        self.session.export_lists.truncate(known_pods);
+        let lists = &self.session.export_lists;
+        self.session.memo.roll_back_all(|pod, slot, addr| lists.offers(pod, slot, addr));
     }
 
     /// Numbers the buffers of which a co-variable has several regions, in the order of their first region.

@@ -363,8 +363,6 @@ impl Walker<'_, '_> {
         self.open_siblings.truncate(mark.open_siblings);
         self.wasted += u64::from(self.session.memo.next_seq() - mark.seq);
         self.memory.roll_back(&mark.memory);
-        let lists = &self.session.export_lists;
-        self.session.memo.roll_back(mark.seq, |pod, slot, addr| lists.offers(pod, slot, addr));
         for gone in self.visits.drain(mark.visits..) {
             match self.session.pods.get_mut(gone.pod as usize).and_then(Option::as_deref_mut) {
                 Some(state) => {
@@ -379,6 +377,9 @@ impl Walker<'_, '_> {
                 self.spare.push(builder);
             }
         }
+        // After that, so that nothing keeps a slot of a pod that is no more.
+        let lists = &self.session.export_lists;
+        self.session.memo.roll_back(mark.seq, |pod, slot, addr| lists.offers(pod, slot, addr));
         self.queue.retain(|queued| queued.visit < mark.visits);
         self.queued_bytes = self.queue.iter().map(|queued| queued.bytes.len()).sum();
         self.current = mark.current;
