@@ -18,6 +18,8 @@ class Options:
     repeats: int = 5
     #: Scale of the lists study; 1 is that of the paper.
     lists_scale: float = 0.1
+    #: Scale of the large arrays; 1 is half a gibibyte to one.
+    arrays_scale: float = 1.0
 
 
 Row = Callable[[Options], list[Result]]
@@ -25,6 +27,6 @@ Row = Callable[[Options], list[Result]]
 
 def rows() -> dict[str, Row]:
     """All rows in the order of the table."""
-    from benches.rows import lists, memory, micro, sessions, small
+    from benches.rows import lists, memory, micro, regions, sessions, small
 
-    return {**micro.ROWS, **lists.ROWS, **sessions.ROWS, **small.ROWS, **memory.ROWS}
+    return {**micro.ROWS, **lists.ROWS, **sessions.ROWS, **small.ROWS, **memory.ROWS, **regions.ROWS}

@@ -202,6 +202,48 @@ fn a_delta_over_its_base_is_read() {
 }
 
 #[test]
+fn sparse_deltas_that_lie_are_damage_and_not_data() {
+    let base = vec![1u8; 1000];
+    let summed = |rest: &[u8]| [&digest(rest).as_bytes()[1..9], rest].concat();
+    // Past the end, no such width, more elements than there are, a frame of another length, another content.
+    let bomb = zstd::bulk::compress(&vec![0; 1 << 20], 1).unwrap();
+    for stored in [
+        summed(&[1, 2, 254, 255, 255, 255, 200, 9, 9]),
+        summed(&[3, 1, 0, 9]),
+        summed(&[1, 0xff, 0xff, 0xff, 0x7f, 0]),
+        summed(&[&[17], &bomb[..]].concat()),
+        summed(&[1, 1, 7, 9]),
+        vec![1, 1, 7, 9],
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let name = digest(b"something else");
+        let mut forge = Forge::new(1);
+        forge.put(digest(&base), Codec::Raw, 1000, None, &base);
+        forge.put(name, Codec::SparseDelta, 1000, Some(digest(&base)), &stored);
+        let pack = forge.write(directory.path(), None);
+        repository(directory.path(), name, vec![pack]);
+        let report = read_all(directory.path());
+        assert!(report.contains(&name.to_string()), "{report:?}");
+    }
+}
+
+#[test]
+fn lz4_that_lies_about_its_length_is_damage() {
+    for (decoded_len, stored) in
+        [(1 << 36, &[0x1f, 7, 1, 0, 255][..]), (40, &[0x1f, 7, 1, 0, 5]), (30, &[0x1f, 7, 9, 0, 5])]
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let name = digest(b"blob");
+        let mut forge = Forge::new(1);
+        forge.put(name, Codec::Lz4, decoded_len, None, stored);
+        let pack = forge.write(directory.path(), None);
+        repository(directory.path(), name, vec![pack]);
+        let report = read_all(directory.path());
+        assert!(report.contains(&name.to_string()), "{report:?}");
+    }
+}
+
+#[test]
 fn a_root_state_that_lies_is_damage() {
     let name = digest(b"state");
     let lies = [

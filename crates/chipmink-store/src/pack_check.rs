@@ -19,7 +19,10 @@ pub(crate) fn check_pack(backend: &Backend, pack: &PackInfo, blob_bytes_max: u64
     let mut by_place: Vec<&IndexRow> = rows.iter().collect();
     by_place.sort_unstable_by_key(|row| row.byte_offset);
     let mut rest = by_place.as_slice();
+    let mut filled = PACK_HEADER_LEN as u64;
     while let Some(first) = rest.first() {
+        check_zeros(backend, pack, filled, first.byte_offset)?;
+        filled = filled.max(first.byte_offset);
         let ends = |row: &&IndexRow| row.byte_offset + row.stored_len - first.byte_offset <= WINDOW;
         let (window, after) = rest.split_at(rest.iter().take_while(|row| ends(row)).count().max(1));
         rest = after;
@@ -27,6 +30,12 @@ pub(crate) fn check_pack(backend: &Backend, pack: &PackInfo, blob_bytes_max: u64
         let bytes = backend.get_range(&pack_path(pack.name), first.byte_offset..end)?;
         for row in window {
             let from = (row.byte_offset - first.byte_offset) as usize;
+            if row.byte_offset > filled
+                && bytes[(filled - first.byte_offset) as usize..from].iter().any(|byte| *byte != 0)
+            {
+                return Err(no_zeros(backend, pack, filled));
+            }
+            filled = filled.max(row.byte_offset + row.stored_len);
             let stored = bytes.slice(from..from + row.stored_len as usize);
             let max = blob_bytes_max.min(expansion_max(row.stored_len));
             let in_blob = |source: FormatError| damage(backend, pack, source.in_blob(&row.digest));
@@ -41,7 +50,23 @@ pub(crate) fn check_pack(backend: &Backend, pack: &PackInfo, blob_bytes_max: u64
             }
         }
     }
+    check_zeros(backend, pack, filled, pack.index.byte_offset)?;
     Ok(rows)
+}
+
+/// Checks that nothing stands between two blobs.
+fn check_zeros(backend: &Backend, pack: &PackInfo, start: u64, end: u64) -> Result<()> {
+    for from in (start..end).step_by(WINDOW as usize) {
+        let bytes = backend.get_range(&pack_path(pack.name), from..end.min(from + WINDOW))?;
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Err(no_zeros(backend, pack, from));
+        }
+    }
+    Ok(())
+}
+
+fn no_zeros(backend: &Backend, pack: &PackInfo, byte_offset: u64) -> StoreError {
+    damage(backend, pack, bad(byte_offset, "there are no zeros between two blobs".into()))
 }
 
 /// Checks header, footer and index segments, and that every row lies within the pack.
