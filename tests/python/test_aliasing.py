@@ -275,6 +275,32 @@ def test_a_load_keeps_its_views_in_memory(repo):
     loaded["content"].extend(b"more")
 
 
+def test_arrays_over_the_memory_of_other_objects(repo):
+    numbers = array.array("d", range(20_000))
+    table = np.zeros(9_000, dtype=[("n", "<i4"), ("x", "<f8")])
+    matrix = np.matrix(np.arange(12.0).reshape(3, 4))
+    content = memoryview(bytearray(range(100)))
+    value = {
+        "first": np.frombuffer(numbers)[3:7],
+        "numbers": numbers,
+        "table": table,
+        "field": table["x"],
+        "row": matrix.view(np.ndarray)[1],
+        "matrix": matrix,
+        "content": content,
+        "bytes": np.frombuffer(content, "u1")[5:],
+    }
+    for _ in range(2):
+        loaded = repo.load(repo.save(value))
+        assert loaded["numbers"] == numbers
+        loaded["numbers"][4] = loaded["field"][7] = loaded["matrix"][1, 2] = -1
+        loaded["content"][6] = 255
+        assert loaded["first"][1] == loaded["table"]["x"][7] == loaded["row"][2] == -1
+        assert loaded["bytes"][1] == 255
+        assert type(loaded["matrix"]) is np.matrix
+    assert repo.save(value).report.bytes_written < 1_000
+
+
 def _frames(pandas: Any) -> dict[str, Any]:
     rows = 9_000
     frame = pandas.DataFrame(

@@ -85,13 +85,19 @@ impl Walker<'_, '_> {
         if own.is_empty() || (array.base.is_null() && object.refcount() == 1) {
             return Ok(ArrayPlace { place: Place::Own(own), base: None });
         }
-        let base = ndarray::owner(self.py, object, self.session.kinds.ndarray());
-        let base_span = if base == object { Some(own) } else { self.memory_of(base)? };
+        let (base, last) = ndarray::owner(self.py, object, self.session.kinds.ndarray());
+        let (base_span, is_whole) = match self.memory_of(base)? {
+            _ if base == object => (Some(own), true),
+            // A wrapper of some library, which says nothing of its memory.
+            None if last != object => (self.memory_of(last)?, false),
+            span => (span, true),
+        };
         let seen = Seen {
             span: own,
             object,
             base,
             base_span,
+            is_whole,
             is_compact: form(array, dtype, own, &Place::Own(own)) == Form::Copied,
             is_rigid: false,
         };

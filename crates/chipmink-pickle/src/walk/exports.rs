@@ -1,5 +1,6 @@
 //! Objects that export their memory through the buffer protocol: `PickleBuffer`, bytearrays, and what other libraries make.
 
+use super::kinds::Kind;
 use super::memory::{Owner, Place, Seen, Span};
 use super::regions::Content;
 use super::walker::{Step, Walker};
@@ -29,6 +30,19 @@ impl Walker<'_, '_> {
         // A class may have written its export in Python.
         self.hold();
         Exported::contiguous(object, ffi::PyBUF_FULL_RO).ok().map(|buffer| buffer.span())
+    }
+
+    /// The memory that an object with a reducer exports, if it is not a mere view itself.
+    pub(crate) fn exporter_memory(&mut self, object: Obj, kind: Kind) -> Option<Span> {
+        let is_view =
+            object.is_memoryview() || object.is_atom() || matches!(kind, Kind::Class | Kind::Function);
+        if is_view
+            || object.refcount() <= 1
+            || self.stream.as_ref().is_some_and(|stream| stream.buffer_callback.is_some())
+        {
+            return None;
+        }
+        self.exported_memory(object).filter(|span| !span.is_empty())
     }
 
     /// Decides where memory belongs, and lets those who know it from earlier saves be walked in this one.
@@ -61,8 +75,15 @@ impl Walker<'_, '_> {
         if span.is_empty() {
             return;
         }
-        let seen =
-            Seen { span, object, base: object, base_span: Some(span), is_compact: false, is_rigid: true };
+        let seen = Seen {
+            span,
+            object,
+            base: object,
+            base_span: Some(span),
+            is_whole: true,
+            is_compact: false,
+            is_rigid: true,
+        };
         self.memory_place(seen, span.start);
     }
 

@@ -63,9 +63,12 @@ pub(crate) struct Owner {
 pub(crate) struct Seen {
     pub span: Span,
     pub object: Obj,
-    /// The object that owns the memory in the end; it has exactly the memory `base_span`, if that is known.
+    /// The object that owns the memory in the end.
     pub base: Obj,
+    /// Memory that it keeps alive, if that is known.
     pub base_span: Option<Span>,
+    /// It is that memory, and is a value that can be stored in place of it.
+    pub is_whole: bool,
     /// Its items would be stored one after another, not as they lie.
     pub is_compact: bool,
     /// It cannot be made as a view of another object.
@@ -141,7 +144,8 @@ impl SharedMemory {
             if owner.is_raw && owned.holds(seen.span) && !seen.is_rigid {
                 return Place::Of(owner.object, (first as isize).wrapping_sub(owner.first as isize));
             }
-            self.is_survey |= self.may_repeat;
+            // Without a hint another walk would find the same.
+            self.is_survey |= self.may_repeat && !seen.is_rigid && seen.base_span.is_some();
             return Place::Own(seen.span);
         }
         let Some(hint) = self.hint(seen.span) else { return Place::Own(seen.span) };
@@ -229,7 +233,7 @@ impl SharedMemory {
         if let Some(rigid) = rigid {
             return (rigid.span == union).then_some(Hint { span: union, whole: rigid.object.addr() });
         }
-        if first.base_span == Some(union) && first.base != first.object {
+        if first.base_span == Some(union) && first.base != first.object && first.is_whole {
             return Some(Hint { span: union, whole: first.base.addr() });
         }
         let is_possible = first.base_span.is_some_and(|whole| whole.holds(union));

@@ -155,28 +155,30 @@ impl ArrayObject {
     }
 }
 
-/// The object that owns the memory of an array in the end: its base's base, and so on, through memory views.
-pub(crate) fn owner(py: Python<'_>, array: Obj, ndarray: usize) -> Obj {
-    let mut object = array;
+/// The object that owns the memory of an array in the end: its base's base, and so on, through memory views; and the
+/// last array on the way there.
+pub(crate) fn owner(py: Python<'_>, array: Obj, ndarray: usize) -> (Obj, Obj) {
+    let (mut object, mut last) = (array, array);
     for _ in 0..MAX_BASES {
         let next = if is_array(object, ndarray) {
+            last = object;
             view(object).base
         } else if object.is_memoryview() {
             // A getter in C; a released view has no object any more.
             match object.bound(py).getattr(pyo3::intern!(py, "obj")) {
                 Ok(exporter) if !exporter.is_none() => exporter.as_ptr(),
-                _ => return object,
+                _ => return (object, last),
             }
         } else {
-            return object;
+            return (object, last);
         };
         if next.is_null() {
-            return object;
+            return (object, last);
         }
         // SAFETY: the array, or the view, keeps it alive.
         object = unsafe { Obj::from_ptr(next) };
     }
-    object
+    (object, last)
 }
 
 /// Whether an object is an array of any subclass.

@@ -2,6 +2,7 @@
 
 use super::frames::{At, FrameKind};
 use super::kinds::Kind;
+use super::memory::Span;
 use super::session::NONE;
 use super::walker::{Step, Walker};
 use crate::py::Obj;
@@ -20,6 +21,8 @@ pub(crate) struct Reduction {
     dict: Option<Obj>,
     setter: Option<Obj>,
     flags: u8,
+    /// Memory that the object exports, and other objects may show.
+    exported: Option<Span>,
     /// Where the tag stands.
     at: usize,
     stage: Stage,
@@ -50,6 +53,10 @@ impl<'py> Walker<'_, 'py> {
         self.hold();
         self.keep(object);
         self.culprit = Some(object);
+        let exported = self.exporter_memory(object, kind);
+        if let Some(span) = exported {
+            self.rigid_place(object, span);
+        }
         let value = self.reduce_value(object, kind)?;
         if let Ok(name) = value.cast::<PyString>() {
             return self.reduced_to_name(object, &name.clone());
@@ -75,7 +82,7 @@ impl<'py> Walker<'_, 'py> {
         let builder = self.builder();
         builder.byte(tag::REDUCE);
         builder.byte(flags);
-        self.reductions.push(Reduction { at, ..reduction });
+        self.reductions.push(Reduction { at, exported, ..reduction });
         self.push(FrameKind::Reduce { object }, NONE);
         Ok(())
     }
@@ -191,6 +198,7 @@ impl<'py> Walker<'_, 'py> {
             dict,
             setter,
             flags,
+            exported: None,
             at: 0,
             stage: Stage::Callable,
         };
@@ -323,6 +331,9 @@ impl<'py> Walker<'_, 'py> {
         }
         let number = self.builder().take_number();
         self.memoize(object, number);
+        if let Some(span) = self.reductions.last().and_then(|reduction| reduction.exported) {
+            self.own_rigid(object, span, None);
+        }
         let Some(reduction) = self.reductions.last_mut() else { return Ok(()) };
         reduction.stage = Stage::Dict;
         let Some(list) = reduction.list else { return Ok(()) };

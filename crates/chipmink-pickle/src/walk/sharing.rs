@@ -2,7 +2,6 @@
 //! one buffer.
 
 use super::adopt::PendingPod;
-use super::frames::Mode;
 use super::memory::Hint;
 use super::session::NONE;
 use super::walker::Walker;
@@ -27,9 +26,6 @@ impl Walker<'_, '_> {
             if let Some(state) = self.session.pod_mut(visit.pod) {
                 state.visit = NONE;
                 state.skip_shadow = false;
-            }
-            if let Mode::Bytes(builder) = visit.mode {
-                drop(builder);
             }
         }
         self.session.pods.truncate(known_pods);

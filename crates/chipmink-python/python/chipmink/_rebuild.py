@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _abc  # type: ignore[import-not-found]
 import abc
+import array
 import builtins
 import enum
 import functools
@@ -461,6 +462,17 @@ def make_memoryview(base: Any, format: str, shape: tuple[int, ...]) -> memoryvie
     flat = view if view.format == "B" and view.ndim == 1 else view.cast("B")
     cast: Any = flat.cast
     made: memoryview = cast(format, shape) if len(shape) != 1 else cast(format)
+    return made
+
+
+def make_array(typecode: str, itemsize: int, byteorder: str, content: Any) -> array.array[Any]:
+    """Makes an array of numbers that had this size and byte order where they were saved."""
+    made: array.array[Any] = array.array(typecode)
+    if made.itemsize != itemsize:
+        raise UnsupportedError(f"numbers of type {typecode!r} took {itemsize} bytes where they were saved, here {made.itemsize}")
+    made.frombytes(content)
+    if byteorder != sys.byteorder:
+        made.byteswap()
     return made
 
 

@@ -6,10 +6,12 @@ process are found again by name.
 
 from __future__ import annotations
 
+import array
 import copyreg
 import dataclasses
 import gc
 import itertools
+import pickle
 import sys
 import threading
 import types
@@ -54,6 +56,13 @@ def reduce_memoryview(view: memoryview, ctx: Context) -> tuple[Any, ...] | Stub:
     if view.readonly and not memoryview(base).readonly:
         return _rebuild.make_readonly_memoryview, arguments
     return _rebuild.make_memoryview, arguments
+
+
+def reduce_array(numbers: array.array[Any], ctx: Context) -> Any:
+    """Its bytes, as a buffer. (An exact ``array.array`` with numbers of this machine's size and order.)"""
+    if numbers.typecode in "uw":
+        return numbers.__reduce_ex__(5)
+    return _rebuild.make_array, (numbers.typecode, numbers.itemsize, sys.byteorder, pickle.PickleBuffer(numbers))
 
 
 def reduce_ref(ref: weakref.ref[Any], ctx: Context) -> tuple[Any, ...]:
@@ -176,6 +185,7 @@ REDUCERS: dict[type, Any] = {
     type(threading.RLock()): reduce_rlock,
     threading.local: reduce_local,
     memoryview: reduce_memoryview,
+    array.array: reduce_array,
     weakref.ref: reduce_ref,
     weakref.ProxyType: reduce_proxy,
     weakref.CallableProxyType: reduce_proxy,

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from chipmink import _pandas, _reduce_classes, _reduce_functions, _reduce_objects, _reduce_stubs
+from chipmink import _pandas, _reduce_classes, _reduce_functions, _reduce_objects, _reduce_stubs, _torch
 from chipmink._markers import NAMESPACE, Context, NamespaceMarker, Side, Stub
 from chipmink._reduce_classes import reduce_class
 
@@ -41,7 +41,7 @@ DISPATCH: dict[type, Reducer] = {
 }
 """Exact type to rule. Only ``register`` changes it."""
 
-_BY_NAME: dict[tuple[str, str], Reducer] = {**_reduce_stubs.BY_NAME, **_reduce_objects.BY_NAME, **_pandas.BY_NAME}
+_BY_NAME: dict[tuple[str, str], Reducer] = {**_reduce_stubs.BY_NAME, **_reduce_objects.BY_NAME, **_pandas.BY_NAME, **_torch.BY_NAME}
 
 # Subclasses of these inherit the rule; those of the other types in DISPATCH are not what their base is.
 _INHERITED = frozenset(

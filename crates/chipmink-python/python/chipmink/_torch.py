@@ -1,0 +1,157 @@
+"""Reducers for tensors of PyTorch in the memory of the process, and the functions that make them again.
+
+A tensor is saved as what it shows: an array of bytes over the part of its storage that it reaches, and where its elements
+lie in it. So tensors over one storage, and arrays over the memory of a tensor, are so again after a load, and a slice does
+not drag its storage along. Of storages only the memory counts: after a load one is as large as what was saved of it.
+
+The names of the ``make_`` and ``_setstate`` functions are part of format version 1, as those of ``chipmink._rebuild`` are.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+import weakref
+from typing import Any
+
+from chipmink._markers import Context
+
+__all__ = ["BY_NAME", "make_generator", "make_parameter", "make_tensor", "tensor_setstate"]
+
+
+def _library() -> Any:
+    return importlib.import_module("torch")
+
+
+def reduce_tensor(tensor: Any, ctx: Context) -> Any:
+    """What it shows, where it lies, and its gradient; as with ``torch.save``, the computation that led to it is not kept."""
+    torch = _library()
+    kind = type(tensor)
+    if kind not in (torch.Tensor, torch.nn.Parameter) or not _is_plain(tensor):
+        return tensor.__reduce_ex__(5)
+    if tensor._backward_hooks:
+        warnings.warn(f"hooks of a tensor of shape {tuple(tensor.shape)} are not saved", stacklevel=2)
+    shown, first = _shown(tensor)
+    layout = (shown, str(tensor.dtype).removeprefix("torch."), first, tuple(tensor.shape), tensor.stride())
+    flags = (1 if tensor.is_conj() else 0) | (2 if tensor.is_neg() else 0)
+    maker: Any = make_parameter if kind is torch.nn.Parameter else make_tensor
+    arguments = (*layout, tensor.requires_grad, flags)
+    state = {"grad": tensor.grad} if tensor.is_leaf and tensor.grad is not None else {}
+    if tensor.__dict__:
+        state["attributes"] = dict(tensor.__dict__)
+    return (maker, arguments, state, None, None, tensor_setstate) if state else (maker, arguments)
+
+
+def _is_plain(tensor: Any) -> bool:
+    torch = _library()
+    return (
+        tensor.device.type == "cpu"
+        and tensor.layout is torch.strided
+        and not tensor.is_quantized
+        and not tensor.is_nested
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
+
+
+def _shown(tensor: Any) -> tuple[Any, int]:
+    """The bytes that a tensor reaches, over its own memory, and where its first element lies in them."""
+    torch = _library()
+    storage = tensor.untyped_storage()
+    memory = torch.empty(0, dtype=torch.uint8).set_(storage, 0, (storage.nbytes(),), (1,)).numpy()
+    if tensor.numel() == 0:
+        return memory[:0], 0
+    size = tensor.element_size()
+    start = tensor.storage_offset() * size
+    end = start + size + sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride(), strict=True)) * size
+    return memory[start:end], 0
+
+
+def make_tensor(
+    shown: Any,
+    dtype: str,
+    first: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    requires_grad: bool,
+    flags: int,
+) -> Any:
+    """Makes a tensor over the memory of an array of bytes; ``first`` counts bytes, ``strides`` count elements."""
+    torch = _library()
+    kind = getattr(torch, dtype)
+    storage, start = _storage(shown)
+    made = torch.empty(0, dtype=kind)
+    size = made.element_size()
+    if (start + first) % size:
+        # The part of the storage that was saved begins between two elements.
+        storage, start = _storage(shown.copy())
+    made.set_(storage, (start + first) // size, shape, strides)
+    if flags & 1:
+        made = torch._conj(made)
+    if flags & 2:
+        made = torch._neg_view(made)
+    return made.requires_grad_(requires_grad)
+
+
+def make_parameter(
+    shown: Any,
+    dtype: str,
+    first: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    requires_grad: bool,
+    flags: int,
+) -> Any:
+    """Makes a parameter, of what a tensor is made of."""
+    tensor = make_tensor(shown, dtype, first, shape, strides, False, flags)
+    return _library().nn.Parameter(tensor, requires_grad)
+
+
+def _storage(shown: Any) -> tuple[Any, int]:
+    """The one storage over the memory in which an array lies, and where the array begins in it."""
+    import numpy
+
+    torch = _library()
+    root = shown
+    while type(root.base) is numpy.ndarray:
+        root = root.base
+    start = shown.__array_interface__["data"][0] - root.__array_interface__["data"][0]
+    address = root.__array_interface__["data"][0]
+    known = _storages.get(address)
+    if known is None or known.nbytes() != root.nbytes or not root.nbytes:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of memory that is not writable; what was saved was
+            known = torch.from_numpy(root.reshape(-1).view(numpy.uint8)).untyped_storage()
+        _storages[address] = known
+    return known, start
+
+
+# By the address of their memory. Storages keep the arrays alive that have it, and torch keeps one object for each storage.
+_storages: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+
+def tensor_setstate(tensor: Any, state: dict[str, Any]) -> None:
+    """Sets the gradient, and attributes that a program has added."""
+    if "grad" in state:
+        tensor.grad = state["grad"]
+    tensor.__dict__.update(state.get("attributes", {}))
+
+
+def reduce_generator(generator: Any, ctx: Context) -> Any:
+    """Its device and state."""
+    return make_generator, (str(generator.device), generator.get_state())
+
+
+def make_generator(device: str, state: Any) -> Any:
+    """Makes a generator of random numbers."""
+    torch = _library()
+    made = torch.Generator(device)
+    made.set_state(state)
+    return made
+
+
+# Classes found by their name among the bases of a type, so that nothing has to be imported for it.
+BY_NAME: dict[tuple[str, str], Any] = {
+    ("torch", "Tensor"): reduce_tensor,
+    ("torch.nn.parameter", "Parameter"): reduce_tensor,
+    ("torch._C", "Generator"): reduce_generator,
+}
