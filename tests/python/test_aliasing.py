@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import itertools
+import pickle
 import random
 import tempfile
 from pathlib import Path
@@ -299,6 +300,33 @@ def test_arrays_over_the_memory_of_other_objects(repo):
         assert loaded["bytes"][1] == 255
         assert type(loaded["matrix"]) is np.matrix
     assert repo.save(value).report.bytes_written < 1_000
+
+
+class Block:
+    """What a third party may have: memory of its own, and arrays over it."""
+
+    def __init__(self, memory: Any):
+        self.memory = memory
+
+
+class Samples(Block):
+    """The same, saved through the buffer protocol alone."""
+
+
+def test_a_registered_reducer_hands_out_memory(repo):
+    chipmink.register_reducer(Block, lambda block: (Block, (block.memory,)))
+    chipmink.register_reducer(Samples, lambda samples: (Samples, (pickle.PickleBuffer(samples.memory),)))
+    numbers = np.random.default_rng(5).random(100_000)
+    names = {"block": Block(numbers), "view": numbers[7:9], "samples": Samples(numbers * 2)}
+    repo.save(names)
+    numbers[7] = names["samples"].memory[50_000] = -1
+    version = repo.save(names)
+    assert version.report.bytes_written < 3 * 65_536
+    loaded = repo.load(version)
+    assert type(loaded["samples"].memory) is bytearray
+    assert np.array_equal(np.frombuffer(loaded["samples"].memory), names["samples"].memory)
+    loaded["block"].memory[8] = -2
+    assert loaded["view"].tolist() == [-1, -2]
 
 
 def _frames(pandas: Any) -> dict[str, Any]:

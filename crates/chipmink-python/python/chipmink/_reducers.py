@@ -79,7 +79,14 @@ def generation() -> int:
 
 
 def register(kind: type, reducer: Callable[[Any], Any]) -> None:
-    """Makes ``reducer(obj)`` the rule for objects of exactly the type ``kind``, before any other rule."""
+    """Makes ``reducer(obj)`` the rule for objects of exactly the type ``kind``, before any other rule.
+
+    The reducer returns what ``__reduce__`` does: a tuple of two to six elements that begins with an importable callable and
+    its arguments. To hand out large memory without a copy, put a ``pickle.PickleBuffer`` of it among the arguments or into the
+    state: it is stored by the chunk, only chunks that changed are stored again, and the callable is given a ``bytearray``
+    (``bytes`` if the memory was read-only). A ``numpy.ndarray`` over the memory does the same and also keeps what it shares
+    with other arrays: after a load they share it again. Nothing that is returned is kept after the save.
+    """
     global _generation
     if not isinstance(kind, type):
         raise TypeError(f"a reducer is registered for a type, not for {kind!r}")
