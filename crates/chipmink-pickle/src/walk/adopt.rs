@@ -576,6 +576,7 @@ impl PySession {
             self.pods[id] = before;
             return;
         }
+        let shadow_before = before.as_deref().map_or(0, PodState::shadow_byte_len);
         let (saves, changes) = match &before {
             Some(state) => (state.saves + 1, state.changes + u32::from(pod.is_changed)),
             None => (0, 0),
@@ -592,6 +593,8 @@ impl PySession {
         for root in &pod.roots {
             self.roots.insert(*root, pod.id);
         }
+        self.shadow_total -= shadow_before;
+        self.shadow_total += pod.shadow.as_ref().map_or(0, |shadow| shadow.byte_len() as u64);
         self.pods[id] = Some(Box::new(PodState {
             record: pod.record,
             roots: pod.roots,
@@ -612,6 +615,7 @@ impl PySession {
 
     fn drop_pod(&mut self, id: u32) {
         let Some(state) = self.pods[id as usize].take() else { return };
+        self.shadow_total -= state.shadow_byte_len();
         for root in &state.roots {
             if self.roots.get(root) == Some(&id) {
                 self.roots.remove(root);

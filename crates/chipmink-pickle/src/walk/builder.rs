@@ -189,6 +189,11 @@ impl Builder {
         ordinal
     }
 
+    /// Bytes of the shadow that was built.
+    pub(crate) fn shadow_byte_len(&self) -> u64 {
+        self.shadow.as_ref().map_or(0, |shadow| 8 * shadow.len() as u64)
+    }
+
     /// Pods of which an inner object is referred to.
     pub(crate) fn inside(&self) -> Vec<u32> {
         let refers = self.dependencies.iter().zip(&self.is_inside);

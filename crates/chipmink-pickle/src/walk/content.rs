@@ -72,8 +72,12 @@ impl Walker<'_, '_> {
         items: impl ExactSizeIterator<Item = Obj>,
     ) -> u32 {
         match &mut self.builder().shadow {
-            Some(shadow) => shadow.record(kind, number, fields, items),
-            None => NONE,
+            Some(shadow) if shadow.fits(items.len()) => shadow.record(kind, number, fields, items),
+            // Beyond the budget the pod is compared by its bytes.
+            shadow => {
+                *shadow = None;
+                NONE
+            }
         }
     }
 

@@ -71,6 +71,12 @@ pub(crate) struct PodState {
     pub skip_shadow: bool,
 }
 
+impl PodState {
+    pub(crate) fn shadow_byte_len(&self) -> u64 {
+        self.shadow.as_ref().map_or(0, |shadow| shadow.byte_len() as u64)
+    }
+}
+
 /// The export slots of a pod.
 #[derive(Default)]
 pub(crate) struct ExportList {
@@ -163,6 +169,8 @@ pub struct PySession {
     pub(crate) policy: Box<dyn Policy>,
     pub(crate) volatility: Box<dyn Volatility>,
     pub(crate) shadow_bytes: u64,
+    /// Bytes that the pods' shadows take.
+    pub(crate) shadow_total: u64,
     pub(crate) reducers: Py<PyModule>,
     pub(crate) context_type: Py<PyAny>,
     /// `signal.getsignal`, as the interpreter defines it.
@@ -204,6 +212,7 @@ impl PySession {
             policy: options.policy,
             volatility: Box::new(TypePrior),
             shadow_bytes: options.shadow_bytes,
+            shadow_total: 0,
             context_type: reducers.getattr("Context")?.unbind(),
             reducers: reducers.unbind(),
             getsignal: py.import("_signal")?.getattr("getsignal")?.unbind(),
@@ -289,6 +298,7 @@ impl PySession {
         self.hints.clear();
         self.spans.clear();
         self.pods.clear();
+        self.shadow_total = 0;
         self.roots.clear();
         self.export_lists = ExportLists::default();
         self.shapes.clear();

@@ -100,12 +100,24 @@ pub(crate) fn is_singleton(object: Obj) -> bool {
 }
 
 /// A shadow under construction. Dropping it gives up what it holds.
-#[derive(Default)]
 pub(crate) struct ShadowWriter {
     words: Vec<u64>,
+    /// The most words that it may have.
+    limit: usize,
 }
 
 impl ShadowWriter {
+    /// A shadow of at most `byte_limit` bytes.
+    pub(crate) fn new(byte_limit: u64) -> Self {
+        ShadowWriter { words: Vec::new(), limit: (byte_limit / 8) as usize }
+    }
+
+    /// Whether a record of so many children still fits.
+    #[inline(always)]
+    pub(crate) fn fits(&self, child_count: usize) -> bool {
+        self.words.len() + child_count < self.limit
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.words.len()
     }

@@ -3,7 +3,7 @@
 use super::builder::BuilderMark;
 use super::frames::{At, Finished, Frame, FrameKind, Mark, Mode, Visit};
 use super::place::{Sort, Split};
-use super::session::{NONE, RootKey, address_key};
+use super::session::{NONE, PodState, RootKey, address_key};
 use super::shadow::{ShadowWriter, child, kind as word};
 use super::walker::{Step, Stop, Walker};
 use crate::py::Obj;
@@ -38,7 +38,7 @@ impl Walker<'_, '_> {
         let visit = self.visits.len() as u32;
         let depth = if self.current == NONE { 0 } else { self.visits[self.current as usize].depth + 1 };
         let give_up = self.wasted > 2 * self.stats.objects + WASTE_ALLOWANCE;
-        let budget_left = self.shadow_bytes < self.session.shadow_bytes;
+        let budget = (self.session.shadow_bytes + self.shadow_of(pod)).saturating_sub(self.shadow_bytes);
         let mut mode = None;
         let mut wants_shadow = false;
         if self.some_inactive
@@ -72,7 +72,7 @@ impl Walker<'_, '_> {
             }
             builder.reset();
             builder.rate = split.rate;
-            builder.shadow = (wants_shadow && budget_left && !self.single).then(ShadowWriter::default);
+            builder.shadow = (wants_shadow && budget > 0 && !self.single).then(|| ShadowWriter::new(budget));
             Mode::Bytes(builder)
         });
         let parent = if self.current == NONE { NONE } else { self.current_pod() };
@@ -98,6 +98,11 @@ impl Walker<'_, '_> {
             present: None,
         });
         visit
+    }
+
+    /// Bytes of the shadow that the pod has from earlier saves.
+    fn shadow_of(&self, pod: u32) -> u64 {
+        self.session.pod(pod).map_or(0, PodState::shadow_byte_len)
     }
 
     /// Begins a root of the pod of `visit` with `object`.
@@ -253,7 +258,6 @@ impl Walker<'_, '_> {
                 if *position != shadow.words().len() || !all_roots {
                     return Err(Stop::Miss(visit));
                 }
-                self.shadow_bytes += shadow.byte_len() as u64;
                 closed.mode = Mode::Proved;
                 closed.first = None;
                 closed.present = None;
@@ -277,9 +281,12 @@ impl Walker<'_, '_> {
         let byte_len = builder.buf.len() as u64;
         let known = self.session.pods.get(closed.pod as usize).and_then(Option::as_deref);
         let is_clean = known.is_some_and(|state| state.record.digest == digest);
-        if let Some(shadow) = &builder.shadow {
-            self.shadow_bytes += 8 * shadow.len() as u64;
+        // Pods that are open at the same time count on the same rest of the budget.
+        let others = self.shadow_bytes - known.map_or(0, PodState::shadow_byte_len);
+        if others + builder.shadow_byte_len() > self.session.shadow_bytes {
+            builder.shadow = None;
         }
+        self.shadow_bytes = others + builder.shadow_byte_len();
         let component = known.map(|state| state.component);
         if closed.is_definition
             && !is_clean
@@ -364,6 +371,11 @@ impl Walker<'_, '_> {
         self.wasted += u64::from(self.session.memo.next_seq() - mark.seq);
         self.memory.roll_back(&mark.memory);
         for gone in self.visits.drain(mark.visits..) {
+            if let Mode::Written(finished) = &gone.mode {
+                let before = self.session.pods.get(gone.pod as usize).and_then(Option::as_deref);
+                self.shadow_bytes += before.map_or(0, PodState::shadow_byte_len);
+                self.shadow_bytes -= finished.tables.shadow_byte_len();
+            }
             match self.session.pods.get_mut(gone.pod as usize).and_then(Option::as_deref_mut) {
                 Some(state) => {
                     state.visit = NONE;

@@ -141,6 +141,7 @@ impl<'w, 'py> Walker<'w, 'py> {
         session.policy.begin();
         let memory = SharedMemory::new(session.hints.clone());
         let proved = vec![NONE; session.pods.len()];
+        let shadow_bytes = session.shadow_total;
         Walker {
             py,
             session,
@@ -176,7 +177,7 @@ impl<'w, 'py> Walker<'w, 'py> {
             decisions: 0,
             next_signal_check: SIGNAL_INTERVAL,
             wasted: 0,
-            shadow_bytes: 0,
+            shadow_bytes,
         }
     }
 
