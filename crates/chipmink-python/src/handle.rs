@@ -4,6 +4,7 @@
 //! 2. No lock is waited for: the session is taken or the caller is told that it is taken.
 
 use crate::errors::raise;
+use crate::mapping::{Mapper, Mapping};
 use crate::walked::{Losses, Walked};
 use chipmink::{Compression, OpenOptions, Repository, SaveRequest};
 use chipmink_pickle::rebuild::{Allowlist, LiveDefinitions, Variables, rebuild, rebuild_if_live};
@@ -33,6 +34,9 @@ pub(crate) type Names = (Vec<String>, Vec<String>, Vec<String>);
 pub(crate) struct Handle {
     repository: Repository,
     session: Mutex<Option<PySession>>,
+    mapping: Mapping,
+    /// Why pages are not tracked although they were to be.
+    untracked: Option<String>,
     /// What the version that was saved last lacks; it stays true of variables that the next walk leaves alone.
     losses: Mutex<Losses>,
 }
@@ -57,12 +61,14 @@ fn rebuild_options(
     namespace: Bound<'_, PyDict>,
     allow: Option<&Bound<'_, PyAny>>,
     live: Bound<'_, PyDict>,
+    mapper: Option<&Mapper>,
 ) -> PyResult<RebuildOptions> {
     // What a load into the namespace itself finds there is all of it; from another, functions would have other globals.
     let functions = live.is(&namespace);
     Ok(RebuildOptions {
         allow: allow.map(Allowlist::from_python).transpose()?,
         namespace: Some(namespace.unbind()),
+        mapper: mapper.map(Mapper::boxed),
         live: Some(LiveDefinitions { namespace: live.unbind(), functions }),
     })
 }
@@ -76,7 +82,7 @@ impl Handle {
     #[new]
     #[pyo3(signature = (
         place, *, durable=true, policy="lga-siblings", compression="auto", shadow_bytes=None,
-        thesaurus_bytes=None, cache_bytes=None
+        thesaurus_bytes=None, cache_bytes=None, track_pages=false, map=true, verify="background"
     ))]
     #[expect(clippy::too_many_arguments, reason = "they are the keywords of `chipmink.open`")]
     fn new(
@@ -88,7 +94,11 @@ impl Handle {
         shadow_bytes: Option<u64>,
         thesaurus_bytes: Option<u64>,
         cache_bytes: Option<u64>,
+        track_pages: bool,
+        map: bool,
+        verify: &str,
     ) -> PyResult<Self> {
+        let mapping = Mapping::new(map, verify)?;
         let policy = policy_by_name(policy).map_err(|error| PyValueError::new_err(error.to_string()))?;
         let mut options = OpenOptions::default();
         options.store.durable = durable;
@@ -100,8 +110,26 @@ impl Handle {
         options.store.cache_bytes = cache_bytes.unwrap_or(options.store.cache_bytes);
         let repository = py.detach(|| Repository::open(place, options)).map_err(raise)?;
         let shadow_bytes = shadow_bytes.unwrap_or(SHADOW_BYTES);
-        let session = PySession::new(py, SessionOptions { policy, shadow_bytes })?;
-        Ok(Handle { repository, session: Mutex::new(Some(session)), losses: Mutex::default() })
+        let live = track_pages.then(chipmink::live_digests);
+        let untracked = live.as_ref().and_then(|live| live.unavailable());
+        let session = PySession::new(py, SessionOptions { policy, shadow_bytes, live })?;
+        Ok(Handle {
+            repository,
+            mapping,
+            untracked,
+            session: Mutex::new(Some(session)),
+            losses: Mutex::default(),
+        })
+    }
+
+    /// Why pages are not tracked although they were to be.
+    fn untracked(&self) -> Option<String> {
+        self.untracked.clone()
+    }
+
+    /// What was found damaged of what earlier loads have mapped; said once.
+    fn take_damage(&self) -> Option<String> {
+        self.mapping.take_damage()
     }
 
     /// Walks a namespace: the first step of a save.
@@ -137,8 +165,11 @@ impl Handle {
         live: Bound<'_, PyDict>,
     ) -> PyResult<Variables> {
         let plan = py.detach(|| self.repository.plan(TimeId(number), names.as_deref())).map_err(raise)?;
-        let options = rebuild_options(namespace, allow, live)?;
-        rebuild(py, &plan, &mut self.repository.pods(&plan), &options)
+        let mapper = self.mapping.mapper(&self.repository);
+        let options = rebuild_options(namespace, allow, live, mapper.as_ref())?;
+        let loaded = rebuild(py, &plan, &mut self.repository.pods(&plan), &options)?;
+        self.mapping.check_later(mapper.as_ref(), &plan, TimeId(number));
+        Ok(loaded)
     }
 
     /// Loads exactly the variables named, as `load` does; with `only_live`, nothing if a class or function would have to
@@ -155,12 +186,15 @@ impl Handle {
         only_live: bool,
     ) -> PyResult<Option<Variables>> {
         let plan = py.detach(|| self.repository.plan_only(TimeId(number), &names)).map_err(raise)?;
-        let options = rebuild_options(namespace, allow, live)?;
+        let mapper = self.mapping.mapper(&self.repository);
+        let options = rebuild_options(namespace, allow, live, mapper.as_ref())?;
         let mut pods = self.repository.pods(&plan);
-        match only_live {
-            true => rebuild_if_live(py, &plan, &mut pods, &options),
-            false => rebuild(py, &plan, &mut pods, &options).map(Some),
-        }
+        let loaded = match only_live {
+            true => rebuild_if_live(py, &plan, &mut pods, &options)?,
+            false => rebuild(py, &plan, &mut pods, &options).map(Some)?,
+        };
+        self.mapping.check_later(mapper.as_ref(), &plan, TimeId(number));
+        Ok(loaded)
     }
 
     fn names(&self, py: Python<'_>, number: u64) -> PyResult<Vec<String>> {

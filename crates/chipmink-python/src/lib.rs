@@ -6,6 +6,7 @@
 mod command;
 mod errors;
 mod handle;
+mod mapping;
 mod stream;
 mod walked;
 

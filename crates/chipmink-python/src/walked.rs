@@ -130,6 +130,7 @@ impl Walked {
             ("pods_clean", walk.pods_clean),
             ("pods_shadow", walk.pods_shadow),
             ("region_bytes", walk.region_bytes),
+            ("unwritten_bytes", walk.unwritten_bytes),
             ("shadow_bytes", walk.shadow_bytes),
             ("bytes_written", report.bytes_written),
         ] {

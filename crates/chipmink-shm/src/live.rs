@@ -21,7 +21,8 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
 /// When regions are tracked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LivePolicy {
-    /// Shorter regions are never tracked: hashing them costs less than asking. In bytes.
+    /// Shorter regions are never tracked: each is one mapping more for the kernel, and its first and last chunk are
+    /// hashed anyway. In bytes.
     pub least_len: usize,
     /// Walks that must find a region calm before it is tracked: at most one chunk in `calm_part` changed.
     pub calm_walks: u32,
@@ -193,6 +194,10 @@ fn grid_of(region: &LiveRegion) -> Option<Grid> {
 }
 
 impl LiveDigests for LiveMemo {
+    fn unavailable(&self) -> Option<String> {
+        self.pages.unavailable()
+    }
+
     fn begin_walk(&mut self) {
         if self.pages.is_lost() {
             // What was opened speaks of the memory of another process.
@@ -291,6 +296,10 @@ impl Shared {
 }
 
 impl LiveDigests for Shared {
+    fn unavailable(&self) -> Option<String> {
+        self.with(|memo| memo.unavailable())
+    }
+
     fn begin_walk(&mut self) {
         self.with(LiveMemo::begin_walk);
     }

@@ -74,6 +74,38 @@ fn nothing_is_known_where_pages_cannot_be_tracked() {
     assert_eq!(memo.tracked(), 0);
 }
 
+/// Tracks everything, and has lost it whenever it is asked.
+#[derive(Debug)]
+struct Forgetful;
+
+impl DirtyPages for Forgetful {
+    fn is_trusted(&mut self) -> bool {
+        true
+    }
+
+    fn track(&mut self, _: usize, _: usize) -> Result<(), dirty::Untracked> {
+        Ok(())
+    }
+
+    fn written(&mut self, _: usize, _: usize) -> Verdict {
+        Verdict::Unknown
+    }
+
+    fn untrack(&mut self, _: usize, _: usize) {}
+}
+
+#[test]
+fn nothing_is_known_of_a_region_that_was_lost() {
+    let mut memo = LiveMemo::new(|| Box::new(Forgetful), EAGER);
+    let mut memory = vec![3u8; 10 * CHUNK];
+    for value in 0..6 {
+        let tracked_before = memo.tracked();
+        assert_eq!(walk(&mut memo, &memory, &run_of(&memory)), 0);
+        assert_eq!(memo.tracked() + tracked_before, 1, "tracked and lost in turn");
+        memory.fill(value);
+    }
+}
+
 #[test]
 fn a_calm_region_is_tracked_and_then_known_but_for_what_is_written() {
     if !can_track() {

@@ -39,6 +39,9 @@ impl Look {
 /// reported as written, and comes back only when they have been hashed again. So it does not matter whether a save that
 /// looked came to anything, nor how many repositories look.
 pub trait LiveDigests: Send {
+    /// Why nothing can ever be proved here; `None` if something can.
+    fn unavailable(&self) -> Option<String>;
+
     /// A walk begins: lets go of what can no longer be trusted.
     fn begin_walk(&mut self);
 

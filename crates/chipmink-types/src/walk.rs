@@ -169,6 +169,8 @@ pub struct WalkStats {
     pub pods_shadow: u64,
     /// Bytes of regions hashed.
     pub region_bytes: u64,
+    /// Bytes of regions that need not be hashed, because nobody had written to them.
+    pub unwritten_bytes: u64,
     /// Bytes that the identity shadow holds after this walk.
     pub shadow_bytes: u64,
 }

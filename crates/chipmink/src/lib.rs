@@ -13,8 +13,9 @@
 //! - [`Repository`]: the versions under one place. Start reading here.
 //! - [`Prepared`], [`Published`], [`Saved`]: a save in three steps. The first runs under the lock of the live objects, the
 //!   second touches none of them, the third lets the source know what became of it.
-//! - [`PlanPods`]: the bytes of a load plan, read ahead; large regions of it can be mapped instead.
+//! - [`PlanPods`]: the bytes of a load plan, read ahead. [`RegionMapper`] maps large regions instead.
 //! - [`Log`], [`Version`], [`Diff`]: history.
+//! - [`live_digests`]: what a source may ask for digests of memory that nobody has written to.
 //!
 //! 1. Nothing is taken as known before its version is visible: a failed save leaves base and source as they were.
 //! 2. What a save writes is a function of what changed. A co-variable whose pods are the very same keeps its digest without
@@ -36,13 +37,13 @@ mod repository;
 mod save;
 mod shared;
 
-pub use chipmink_shm::MappedRegion;
+pub use chipmink_shm::{MappedRegion, live_digests};
 pub use chipmink_store::Compression;
 pub use describe::Description;
 pub use diff::Diff;
 pub use error::{Error, ErrorKind, Result};
 pub use history::{Log, Version};
 pub use options::{DEFAULT_REF, OpenOptions, SaveRequest};
-pub use read::{MapCheck, PlanPods, Unchecked};
+pub use read::{MapCheck, PlanPods, RegionMapper, Unchecked};
 pub use repository::Repository;
 pub use save::{Prepared, Published, Report, Saved};

@@ -5,7 +5,7 @@ use crate::diff::{Diff, diff};
 use crate::error::{Error, Result};
 use crate::history::{Log, Version};
 use crate::options::{OpenOptions, SaveRequest};
-use crate::read::{PlanPods, Planner, names_of, together};
+use crate::read::{MapCheck, PlanPods, Planner, RegionMapper, names_of, together};
 use crate::save::{Prepared, Saved};
 use crate::shared::Shared;
 use bytes::Bytes;
@@ -124,6 +124,11 @@ impl Repository {
     /// The bytes of a plan's pods and regions.
     pub fn pods(&self, plan: &LoadPlan) -> PlanPods {
         PlanPods::new(self.shared.store.clone(), plan)
+    }
+
+    /// Maps large regions of one load instead of reading them.
+    pub fn mapper(&self, check: MapCheck) -> RegionMapper {
+        RegionMapper::new(self.shared.store.clone(), check)
     }
 
     /// The names of a version, in the order of the namespace.

@@ -8,6 +8,7 @@ use super::containers::wrong_frame;
 use super::error::{Failure, Result};
 use super::frame::Build;
 use super::loader::{Loader, Step};
+use super::numpy::Numpy;
 use chipmink_format::tag;
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
@@ -50,17 +51,7 @@ pub(super) struct NumpyCalls {
 
 impl NumpyCalls {
     pub(super) fn find(py: Python<'_>) -> PyResult<Self> {
-        let module = match py.import("numpy._core._multiarray_umath") {
-            Ok(module) => module,
-            Err(_) => py.import("numpy.core._multiarray_umath")?,
-        };
-        let capsule = module.getattr("_ARRAY_API")?;
-        // SAFETY: the capsule has no name; its pointer is null with an exception if it is no such capsule.
-        let table = unsafe { ffi::PyCapsule_GetPointer(capsule.as_ptr(), std::ptr::null()) };
-        if table.is_null() {
-            return Err(PyErr::fetch(py));
-        }
-        let table = table.cast::<*const c_void>().cast_const();
+        let table = api_table(py)?;
         // SAFETY: numpy's table has more than 282 entries, whose places and types are part of its binary interface, and
         // it lives as long as the process.
         unsafe {
@@ -74,6 +65,21 @@ impl NumpyCalls {
             })
         }
     }
+}
+
+/// numpy's table of C functions. It lives as long as the process.
+pub(super) fn api_table(py: Python<'_>) -> PyResult<*const *const c_void> {
+    let module = match py.import("numpy._core._multiarray_umath") {
+        Ok(module) => module,
+        Err(_) => py.import("numpy.core._multiarray_umath")?,
+    };
+    let capsule = module.getattr("_ARRAY_API")?;
+    // SAFETY: the capsule has no name; its pointer is null with an exception if it is no such capsule.
+    let table = unsafe { ffi::PyCapsule_GetPointer(capsule.as_ptr(), std::ptr::null()) };
+    if table.is_null() {
+        return Err(PyErr::fetch(py));
+    }
+    Ok(table.cast::<*const c_void>().cast_const())
 }
 
 /// An array on its way.
@@ -95,6 +101,14 @@ struct Memory<'py> {
     byte_len: usize,
     is_writable: bool,
     has_references: bool,
+}
+
+impl<'py> Memory<'py> {
+    /// That of a new array of bytes.
+    fn of_array(object: Bound<'py, PyAny>) -> Self {
+        let (start, byte_len) = super::numpy::memory(&object);
+        Memory { object, start: start as usize, byte_len, is_writable: true, has_references: false }
+    }
 }
 
 impl<'py> Loader<'py, '_> {
@@ -179,6 +193,13 @@ impl<'py> Loader<'py, '_> {
                     self.end_array_view(top, &memory, start.saturating_add(offset))?;
                     return Ok(true);
                 }
+                let make = |_: &mut Self, numpy: &Numpy<'py>| Ok(numpy.empty.call1((byte_len, "u1"))?);
+                if let Some(object) = self.mapped_array(region, make)? {
+                    let memory = Memory::of_array(object);
+                    let first = memory.start + offset;
+                    self.end_array_view(top, &memory, first)?;
+                    return Ok(true);
+                }
                 let memory = self.new_memory(byte_len)?;
                 if byte_len > 0 {
                     // SAFETY: new memory of so many bytes, known to nobody else, of an allocator that the compiler knows
@@ -197,12 +218,11 @@ impl<'py> Loader<'py, '_> {
 
     /// New memory, as an array of bytes.
     fn new_memory(&mut self, byte_len: usize) -> Result<Memory<'py>> {
-        let object = self.numpy()?.empty.call1((byte_len, "u1"))?;
-        let (start, present) = super::numpy::memory(&object);
-        if present != byte_len {
+        let memory = Memory::of_array(self.numpy()?.empty.call1((byte_len, "u1"))?);
+        if memory.byte_len != byte_len {
             return Err(PyValueError::new_err("numpy.empty made an array of another size").into());
         }
-        Ok(Memory { object, start: start as usize, byte_len, is_writable: true, has_references: false })
+        Ok(memory)
     }
 
     /// The memory in which an object's first byte lies, and where that is.

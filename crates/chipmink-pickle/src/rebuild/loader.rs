@@ -10,6 +10,7 @@ use super::array_view::NumpyCalls;
 use super::defer::Waiting;
 use super::error::{Cause, Failure, RebuildError, Result};
 use super::frame::{Build, Frame, NOT_KEPT};
+use super::mapped::{MapRegions, OurAllocator};
 use super::memo::{Entry, Mark};
 use super::numpy::Numpy;
 use super::object;
@@ -60,6 +61,9 @@ pub(super) struct Loader<'py, 'a> {
     /// A string and the dtype that it describes.
     pub(super) last_dtype: Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)>,
     pub(super) numpy_calls: Option<NumpyCalls>,
+    pub(super) mapper: Option<&'a dyn MapRegions>,
+    /// Once it was looked for: how numpy takes memory over, if it can.
+    pub(super) allocator: Option<Option<OurAllocator<'py>>>,
     /// Atoms that stand outside the pods, by the digest of their content and the kind of region.
     pub(super) large_atoms: HashMap<(Digest, u8), Bound<'py, PyAny>>,
     serial: u32,
@@ -109,6 +113,8 @@ impl<'py, 'a> Loader<'py, 'a> {
             numpy: None,
             last_dtype: None,
             numpy_calls: None,
+            mapper: options.mapper.as_deref(),
+            allocator: None,
             large_atoms: HashMap::new(),
             serial: 0,
             ticks: 0,

@@ -23,6 +23,7 @@ mod global;
 mod instance;
 mod live;
 mod loader;
+mod mapped;
 mod memo;
 mod numpy;
 mod object;
@@ -42,6 +43,7 @@ mod supply;
 mod tags;
 
 pub use error::RebuildError;
+pub use mapped::{MapRegions, RegionMemory};
 pub use options::{Allowlist, LiveDefinitions, RebuildOptions};
 pub use plan::{Variables, rebuild, rebuild_if_live};
 pub use stream::loads;

@@ -191,6 +191,9 @@ impl<'py> Loader<'py, '_> {
         }
         let is_whole = byte_len == place.byte_len && region.views.len() == 1;
         if is_whole && byte_len > 0 && !is_outside {
+            if let Some(array) = self.mapped_array(region, |loader, _| loader.empty_array(dtype, header))? {
+                return Ok(array);
+            }
             let array = self.empty_array(dtype, header)?;
             check_len(&array, byte_len)?;
             // SAFETY: a new contiguous array of `byte_len` bytes without objects, known to nobody else, that lives until

@@ -1,6 +1,7 @@
 //! What a caller may ask of a load.
 
 use super::error::{RebuildError, Result};
+use super::mapped::MapRegions;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::collections::HashSet;
@@ -12,6 +13,8 @@ pub struct RebuildOptions {
     pub allow: Option<Allowlist>,
     /// The dict that by-value functions are bound to; `None`: a fresh one.
     pub namespace: Option<Py<PyDict>>,
+    /// Maps the regions of large arrays; `None`: all are read.
+    pub mapper: Option<Box<dyn MapRegions>>,
     /// Where live classes and functions may be found that are used again if they equal stored ones; `None`: each is made
     /// anew. Without effect beside `allow`.
     pub live: Option<LiveDefinitions>,

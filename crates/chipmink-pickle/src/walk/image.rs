@@ -43,7 +43,8 @@ pub(crate) fn image(
     namespace: &Bound<'_, PyDict>,
     objects: &[Bound<'_, PyAny>],
 ) -> PyResult<Image> {
-    let mut session = PySession::new(py, SessionOptions { policy: Box::new(BundleAll), shadow_bytes: 0 })?;
+    let mut session =
+        PySession::new(py, SessionOptions { policy: Box::new(BundleAll), shadow_bytes: 0, live: None })?;
     let dict = Obj::of(namespace.as_any());
     let context = session.context(py, Some(dict))?;
     let mut sink = NoSink;

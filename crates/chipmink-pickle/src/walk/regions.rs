@@ -10,7 +10,7 @@ use super::walker::{Step, Walker};
 use crate::py::Obj;
 use chipmink_digest::{Grid, NodeKind, TreeBuilder};
 use chipmink_format::tag;
-use chipmink_types::{BlobError, BlobKind, Digest, GridKind, RegionOutline, RegionRecord, ViewRecord};
+use chipmink_types::{BlobError, BlobKind, Digest, GridKind, Look, RegionOutline, RegionRecord, ViewRecord};
 
 /// A grid of one run: kind and row length.
 pub(crate) const RUN: (GridKind, u64) = (GridKind::Run, 0);
@@ -143,7 +143,6 @@ impl Walker<'_, '_> {
             let len = content.span.len();
             pyo3::exceptions::PyValueError::new_err(format!("a region of {len} bytes: {error}"))
         })?;
-        self.stats.region_bytes += record.byte_len;
         let same_grid = |known: &&RegionRecord| {
             (known.grid, known.row_len, known.byte_len) == (record.grid, record.row_len, record.byte_len)
         };
@@ -164,13 +163,7 @@ impl Walker<'_, '_> {
 
     /// Hashes memory whose chunks are probably stored: first all of it, then what is missing is copied.
     fn changed_region(&mut self, content: &Content, grid: &Grid, known: Digest) -> Step<Digest> {
-        let mut digests = Vec::with_capacity(grid.chunk_count() as usize);
-        for (i, (offset, len)) in grid.chunks().enumerate() {
-            if i % 1024 == 1023 {
-                self.check_signals()?;
-            }
-            digests.push(live_digest((content.span.start + offset as usize) as *const u8, len as usize));
-        }
+        let mut digests = self.live_digests(content.span, &content.record(), grid)?;
         if root_of(&digests) == known {
             return Ok(known);
         }
@@ -187,10 +180,20 @@ impl Walker<'_, '_> {
     fn new_region(&mut self, content: &Content, grid: &Grid) -> Step<Digest> {
         let mut digests = Vec::with_capacity(grid.chunk_count() as usize);
         let mut copy = Vec::new();
+        let record = content.record();
+        let look = if content.is_frozen { Look::default() } else { self.look(content.span, &record) };
+        let mut hashed = 0;
         for (i, (offset, len)) in grid.chunks().enumerate() {
             if i % 1024 == 1023 {
                 self.check_signals()?;
             }
+            if let Some(digest) = look.digest(i as u64)
+                && self.sink.holds(&digest)
+            {
+                digests.push(digest);
+                continue;
+            }
+            hashed += len;
             let start = content.span.start + offset as usize;
             digests.push(if content.is_frozen {
                 // SAFETY: the grid stays inside the region, which its owner keeps alive and nobody writes to.
@@ -202,6 +205,7 @@ impl Walker<'_, '_> {
                 self.store_chunk(i as u64, start, len as usize, &mut copy)?
             });
         }
+        self.learn(content.span, &record, &look, &digests, hashed);
         self.store_tree(&digests)
     }
 

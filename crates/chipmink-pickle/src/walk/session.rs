@@ -14,7 +14,7 @@ use super::shapes::Shapes;
 use super::tracker::Tracker;
 use crate::py::Obj;
 use chipmink_podding::{Policy, TypePrior, Volatility};
-use chipmink_types::PodRecord;
+use chipmink_types::{LiveDigests, PodRecord};
 use hashbrown::HashMap;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -37,6 +37,8 @@ pub struct SessionOptions {
     pub policy: Box<dyn Policy>,
     /// Bytes that the identity shadows may take in all; pods beyond it are compared by their bytes.
     pub shadow_bytes: u64,
+    /// Knows digests of memory that nobody has written to; `None`: all is hashed.
+    pub live: Option<Box<dyn LiveDigests>>,
 }
 
 /// What is known of a pod.
@@ -171,6 +173,7 @@ pub struct PySession {
     pub(crate) shadow_bytes: u64,
     /// Bytes that the pods' shadows take.
     pub(crate) shadow_total: u64,
+    pub(crate) live: Option<Box<dyn LiveDigests>>,
     pub(crate) reducers: Py<PyModule>,
     pub(crate) context_type: Py<PyAny>,
     /// `signal.getsignal`, as the interpreter defines it.
@@ -213,6 +216,7 @@ impl PySession {
             volatility: Box::new(TypePrior),
             shadow_bytes: options.shadow_bytes,
             shadow_total: 0,
+            live: options.live,
             context_type: reducers.getattr("Context")?.unbind(),
             reducers: reducers.unbind(),
             getsignal: py.import("_signal")?.getattr("getsignal")?.unbind(),

@@ -139,6 +139,9 @@ impl<'w, 'py> Walker<'w, 'py> {
         }
         session.began_without_shapes = session.shapes.len() == 0;
         session.policy.begin();
+        if let Some(live) = &mut session.live {
+            live.begin_walk();
+        }
         let memory = SharedMemory::new(session.hints.clone());
         let proved = vec![NONE; session.pods.len()];
         let shadow_bytes = session.shadow_total;

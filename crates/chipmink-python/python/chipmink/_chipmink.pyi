@@ -25,7 +25,12 @@ class Handle:
         shadow_bytes: int | None = None,
         thesaurus_bytes: int | None = None,
         cache_bytes: int | None = None,
+        track_pages: bool = False,
+        map: bool = True,
+        verify: str = "background",
     ) -> Handle: ...
+    def take_damage(self) -> str | None: ...
+    def untracked(self) -> str | None: ...
     def walk(
         self,
         namespace: dict[str, Any],

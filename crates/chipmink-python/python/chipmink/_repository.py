@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from chipmink import _chipmink, _rebuild
-from chipmink._errors import ClosedError, NotFoundError, SkippedVariableWarning, UnsavedChangesError, UnsupportedError
+from chipmink._errors import ClosedError, DamagedError, NotFoundError, SkippedVariableWarning, UnsavedChangesError, UnsupportedError
 from chipmink._live import live_namespace
 from chipmink._results import Diff, Report, Saved, Skipped, Version
 from chipmink._stream import Allow
@@ -40,6 +40,9 @@ def open(
     shadow_bytes: int | None = None,
     thesaurus_bytes: int | None = None,
     cache_bytes: int | None = None,
+    track_pages: bool = False,
+    map: bool = True,
+    verify: str = "background",
 ) -> Repository:
     """Opens the repository at a place, and creates it if there is none.
 
@@ -48,7 +51,11 @@ def open(
     ``save`` adds to. ``policy`` decides which objects are stored together (``"bundle-all"``, ``"split-all"``,
     ``"random:SEED"``, ``"lga"`` or ``"lga-siblings"``). ``compression`` is ``"auto"`` (what pays, as suits the place),
     ``"lz4"`` or ``"zstd"`` (all that shrinks), or ``"none"``; of buffers saved before, what changed a little is stored as a
-    difference unless it is ``"none"``. The others are budgets of memory in bytes.
+    difference unless it is ``"none"``. With ``track_pages=True`` (Linux 6.7) the kernel tells which pages of large arrays were
+    written since the last save, and only these are hashed; see the README for what it cannot see. Large arrays are mapped when they are loaded instead of being read, where that can be done; ``map=False`` reads
+    everything. What is mapped is compared with its digests by ``verify``: in the ``"background"``, so that damage raises
+    ``DamagedError`` at the next use of the repository; ``"eager"``, before the load returns; or ``"never"``. The others are
+    budgets of memory in bytes.
     """
     return Repository(
         place,
@@ -59,6 +66,9 @@ def open(
         shadow_bytes=shadow_bytes,
         thesaurus_bytes=thesaurus_bytes,
         cache_bytes=cache_bytes,
+        track_pages=track_pages,
+        map=map,
+        verify=verify,
     )
 
 
@@ -76,6 +86,9 @@ class Repository:
         shadow_bytes: int | None = None,
         thesaurus_bytes: int | None = None,
         cache_bytes: int | None = None,
+        track_pages: bool = False,
+        map: bool = True,
+        verify: str = "background",
     ) -> None:
         # Other threads wait here. It is reentrant, so that a save begun by a reducer, a finalizer or a signal handler
         # inside a save of its own thread gets as far as the handle, which refuses it.
@@ -94,7 +107,14 @@ class Repository:
             shadow_bytes=shadow_bytes,
             thesaurus_bytes=thesaurus_bytes,
             cache_bytes=cache_bytes,
+            track_pages=track_pages,
+            map=map,
+            verify=verify,
         )
+        if (reason := self._handle.untracked()) is not None:
+            warnings.warn(
+                f"{reason}; saves hash all of every large buffer, as with track_pages=False", RuntimeWarning, stacklevel=3
+            )
         _open_repositories.add(self)
 
     @property
@@ -317,6 +337,8 @@ class Repository:
         handle = self._handle
         if handle is None:
             raise ClosedError(f"the repository at {self._url!r} cannot be used: {self._closed}")
+        if (damage := handle.take_damage()) is not None:
+            raise DamagedError(damage)
         return handle
 
     def _number(self, version: int | None) -> int:

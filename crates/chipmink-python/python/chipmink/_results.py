@@ -40,6 +40,8 @@ class Report:
     """Pods among those that were proved unchanged without producing a byte."""
     region_bytes: int = 0
     """Bytes of large buffers that were hashed."""
+    unwritten_bytes: int = 0
+    """Bytes of large buffers that need not be hashed, because nobody had written to them (``track_pages=True``)."""
     bytes_written: int = 0
     """Bytes added to the repository."""
     shadow_bytes: int = 0

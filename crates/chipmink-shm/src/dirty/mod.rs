@@ -70,6 +70,11 @@ pub enum Untracked {
 
 /// Tells which pages of live memory were written.
 pub trait DirtyPages: Send + fmt::Debug {
+    /// Why nothing can be tracked here at all; `None` if something can.
+    fn unavailable(&self) -> Option<String> {
+        None
+    }
+
     /// Whether what was tracked may still be trusted. `false`: every range must be tracked again, perhaps by a new probe.
     fn is_trusted(&mut self) -> bool;
 
@@ -105,6 +110,10 @@ impl NoDirtyPages {
 }
 
 impl DirtyPages for NoDirtyPages {
+    fn unavailable(&self) -> Option<String> {
+        Some(self.reason.clone())
+    }
+
     fn is_trusted(&mut self) -> bool {
         true
     }

@@ -5,13 +5,14 @@
 //! 2. What is mapped unchecked is said so ([`Unchecked`]), and checked from the file: the program may have written to its
 //!    own memory meanwhile.
 
-use super::pods::damaged;
+use super::pods::{damaged, region_chunks};
 use chipmink_digest::digest;
 use chipmink_shm::{MOST_RUNS, MapBudget, MappedRegion, Piece, keeps_unlinked_files, page_len};
 use chipmink_store::{RawPlaces, Store};
 use chipmink_types::{BlobError, BlobSource, Digest, RegionRecord};
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Shorter regions are read: a mapping costs the kernel about as much as copying so many bytes.
 const LEAST_LEN: u64 = 256 << 10;
@@ -21,7 +22,7 @@ const LEAST_LEN: u64 = 256 << 10;
 pub enum MapCheck {
     /// Before anybody sees them, as what is read.
     Eager,
-    /// Later, by whoever takes [`Unchecked`] from the plan's pods.
+    /// Later, by whoever takes [`Unchecked`] from the mapper.
     Later,
 }
 
@@ -63,11 +64,49 @@ impl Unchecked {
     }
 }
 
+/// Maps the regions of one load.
+#[derive(Debug)]
+pub struct RegionMapper {
+    store: Store,
+    check: MapCheck,
+    unchecked: Mutex<Vec<(Digest, Unchecked)>>,
+}
+
+impl RegionMapper {
+    pub(crate) fn new(store: Store, check: MapCheck) -> Self {
+        RegionMapper { store, check, unchecked: Mutex::default() }
+    }
+
+    /// Maps a region copy-on-write; `None`: it must be read. Its owner may write to it.
+    ///
+    /// # Errors
+    /// When a chunk or node is missing, or damaged as far as it was checked.
+    pub fn map(&self, region: &RegionRecord) -> Result<Option<MappedRegion>, BlobError> {
+        let chunks = region_chunks(&self.store, region)?;
+        let Some((memory, unchecked)) = map_region(&self.store, region, &chunks, self.check)? else {
+            return Ok(None);
+        };
+        if let Some(unchecked) = unchecked {
+            self.unchecked().push((region.root, unchecked));
+        }
+        Ok(Some(memory))
+    }
+
+    fn unchecked(&self) -> MutexGuard<'_, Vec<(Digest, Unchecked)>> {
+        self.unchecked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was mapped and not checked, each with the root of its region, to be checked by the caller.
+    pub fn take_unchecked(&self) -> Vec<(Digest, Unchecked)> {
+        std::mem::take(&mut *self.unchecked())
+    }
+}
+
 /// A region in memory, and what of it has still to be checked.
 type Mapped = (MappedRegion, Option<Unchecked>);
 
 /// Maps a region of which the chunks are given with their lengths; `None`: it must be read.
-pub(super) fn map_region(
+fn map_region(
     store: &Store,
     region: &RegionRecord,
     chunks: &[(Digest, u64)],

@@ -8,7 +8,7 @@ mod table;
 mod together;
 
 pub(crate) use descriptors::Descriptors;
-pub use mapped::{MapCheck, Unchecked};
+pub use mapped::{MapCheck, RegionMapper, Unchecked};
 pub(crate) use plan::{Planner, names_of};
 pub use pods::PlanPods;
 pub(crate) use together::together;

@@ -1,9 +1,7 @@
 //! The bytes of a plan, read ahead in windows.
 
-use super::mapped::{MapCheck, Unchecked, map_region};
 use bytes::Bytes;
 use chipmink_digest::{Grid, NodeKind, TreeError, read_tree};
-use chipmink_shm::MappedRegion;
 use chipmink_store::Store;
 use chipmink_types::{BlobError, BlobSource, Digest, LoadPlan, PodSource, RegionRecord};
 
@@ -22,52 +20,28 @@ pub struct PlanPods {
     start: usize,
     /// Pods that were read ahead and not yet asked for.
     window: Vec<Option<Bytes>>,
-    /// Regions that were mapped and not checked.
-    unchecked: Vec<Unchecked>,
 }
 
 pub(super) fn damaged(region: &RegionRecord, reason: String) -> BlobError {
     BlobError::Damaged { digest: region.root, reason }
 }
 
+/// The chunks of a region, with their lengths.
+pub(super) fn region_chunks(store: &Store, region: &RegionRecord) -> Result<Vec<(Digest, u64)>, BlobError> {
+    let grid = Grid::of(region).map_err(|error| damaged(region, error.to_string()))?;
+    let count = grid.chunk_count();
+    let chunks = read_tree(NodeKind::Region, region.root, count, &mut |node| store.get(node));
+    let chunks = chunks.map_err(|error| match error {
+        TreeError::Caller(error) => error,
+        other => damaged(region, other.to_string()),
+    })?;
+    Ok(chunks.into_iter().zip(grid.chunks()).map(|(digest, (_, len))| (digest, len)).collect())
+}
+
 impl PlanPods {
     pub(crate) fn new(store: Store, plan: &LoadPlan) -> Self {
         let pods = plan.pods.iter().map(|pod| (pod.digest, pod.byte_len)).collect();
-        PlanPods { store, pods, start: 0, window: Vec::new(), unchecked: Vec::new() }
-    }
-
-    /// The chunks of a region, with their lengths.
-    fn chunks(&self, region: &RegionRecord) -> Result<Vec<(Digest, u64)>, BlobError> {
-        let grid = Grid::of(region).map_err(|error| damaged(region, error.to_string()))?;
-        let count = grid.chunk_count();
-        let chunks = read_tree(NodeKind::Region, region.root, count, &mut |node| self.store.get(node));
-        let chunks = chunks.map_err(|error| match error {
-            TreeError::Caller(error) => error,
-            other => damaged(region, other.to_string()),
-        })?;
-        Ok(chunks.into_iter().zip(grid.chunks()).map(|(digest, (_, len))| (digest, len)).collect())
-    }
-
-    /// Maps a region copy-on-write instead of reading it; `None`: it must be read. Its owner may write to it.
-    ///
-    /// # Errors
-    /// When a chunk or node is missing, or damaged as far as it was checked.
-    pub fn map_region(
-        &mut self,
-        region: &RegionRecord,
-        check: MapCheck,
-    ) -> Result<Option<MappedRegion>, BlobError> {
-        let chunks = self.chunks(region)?;
-        let Some((memory, unchecked)) = map_region(&self.store, region, &chunks, check)? else {
-            return Ok(None);
-        };
-        self.unchecked.extend(unchecked);
-        Ok(Some(memory))
-    }
-
-    /// What was mapped and not checked, to be checked by the caller.
-    pub fn take_unchecked(&mut self) -> Vec<Unchecked> {
-        std::mem::take(&mut self.unchecked)
+        PlanPods { store, pods, start: 0, window: Vec::new() }
     }
 
     fn read_window(&mut self, position: usize) -> Result<(), BlobError> {
@@ -115,7 +89,7 @@ impl PodSource for PlanPods {
             let reason = format!("{} bytes are asked for, it has {}", into.len(), region.byte_len);
             return Err(damaged(region, reason));
         }
-        let chunks = self.chunks(region)?;
+        let chunks = region_chunks(&self.store, region)?;
         self.store.read_into(&chunks, into)
     }
 }

@@ -34,7 +34,8 @@ fn map(repository: &Repository, time: TimeId, check: MapCheck) -> Result<Mapped,
     let plan = repository.plan(time, None).unwrap();
     let region = plan.pods.iter().find_map(|pod| pod.regions.first()).unwrap();
     let mut pods = repository.pods(&plan);
-    let mapped = pods.map_region(region, check)?;
+    let mapper = repository.mapper(check);
+    let mapped = mapper.map(region)?;
     let mut bytes = vec![0; region.byte_len as usize];
     if let Some(mapped) = &mapped {
         mapped.read_at(0, &mut bytes).unwrap();
@@ -43,7 +44,9 @@ fn map(repository: &Repository, time: TimeId, check: MapCheck) -> Result<Mapped,
             assert!(read == bytes);
         }
     }
-    Ok((mapped, pods.take_unchecked()))
+    let unchecked = mapper.take_unchecked();
+    assert!(unchecked.iter().all(|(root, _)| *root == region.root));
+    Ok((mapped, unchecked.into_iter().map(|(_, unchecked)| unchecked).collect()))
 }
 
 fn content(mapped: &Mapped) -> Vec<u8> {

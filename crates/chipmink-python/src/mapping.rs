@@ -1,0 +1,140 @@
+//! Loads that map large regions, and the checks of what they mapped.
+
+use chipmink::{MapCheck, MappedRegion, RegionMapper, Repository};
+use chipmink_pickle::rebuild::{MapRegions, RegionMemory};
+use chipmink_types::{BlobError, Digest, LoadPlan, LoadRoot, RegionRecord, TimeId};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use std::collections::HashSet;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// When mapped bytes are compared with their digests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verify {
+    Background,
+    Eager,
+    Never,
+}
+
+/// How the loads of a handle map, and what their checks found.
+pub(crate) struct Mapping {
+    verify: Option<Verify>,
+    damage: Arc<Mutex<Option<String>>>,
+}
+
+impl Mapping {
+    /// `maps`: whether anything is mapped at all.
+    pub(crate) fn new(maps: bool, verify: &str) -> PyResult<Self> {
+        let verify = match verify {
+            "background" => Verify::Background,
+            "eager" => Verify::Eager,
+            "never" => Verify::Never,
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "there is no verify={other:?}: \"background\", \"eager\" or \"never\""
+                )));
+            }
+        };
+        Ok(Mapping { verify: maps.then_some(verify), damage: Arc::default() })
+    }
+
+    /// Maps the regions of one load.
+    pub(crate) fn mapper(&self, repository: &Repository) -> Option<Mapper> {
+        let check = if self.verify? == Verify::Eager { MapCheck::Eager } else { MapCheck::Later };
+        Some(Mapper(Arc::new(repository.mapper(check))))
+    }
+
+    /// What a check found since this was last asked.
+    pub(crate) fn take_damage(&self) -> Option<String> {
+        held(&self.damage).take()
+    }
+
+    /// Lets what a load mapped be checked while the program goes on.
+    pub(crate) fn check_later(&self, mapper: Option<&Mapper>, plan: &LoadPlan, time: TimeId) {
+        let unchecked = mapper.map(|mapper| mapper.0.take_unchecked()).unwrap_or_default();
+        if unchecked.is_empty() || self.verify != Some(Verify::Background) {
+            return;
+        }
+        let jobs: Vec<_> =
+            unchecked.into_iter().map(|(root, unchecked)| (variables_of(plan, root), unchecked)).collect();
+        let damage = Arc::clone(&self.damage);
+        let work = Arc::new(move || {
+            for (names, unchecked) in &jobs {
+                if let Err(error) = unchecked.check() {
+                    let text = format!("{names} of version {time}, loaded earlier: {error}");
+                    held(&damage).get_or_insert(text);
+                }
+            }
+        });
+        let in_thread = Arc::clone(&work);
+        let started =
+            std::thread::Builder::new().name("chipmink-check".to_owned()).spawn(move || in_thread());
+        if started.is_err() {
+            work();
+        }
+    }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is guarded is replaced as a whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The variables that may reach a region, as a message calls them.
+fn variables_of(plan: &LoadPlan, root: Digest) -> String {
+    let mut reach: HashSet<usize> = HashSet::new();
+    let mut users: Vec<Vec<usize>> = vec![Vec::new(); plan.pods.len()];
+    for (position, pod) in plan.pods.iter().enumerate() {
+        pod.dependencies.iter().for_each(|dependency| users[*dependency].push(position));
+    }
+    let holds = |position: &usize| plan.pods[*position].regions.iter().any(|region| region.root == root);
+    let mut next: Vec<usize> = (0..plan.pods.len()).filter(holds).collect();
+    while let Some(position) = next.pop() {
+        if reach.insert(position) {
+            next.extend_from_slice(&users[position]);
+        }
+    }
+    let names: Vec<&str> = plan
+        .variables
+        .iter()
+        .filter(|variable| matches!(variable.root, LoadRoot::Pod(position, _) if reach.contains(&position)))
+        .map(|variable| variable.name.as_str())
+        .collect();
+    match names.as_slice() {
+        [] => "a definition".to_owned(),
+        [name] => format!("variable {name:?}"),
+        [first, rest @ ..] => format!("variable {first:?} and {} others", rest.len()),
+    }
+}
+
+/// Maps the regions of one load.
+pub(crate) struct Mapper(Arc<RegionMapper>);
+
+impl Mapper {
+    /// The same for the rebuild.
+    pub(crate) fn boxed(&self) -> Box<dyn MapRegions> {
+        Box::new(Mapper(Arc::clone(&self.0)))
+    }
+}
+
+impl MapRegions for Mapper {
+    fn map(&self, region: &RegionRecord) -> Result<Option<Box<dyn RegionMemory>>, BlobError> {
+        Ok(self.0.map(region)?.map(|memory| Box::new(Mapped(memory)) as _))
+    }
+}
+
+/// Memory that is unmapped when the array that has taken it over dies.
+struct Mapped(MappedRegion);
+
+// SAFETY: a mapped region is readable and writable, private, and unmapped on drop only; it is moved in here, so nobody else
+// has it.
+unsafe impl RegionMemory for Mapped {
+    fn start(&self) -> NonNull<u8> {
+        self.0.start()
+    }
+
+    fn byte_len(&self) -> usize {
+        self.0.byte_len()
+    }
+}
