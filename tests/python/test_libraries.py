@@ -206,3 +206,41 @@ def test_sparse(repo):
     matrix = sparse.random(100, 80, 0.1, format="csr", random_state=1)
     round_trips(repo, matrix)
     assert (repo.load(repo.save({"m": matrix}))["m"] != matrix).nnz == 0
+
+
+def test_arrow_tables_are_stored_by_their_buffers(repo):
+    arrow = pytest.importorskip("pyarrow")
+    numbers = numpy.random.default_rng(0).random(100_000)
+    table = arrow.table({"x": numbers, "s": [f"t{i}" for i in range(100_000)]})
+    names = {"table": table, "column": table.column("x"), "slice": table.slice(5, 10)}
+    first = repo.save(names)
+    assert first.report.bytes_written < 1.1 * table.nbytes
+    loaded = repo.load(first)
+    assert all(loaded[name].equals(names[name]) for name in names)
+    wider = table.append_column("y", arrow.array(numpy.zeros(100_000)))
+    second = repo.save({**names, "table": wider})
+    assert second.report.bytes_written < 20_000
+    assert repo.load(second)["table"].equals(wider)
+
+
+def test_frames_over_arrow(repo):
+    pytest.importorskip("pyarrow")
+    pandas = pytest.importorskip("pandas")
+    texts = pandas.Series([f"t{i}" for i in range(20_000)], dtype="string[pyarrow]")
+    frame = pandas.DataFrame({"s": texts, "x": pandas.array(numpy.arange(20_000.0), dtype="float64[pyarrow]")})
+    version = repo.save({"frame": frame, "copy": frame.copy(deep=False)})
+    loaded = repo.load(version)
+    loaded["copy"].iloc[3, 1] = -1.0
+    pandas.testing.assert_frame_equal(loaded["frame"], frame)
+    assert repo.save({"frame": frame, "copy": frame.copy(deep=False)}).report.bytes_written < 5_000
+
+
+def test_polars_frames(repo):
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame({"x": numpy.arange(50_000.0), "s": [f"t{i}" for i in range(50_000)]})
+    names = {"frame": frame, "series": frame["x"], "lazy": frame.lazy().filter(polars.col("x") > 4)}
+    loaded = repo.load(repo.save(names))
+    assert loaded["frame"].equals(frame)
+    assert loaded["series"].equals(frame["x"])
+    assert loaded["lazy"].collect().equals(names["lazy"].collect())
+    assert repo.save({"frame": frame, "series": frame["x"]}).report.bytes_written < 5_000
