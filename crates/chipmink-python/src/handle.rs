@@ -82,7 +82,7 @@ impl Handle {
     #[new]
     #[pyo3(signature = (
         place, *, durable=true, policy="lga-siblings", compression="auto", shadow_bytes=None,
-        thesaurus_bytes=None, cache_bytes=None, track_pages=false, map=true, verify="background"
+        thesaurus_bytes=None, cache_bytes=None, track_pages=false, map=true, verify="background", memory_bytes=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "they are the keywords of `chipmink.open`")]
     fn new(
@@ -97,6 +97,7 @@ impl Handle {
         track_pages: bool,
         map: bool,
         verify: &str,
+        memory_bytes: Option<u64>,
     ) -> PyResult<Self> {
         let mapping = Mapping::new(map, verify)?;
         let policy = policy_by_name(policy).map_err(|error| PyValueError::new_err(error.to_string()))?;
@@ -108,6 +109,7 @@ impl Handle {
         })?;
         options.store.thesaurus_bytes = thesaurus_bytes.unwrap_or(options.store.thesaurus_bytes);
         options.store.cache_bytes = cache_bytes.unwrap_or(options.store.cache_bytes);
+        options.store.memory_bytes = memory_bytes.unwrap_or(options.store.memory_bytes);
         let repository = py.detach(|| Repository::open(place, options)).map_err(raise)?;
         let shadow_bytes = shadow_bytes.unwrap_or(SHADOW_BYTES);
         let live = track_pages.then(chipmink::live_digests);

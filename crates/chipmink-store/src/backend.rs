@@ -3,8 +3,10 @@
 use crate::compression::PlaceKind;
 use crate::error::{Result, StoreError};
 use crate::local::{LocalDisk, LocalFiles, PackOutput};
+use crate::memory::{MemoryPack, Room};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use std::future::Future;
@@ -33,6 +35,8 @@ pub struct Backend {
     files: Option<Arc<dyn LocalFiles>>,
     runner: Runner,
     kind: PlaceKind,
+    /// The store again and its bounds, if it is the memory of this process.
+    memory: Option<(Arc<InMemory>, Arc<Room>)>,
     label: Arc<str>,
 }
 
@@ -43,7 +47,22 @@ impl Backend {
         let relaxed = Arc::new(disk.relaxed());
         let disk = Arc::new(disk);
         let kind = PlaceKind::LocalDisk;
-        Backend { objects: disk.clone(), relaxed, files: Some(disk), runner: Runner::InPlace, kind, label }
+        let (runner, memory) = (Runner::InPlace, None);
+        Backend { objects: disk.clone(), relaxed, files: Some(disk), runner, kind, memory, label }
+    }
+
+    /// The memory of this process: at most so many bytes of it. What does not fit is refused.
+    pub fn memory(byte_len: u64) -> Self {
+        let objects = Arc::new(InMemory::new());
+        Backend {
+            objects: objects.clone(),
+            relaxed: objects.clone(),
+            files: None,
+            runner: Runner::InPlace,
+            kind: PlaceKind::Memory,
+            memory: Some((objects, Arc::new(Room::new(byte_len)))),
+            label: "memory://".into(),
+        }
     }
 
     /// Any object store. `label` is what errors call it.
@@ -54,6 +73,7 @@ impl Backend {
             files: None,
             runner: Runner::Runtime(Arc::default()),
             kind: PlaceKind::Remote,
+            memory: None,
             label: label.into(),
         }
     }
@@ -159,20 +179,40 @@ impl Backend {
         }
     }
 
+    /// Stores an object by `put`, where that is bounded: if there is room.
+    fn put_bounded(
+        &self,
+        path: &str,
+        byte_len: usize,
+        put: impl FnOnce() -> object_store::Result<()>,
+    ) -> object_store::Result<()> {
+        match &self.memory {
+            Some((_, room)) => room.put(path, byte_len as u64, put),
+            None => put(),
+        }
+    }
+
     /// Creates an object that must not be there. The error is as the store gave it: it decides nothing yet.
     pub(crate) fn create(&self, path: &str, bytes: Bytes) -> object_store::Result<()> {
+        let byte_len = bytes.len();
         let payload = PutPayload::from_bytes(bytes);
-        self.run(self.objects.put_opts(&Path::from(path), payload, PutMode::Create.into())).map(|_| ())
+        self.put_bounded(path, byte_len, || {
+            self.run(self.objects.put_opts(&Path::from(path), payload, PutMode::Create.into())).map(drop)
+        })
     }
 
     /// Replaces an object.
     pub(crate) fn replace(&self, path: &str, bytes: Bytes) -> Result<()> {
-        self.run(self.objects.put(&Path::from(path), PutPayload::from_bytes(bytes)))
-            .map(|_| ())
+        let byte_len = bytes.len();
+        let payload = PutPayload::from_bytes(bytes);
+        self.put_bounded(path, byte_len, || self.run(self.objects.put(&Path::from(path), payload)).map(drop))
             .map_err(|error| StoreError::storage(self.context("writing", path), error))
     }
 
     pub(crate) fn delete(&self, path: &str) -> Result<()> {
+        if let Some((_, room)) = &self.memory {
+            room.free(path);
+        }
         self.run(self.objects.delete(&Path::from(path)))
             .map_err(|error| StoreError::storage(self.context("removing", path), error))
     }
@@ -225,9 +265,12 @@ impl Backend {
     /// Begins an object that is written from front to back.
     pub(crate) fn create_pack(&self, path: &str) -> Result<Box<dyn PackOutput>> {
         let location = Path::from(path);
-        let begun = match &self.files {
-            Some(files) => files.create_pack(&location),
-            None => {
+        let begun = match (&self.files, &self.memory) {
+            (Some(files), _) => files.create_pack(&location),
+            (None, Some((objects, room))) => {
+                Ok(Box::new(MemoryPack::new(objects.clone(), room.clone(), path)) as _)
+            }
+            (None, None) => {
                 Ok(Box::new(Upload { backend: self.clone(), location, parts: None, buffer: Vec::new() }) as _)
             }
         };

@@ -28,6 +28,7 @@ mod index;
 mod inner;
 pub mod local;
 mod log;
+mod memory;
 mod options;
 mod pack_check;
 mod pack_writer;

@@ -39,6 +39,8 @@ pub struct StoreOptions {
     pub cache_bytes: u64,
     /// Bytes after which a transaction begins another pack.
     pub pack_bytes: u64,
+    /// Bytes that a repository in memory may take. When they are full a save fails; no version goes away by itself.
+    pub memory_bytes: u64,
     /// How blobs are compressed.
     pub compression: Compression,
     /// Longest blob that is read, in decoded bytes; a longer one is taken for damage.
@@ -61,6 +63,7 @@ impl Default for StoreOptions {
             // Well below the largest object that any store takes (5 GiB in one put), and large enough that the count
             // of packs is no cost.
             pack_bytes: 4 << 30,
+            memory_bytes: 4 << 30,
             compression: Compression::Automatic,
             blob_bytes_max: 64 << 30,
         }

@@ -9,10 +9,12 @@ use std::path::PathBuf;
 pub enum Place {
     /// A directory of a local file system.
     Local(PathBuf),
+    /// The memory of this process: a repository of its own each time, which ends with the last handle of it.
+    Memory,
 }
 
 impl Place {
-    /// Understands a path, or a URL with the scheme `file`.
+    /// Understands a path, or a URL with the scheme `file`, or `memory://`.
     ///
     /// # Errors
     /// When the text is empty or a URL with another scheme or a host.
@@ -38,8 +40,10 @@ impl Place {
                     .map(Place::Local)
                     .ok_or_else(|| unsupported("its percent signs are no encoding"))
             }
+            "memory" if rest.is_empty() => Ok(Place::Memory),
+            "memory" => Err(unsupported("a repository in memory has no name; it is open where it was made")),
             other => Err(unsupported(&format!(
-                "the scheme {other:?} is not built yet; give a folder or a file:// URL"
+                "the scheme {other:?} is not built yet; give a folder, a file:// URL or memory://"
             ))),
         }
     }
@@ -79,12 +83,13 @@ mod tests {
         assert_eq!(Place::parse("file:///a%20b/c").unwrap(), local("/a b/c"));
         assert_eq!(Place::parse("FILE://localhost/a").unwrap(), local("/a"));
         assert_eq!(Place::parse("a:b").unwrap(), local("a:b"));
+        assert_eq!(Place::parse("memory://").unwrap(), Place::Memory);
     }
 
     #[test]
     fn other_places_are_refused_by_name() {
         for wrong in
-            ["", "s3://bucket/prefix", "memory://", "file://host/a", "file://a", "file:///%zz", "file:///%4"]
+            ["", "s3://bucket/prefix", "memory://3", "file://host/a", "file://a", "file:///%zz", "file:///%4"]
         {
             let error = Place::parse(wrong).unwrap_err();
             assert!(matches!(&error, StoreError::Place { place, .. } if place == wrong), "{error}");

@@ -250,6 +250,7 @@ impl BlobSource for Store {
 fn backend(place: Place, options: &StoreOptions) -> Backend {
     match place {
         Place::Local(root) => Backend::local(LocalDisk::new(root, Arc::new(System), options.durable)),
+        Place::Memory => Backend::memory(options.memory_bytes),
     }
 }
 

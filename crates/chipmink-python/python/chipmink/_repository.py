@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import os
 import pathlib
 import threading
@@ -43,10 +44,13 @@ def open(
     track_pages: bool = False,
     map: bool = True,
     verify: str = "background",
+    memory_bytes: int | None = None,
 ) -> Repository:
     """Opens the repository at a place, and creates it if there is none.
 
-    ``place`` is a folder, or a URL such as ``file:///data/run7``. With ``durable=False`` a save does not wait until the
+    ``place`` is a folder, or a URL such as ``file:///data/run7``, or ``memory://``: a new repository in the memory of this
+    process, which is gone when it is closed. That takes at most ``memory_bytes`` (4 GiB if not given); when they are full a
+    save raises ``StorageError``, and no version goes away by itself. With ``durable=False`` a save does not wait until the
     disk has the bytes: a power failure may lose the last versions, but damages none. ``ref`` is the line of versions that
     ``save`` adds to. ``policy`` decides which objects are stored together (``"bundle-all"``, ``"split-all"``,
     ``"random:SEED"``, ``"lga"`` or ``"lga-siblings"``). ``compression`` is ``"auto"`` (what pays, as suits the place),
@@ -69,6 +73,7 @@ def open(
         track_pages=track_pages,
         map=map,
         verify=verify,
+        memory_bytes=memory_bytes,
     )
 
 
@@ -89,7 +94,10 @@ class Repository:
         track_pages: bool = False,
         map: bool = True,
         verify: str = "background",
+        memory_bytes: int | None = None,
     ) -> None:
+        if memory_bytes is not None and os.fspath(place) != "memory://":
+            raise ValueError(f"memory_bytes bounds a repository at memory://, not one at {os.fspath(place)!r}")
         # Other threads wait here. It is reentrant, so that a save begun by a reducer, a finalizer or a signal handler
         # inside a save of its own thread gets as far as the handle, which refuses it.
         self._turn = threading.RLock()
@@ -110,6 +118,7 @@ class Repository:
             track_pages=track_pages,
             map=map,
             verify=verify,
+            memory_bytes=memory_bytes,
         )
         if (reason := self._handle.untracked()) is not None:
             warnings.warn(
@@ -415,6 +424,7 @@ def find_open(url: str) -> Repository | None:
 
 _open_repositories: weakref.WeakSet[Repository] = weakref.WeakSet()
 _abandoned: list[Any] = []
+_memory_numbers = itertools.count(1)
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -427,6 +437,9 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _url(place: str) -> str:
+    if place == "memory://":
+        # Each is another one.
+        return f"memory://{next(_memory_numbers)}"
     return place if "://" in place else pathlib.Path(place).absolute().as_uri()
 
 
