@@ -51,6 +51,7 @@ impl Losses {
 pub(crate) struct Walked {
     prepared: Mutex<Option<Prepared>>,
     losses: Losses,
+    unsteady: Vec<String>,
     handle: Py<Handle>,
     namespace: Py<PyDict>,
 }
@@ -59,6 +60,7 @@ impl Walked {
     pub(crate) fn new(prepared: Prepared, handle: &Bound<'_, Handle>, namespace: &Bound<'_, PyDict>) -> Self {
         Walked {
             losses: Losses::of(&prepared, &handle.get().losses()),
+            unsteady: prepared.unsteady().to_vec(),
             prepared: Mutex::new(Some(prepared)),
             handle: handle.clone().unbind(),
             namespace: namespace.clone().unbind(),
@@ -102,6 +104,11 @@ impl Walked {
     /// Objects inside saved variables that are placeholders in the version.
     fn stubs(&self) -> Vec<Lost> {
         self.losses.stubs.clone()
+    }
+
+    /// Variables that other threads went on changing meanwhile.
+    fn unsteady(&self) -> Vec<String> {
+        self.unsteady.clone()
     }
 
     /// How what was walked differs from each of some versions: names added, removed, changed.

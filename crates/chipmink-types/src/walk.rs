@@ -186,6 +186,8 @@ pub struct WalkOutcome {
     pub components: Vec<Component>,
     /// Stubbed objects inside saved variables: variable, and what was replaced by a placeholder.
     pub stubs: Vec<(String, SkippedVariable)>,
+    /// Variables that other threads went on changing while they were walked: what was walked may mix two states of them.
+    pub unsteady: Vec<String>,
     /// Figures.
     pub stats: WalkStats,
     /// No name was added, deleted or rebound, and nothing was walked: `variables` and `components` are empty, and every

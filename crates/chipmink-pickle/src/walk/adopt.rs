@@ -72,6 +72,9 @@ impl Walker<'_, '_> {
         variables: &[(String, Obj)],
         roots: Vec<Option<Walked>>,
     ) -> Result<WalkOutcome, WalkError> {
+        let unsteady = self.unsteady_variables();
+        let unsteady =
+            unsteady.into_iter().filter_map(|at| Some(variables.get(at as usize)?.0.clone())).collect();
         let visits = std::mem::take(&mut self.visits);
         let mut index = VisitIndex(vec![NONE; self.session.pods.len()]);
         for (i, visit) in visits.iter().enumerate() {
@@ -204,6 +207,7 @@ impl Walker<'_, '_> {
             stubs,
             stats,
             ticket,
+            unsteady,
             is_unchanged: false,
         })
     }

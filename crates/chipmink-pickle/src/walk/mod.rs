@@ -29,6 +29,7 @@ mod tracker;
 mod visit;
 mod walker;
 mod watch;
+mod witness;
 
 pub use dumps::dumps;
 pub(crate) use image::{Image, ImagePod, image};

@@ -212,6 +212,13 @@ impl Shapes {
         Some(id)
     }
 
+    /// All slots of an instance's class, if it was met before.
+    pub(crate) fn known_slots(&self, object: Obj) -> Option<Rc<[Slot]>> {
+        let id = self.of_class.get(&object.ty_addr())?.first()?;
+        let layout = &self.shapes[*id as usize].layout;
+        (!layout.is_empty()).then(|| layout.clone())
+    }
+
     /// The classes that are held, each as often as it is.
     pub(crate) fn held_types(&self) -> impl Iterator<Item = Obj> {
         self.shapes.iter().map(|shape| shape.class)

@@ -6,6 +6,7 @@ use super::session::PySession;
 use super::shadow::may_hold;
 use super::tracker::Plan;
 use super::walker::{Step, Stop, Walker};
+use super::witness::{ATTEMPTS, RareSwitching};
 use crate::py::Obj;
 use chipmink_types::{
     BlobSink, GlobalName, GraphSource, SkippedVariable, VariableRoot, WalkError, WalkOutcome, WalkRequest,
@@ -47,11 +48,19 @@ impl PySession {
 
 impl GraphSource for PySource<'_, '_> {
     fn walk(&mut self, request: &WalkRequest<'_>, sink: &mut dyn BlobSink) -> Result<WalkOutcome, WalkError> {
-        let outcome = self.try_walk(request, sink);
-        if outcome.is_err() {
-            self.session.forget();
+        for attempt in 1.. {
+            // Threads that have not let the walk be so far get their turns less often.
+            let _rare_switching = (attempt == ATTEMPTS).then(|| RareSwitching::begin(self.py));
+            match self.try_walk(request, sink) {
+                Ok(outcome) if outcome.unsteady.is_empty() || attempt == ATTEMPTS => return Ok(outcome),
+                Ok(_) => self.session.forget(),
+                Err(error) => {
+                    self.session.forget();
+                    return Err(error);
+                }
+            }
         }
-        outcome
+        unreachable!("the last attempt returns")
     }
 
     fn adopt(&mut self, outcome: WalkOutcome) {
@@ -198,8 +207,9 @@ impl Walker<'_, '_> {
     pub(crate) fn variable(&mut self, index: u32, name: &str, value: Obj) -> Result<Walked, WalkError> {
         self.variable = index;
         self.culprit = None;
+        self.witness_variable(index);
         let mark = self.variable_mark(value);
-        let stubs = self.stubs.len();
+        let (stubs, witnessed) = (self.stubs.len(), self.witnessed());
         let walked = match interpreter_name(self.py, name, value) {
             Some(name) => Ok(Walked::Root(VariableRoot::Named(name))),
             None => self.walk_value(value),
@@ -222,6 +232,7 @@ impl Walker<'_, '_> {
                 let skipped = self.describe(path, value, &error);
                 self.roll_back(&mark);
                 self.stubs.truncate(stubs);
+                self.give_up_witness(witnessed);
                 Ok(Walked::Root(VariableRoot::Skipped(skipped)))
             }
             Err(Stop::Miss(_) | Stop::Break(_)) => Err(WalkError::Source(format!(

@@ -113,6 +113,7 @@ pub(crate) struct Walker<'w, 'py> {
     pub culprit: Option<Obj>,
     pub stubs: Vec<(u32, SkippedVariable)>,
     pub stats: WalkStats,
+    pub witness: super::witness::Witness,
     pub decisions: u64,
     pub next_signal_check: u64,
     /// Objects compared in vain; shadows are given up for the rest of the walk when it is too much.
@@ -177,6 +178,7 @@ impl<'w, 'py> Walker<'w, 'py> {
             culprit: None,
             stubs: Vec::new(),
             stats: WalkStats::default(),
+            witness: super::witness::Witness::default(),
             decisions: 0,
             next_signal_check: SIGNAL_INTERVAL,
             wasted: 0,
@@ -220,6 +222,7 @@ impl<'w, 'py> Walker<'w, 'py> {
             object.incref();
             self.kept.push(*object);
         }
+        self.begin_witness();
     }
 
     /// Keeps an object until the walk ends, if Python code may run from now on.
@@ -243,6 +246,7 @@ impl<'w, 'py> Walker<'w, 'py> {
     #[inline(always)]
     pub(crate) fn memoize(&mut self, object: Obj, number: u32) {
         self.keep(object);
+        self.witness(object);
         let pod = self.visits[self.current as usize].pod;
         let stale = self.session.memo.put(object.addr(), pod, number);
         if self.some_inactive

@@ -23,6 +23,7 @@ from chipmink._errors import (
     SkippedVariableWarning,
     StorageError,
     UnsavedChangesError,
+    UnsteadyVariableWarning,
     UnsupportedError,
 )
 from chipmink._placeholder import Placeholder
@@ -53,6 +54,7 @@ __all__ = [
     "StorageError",
     "Stub",
     "UnsavedChangesError",
+    "UnsteadyVariableWarning",
     "UnsupportedError",
     "Version",
     "__version__",

@@ -21,6 +21,7 @@ __all__ = [
     "SkippedVariableWarning",
     "StorageError",
     "UnsavedChangesError",
+    "UnsteadyVariableWarning",
     "UnsupportedError",
 ]
 
@@ -102,3 +103,7 @@ class BusyError(ChipminkError, RuntimeError):
 
 class SkippedVariableWarning(UserWarning):
     """A variable, or an object inside one, could not be saved."""
+
+
+class UnsteadyVariableWarning(UserWarning):
+    """A variable was changed by another thread again and again while it was saved."""

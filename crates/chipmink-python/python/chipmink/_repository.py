@@ -21,7 +21,15 @@ from types import TracebackType
 from typing import Any
 
 from chipmink import _chipmink, _rebuild
-from chipmink._errors import ClosedError, DamagedError, NotFoundError, SkippedVariableWarning, UnsavedChangesError, UnsupportedError
+from chipmink._errors import (
+    ClosedError,
+    DamagedError,
+    NotFoundError,
+    SkippedVariableWarning,
+    UnsavedChangesError,
+    UnsteadyVariableWarning,
+    UnsupportedError,
+)
 from chipmink._live import live_namespace
 from chipmink._results import Diff, Report, Saved, Skipped, Version
 from chipmink._stream import Allow
@@ -172,6 +180,9 @@ class Repository:
                 if strict and (skipped or stubs):
                     lost = "; ".join(str(item) for item in skipped + stubs)
                     raise UnsupportedError(f"not saved, because strict=True and these cannot be: {lost}")
+                unsteady = tuple(walked.unsteady())
+                if strict and unsteady:
+                    raise UnsupportedError(f"not saved, because strict=True and {_unsteady(unsteady)}")
                 number, figures = walked.publish()
             finally:
                 # Does nothing once published.
@@ -179,7 +190,9 @@ class Repository:
             total = time.perf_counter() - began
         seconds = {"walk": walk_seconds, "publish": total - walk_seconds, "total": total}
         self._warn(skipped, stubs)
-        return Saved(number, Report(skipped=skipped, stubs=stubs, seconds=seconds, **figures))
+        if unsteady:
+            warnings.warn(f"saved, but {_unsteady(unsteady)}", UnsteadyVariableWarning, stacklevel=2)
+        return Saved(number, Report(skipped=skipped, stubs=stubs, unsteady=unsteady, seconds=seconds, **figures))
 
     def _warn(self, skipped: tuple[Skipped, ...], stubs: tuple[Skipped, ...]) -> None:
         known, self._warned = self._warned, {*skipped, *stubs}
@@ -455,6 +468,13 @@ def _names(names: Iterable[str]) -> list[str]:
 
 def _no_variable(name: str, number: int) -> NotFoundError:
     return NotFoundError(f"version {number} has no variable {name!r}")
+
+
+def _unsteady(names: tuple[str, ...]) -> str:
+    return (
+        f"{_listed(list(names))} went on changing meanwhile, so that parts of two states may be mixed: "
+        "save while no other thread changes them"
+    )
 
 
 def _listed(names: list[str]) -> str:

@@ -50,6 +50,8 @@ class Report:
     """Variables that are not in the version."""
     stubs: tuple[Skipped, ...] = ()
     """Objects inside saved variables that were replaced by placeholders."""
+    unsteady: tuple[str, ...] = ()
+    """Variables that other threads went on changing while they were saved: the version may mix two states of them."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Time by phase: ``walk``, ``write``, ``publish``, and ``total``."""
 

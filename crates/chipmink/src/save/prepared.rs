@@ -72,6 +72,11 @@ impl Prepared {
         &self.outcome
     }
 
+    /// Variables that other threads went on changing while they were walked.
+    pub fn unsteady(&self) -> &[String] {
+        &self.outcome.unsteady
+    }
+
     pub(super) fn parts(&mut self) -> (&Shared, &Base, &WalkOutcome) {
         (&self.shared, self.held.base_mut(), &self.outcome)
     }

@@ -510,7 +510,7 @@ impl GraphSource for ToySource {
             names.iter().for_each(|name| drop(next.together.insert(name.clone(), names.clone())));
         }
         self.pending = Some((ticket, next));
-        Ok(WalkOutcome { variables, components, stubs: Vec::new(), stats, is_unchanged: false, ticket })
+        Ok(WalkOutcome { variables, components, stats, ticket, ..WalkOutcome::default() })
     }
 
     fn adopt(&mut self, outcome: WalkOutcome) {
