@@ -23,7 +23,7 @@ export PYO3_PYTHON := $(PY)
 unexport PYTHONHOME
 
 RUST_SOURCES := Cargo.toml $(wildcard Cargo.lock) $(shell find crates kernels -name '*.rs' -o -name '*.cu' -o -name Cargo.toml -o -name build.rs)
-FAST_TESTS := tests/python/test_api.py tests/python/test_reducers.py tests/python/test_placeholder.py
+FAST_TESTS := tests/python/test_api.py $(wildcard tests/python/test_reducers_*.py) tests/python/test_placeholder.py
 SOAK_GRAPHS ?= 100000
 
 .PHONY: all build test check format lint rust-test python-test types demo bench soak clean

@@ -244,3 +244,64 @@ def test_polars_frames(repo):
     assert loaded["series"].equals(frame["x"])
     assert loaded["lazy"].collect().equals(names["lazy"].collect())
     assert repo.save({"frame": frame, "series": frame["x"]}).report.bytes_written < 5_000
+
+
+def _figure() -> Any:
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    left.plot([1, 2, 4], label="line")
+    left.legend()
+    right.imshow(numpy.arange(6).reshape(2, 3))
+    right.hist([1, 1, 2])
+    figure.canvas.draw()
+    return figure
+
+
+def _models() -> Any:
+    pytest.importorskip("sklearn")
+    from sklearn.cluster import KMeans
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    numbers = numpy.random.default_rng(0)
+    x, y = numbers.normal(size=(200, 4)), numbers.integers(0, 2, 200)
+    forest = RandomForestClassifier(5, random_state=0).fit(x, y)
+    return [
+        make_pipeline(StandardScaler(), LogisticRegression()).fit(x, y),
+        forest,
+        KMeans(3, n_init=1, random_state=0).fit(x),
+    ]
+
+
+def _graph() -> Any:
+    networkx = pytest.importorskip("networkx")
+    return networkx.barabasi_albert_graph(500, 3, seed=1)
+
+
+def _frames() -> Any:
+    pandas = pytest.importorskip("pandas")
+    plain = pandas.DataFrame({"n": range(1000), "text": [f"row {i}" for i in range(1000)], "f": numpy.linspace(0, 1, 1000)})
+    dated = plain.set_index(pandas.date_range("2024-01-01", periods=1000, freq="h"))
+    parts = dated.assign(kind=pandas.Categorical(["a", "b"] * 500), gaps=pandas.array([1, None] * 500, "Int64"))
+    return [plain, dated, parts, parts["n"], plain.groupby("text")["n"].sum(), parts.index]
+
+
+@pytest.mark.parametrize("make", [_figure, _models, _graph, _frames])
+def test_what_is_left_alone_stays_clean(repo, make):
+    """Each save reads it, none finds a change: not its reducers' temporaries, counters or caches."""
+    made = make()
+    namespace = {"made": made, "other": [0]}
+    repo.save(namespace)
+    for i in range(5):
+        namespace["other"][0] = i
+        assert repo.save(namespace).report.pods_dirty <= 1
+        # Neither does a load.
+        repo.load(names=["made"])
+        assert repo.save(namespace).report.pods_dirty == 0
+    assert repo.diff(1, repo.log()[0].number).changed == ("other",)
