@@ -804,3 +804,20 @@ def test_handlers_that_change_what_is_saved(repo):
     version = repo.save(namespace)
     assert repo.load(version) == namespace
     assert repo.verify() == []
+
+
+def test_arrays_of_the_namespace_can_be_resized_after_a_save(repo):
+    import numpy
+
+    class Kept(numpy.ndarray):
+        pass
+
+    namespace = {"array": numpy.arange(100), "kept": numpy.arange(100).view(Kept).copy(), "text": bytearray(b"abc")}
+    for length in (200, 300):
+        version = repo.save(namespace, accessed=[])
+        loaded = repo.load(version)
+        for held, name in ((namespace, "array"), (namespace, "kept"), (loaded, "array")):
+            array = held.pop(name)
+            array.resize(length)
+        namespace["text"].extend(b"more")
+        namespace |= {"array": numpy.arange(length), "kept": numpy.arange(length).view(Kept).copy()}

@@ -547,7 +547,7 @@ impl PySession {
         }
         let groups = std::mem::take(&mut pending.groups);
         let edges = std::mem::take(&mut pending.edges);
-        let moved = self.tracker.adopt(py, groups, edges, &pending.variables);
+        let moved = self.tracker.adopt(py, groups, edges, &pending.variables, self.kinds.ndarray());
         for state in self.pods.iter_mut().flatten() {
             state.component = moved.get(state.component as usize).copied().unwrap_or(NONE);
         }

@@ -181,6 +181,7 @@ impl Tracker {
         groups: Vec<Group>,
         edges: HashMap<String, Vec<String>>,
         variables: &[(String, Option<(Obj, u32)>)],
+        ndarray: usize,
     ) -> Vec<u32> {
         let mut moved = vec![u32::MAX; self.groups.len()];
         let mut all = groups;
@@ -196,7 +197,7 @@ impl Tracker {
         for (name, walked) in variables {
             let binding = match walked {
                 Some((value, group)) => {
-                    Binding { addr: value.addr(), proof: Proof::of(py, *value), component: *group }
+                    Binding { addr: value.addr(), proof: Proof::of(py, *value, ndarray), component: *group }
                 }
                 None => match self.bindings.remove(name) {
                     Some(old) => Binding {
@@ -222,14 +223,19 @@ impl Tracker {
 }
 
 impl Proof {
-    fn of(py: Python<'_>, value: Obj) -> Proof {
+    /// `ndarray`: the address of `numpy.ndarray`, or 0.
+    fn of(py: Python<'_>, value: Obj, ndarray: usize) -> Proof {
         if super::shadow::may_hold(value) || value.is_class() {
             value.incref();
             return Proof::Held;
         }
         // SAFETY: a live type.
         let offset = unsafe { (*value.ty()).tp_weaklistoffset };
-        if offset == 0 {
+        // An array that has a weak reference refuses to be resized.
+        // SAFETY: two live types.
+        let is_array = ndarray != 0
+            && unsafe { ffi::PyType_IsSubtype(value.ty(), ndarray as *mut ffi::PyTypeObject) } != 0;
+        if offset == 0 || is_array {
             return Proof::None;
         }
         match PyWeakrefReference::new(&value.bound(py)) {
