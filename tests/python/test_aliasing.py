@@ -336,7 +336,8 @@ def _frames(pandas: Any) -> dict[str, Any]:
             "a": np.arange(float(rows)),
             "b": np.arange(float(rows)) * 2,
             "c": np.arange(rows),
-            "text": [f"t{i}" for i in range(rows)],
+            # Of Python strings: what pandas makes of them by itself depends on whether pyarrow is there.
+            "text": pandas.Series([f"t{i}" for i in range(rows)], dtype=object),
             "kind": pandas.Categorical(["u", "v"] * (rows // 2)),
             "whole": pandas.array([1, None] * (rows // 2), dtype="Int64"),
             "when": pandas.date_range("2024", periods=rows, freq="s"),
@@ -357,7 +358,7 @@ def _parts(names: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in names.items() if name != "box"} | dict(zip(("box0", "box1"), names["box"], strict=True))
 
 
-def test_frames_that_share_lazily_never_see_each_others_writes(repo, tmp_path):
+def test_frames_that_share_lazily_never_see_each_others_writes(repo):
     pandas = pytest.importorskip("pandas")
     version = repo.save(_frames(pandas))
     want = _parts(_frames(pandas))
@@ -376,6 +377,4 @@ def test_frames_that_share_lazily_never_see_each_others_writes(repo, tmp_path):
             assert loaded["index"].index.equals(want["index"].index) or name == "index"
     loaded = repo.load(version)
     assert np.shares_memory(loaded["series"].to_numpy(), loaded["frame"]["a"].to_numpy())
-    # In a repository that knows no earlier frames: what lies where one of them lay is hashed in vain.
-    with chipmink.open(tmp_path / "other", durable=False) as other:
-        assert other.save(_frames(pandas)).report.region_bytes == 5 * 9_000 * 8
+    assert repo.save(_frames(pandas)).report.region_bytes == 5 * 9_000 * 8
