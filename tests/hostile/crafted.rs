@@ -112,6 +112,16 @@ fn repository(root: &Path, manifest: Digest, packs: Vec<PackInfo>) {
     write_entry(root, &second);
 }
 
+/// Reads a repository whose only pack holds what `put` says, under an index over `rows` or the true one.
+fn read_pack(manifest: Digest, put: impl FnOnce(&mut Forge), rows: Option<Vec<IndexRow>>) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let mut forge = Forge::new(1);
+    put(&mut forge);
+    let pack = forge.write(directory.path(), rows);
+    repository(directory.path(), manifest, vec![pack]);
+    read_all(directory.path())
+}
+
 fn row(name: Digest, byte_offset: u64, stored_len: u64, decoded_len: u64, codec: Codec) -> IndexRow {
     IndexRow { digest: name, pack: 0, byte_offset, stored_len, decoded_len, codec, kind: None, base: None }
 }
@@ -129,12 +139,8 @@ fn lengths_in_an_index_are_bounded_before_anything_is_allocated() {
     .into_iter()
     .enumerate()
     {
-        let directory = tempfile::tempdir().unwrap();
-        let mut forge = Forge::new(1);
-        forge.put(name, Codec::Raw, 16, None, &[0; 16]);
-        let pack = forge.write(directory.path(), Some(vec![lie]));
-        repository(directory.path(), name, vec![pack]);
-        let report = read_all(directory.path());
+        let report =
+            read_pack(name, |forge| forge.put(name, Codec::Raw, 16, None, &[0; 16]), Some(vec![lie]));
         assert!(report.contains("load 1") && report.contains(&name.to_string()), "lie {at}: {report:?}");
     }
 }
@@ -151,39 +157,30 @@ fn frames_that_swell_are_refused() {
     let bomb = encoder.finish().unwrap();
     let name = digest(b"bomb");
     for stored in [&bomb[..], &bomb[..20]] {
-        let directory = tempfile::tempdir().unwrap();
-        let mut forge = Forge::new(1);
-        forge.put(name, Codec::Zstd, content, None, stored);
-        let pack = forge.write(directory.path(), None);
-        repository(directory.path(), name, vec![pack]);
-        let report = read_all(directory.path());
+        let report = read_pack(name, |forge| forge.put(name, Codec::Zstd, content, None, stored), None);
         assert!(report.contains("load 1") && report.contains(&name.to_string()), "{report:?}");
     }
 }
 
 #[test]
 fn blobs_with_another_content_are_damage_and_not_data() {
-    let directory = tempfile::tempdir().unwrap();
     let name = digest(b"what was saved");
-    let mut forge = Forge::new(1);
-    forge.put(name, Codec::Raw, 14, None, b"something else");
-    let pack = forge.write(directory.path(), None);
-    repository(directory.path(), name, vec![pack]);
-    let report = read_all(directory.path());
+    let report = read_pack(name, |forge| forge.put(name, Codec::Raw, 14, None, b"something else"), None);
     assert!(report.contains(&format!("blob {name}")), "{report:?}");
 }
 
 #[test]
 fn deltas_that_are_their_own_ancestors_end() {
-    let directory = tempfile::tempdir().unwrap();
     let (one, other) = (digest(b"one"), digest(b"other"));
     let frame = zstd::bulk::compress(&[0; 16], 1).unwrap();
-    let mut forge = Forge::new(1);
-    forge.put(one, Codec::XorDelta, 16, Some(other), &frame);
-    forge.put(other, Codec::XorDelta, 16, Some(one), &frame);
-    let pack = forge.write(directory.path(), None);
-    repository(directory.path(), one, vec![pack]);
-    let report = read_all(directory.path());
+    let report = read_pack(
+        one,
+        |forge| {
+            forge.put(one, Codec::XorDelta, 16, Some(other), &frame);
+            forge.put(other, Codec::XorDelta, 16, Some(one), &frame);
+        },
+        None,
+    );
     assert!(report.contains("chain of chunk deltas"), "{report:?}");
 }
 
@@ -215,14 +212,15 @@ fn sparse_deltas_that_lie_are_damage_and_not_data() {
         summed(&[1, 1, 7, 9]),
         vec![1, 1, 7, 9],
     ] {
-        let directory = tempfile::tempdir().unwrap();
         let name = digest(b"something else");
-        let mut forge = Forge::new(1);
-        forge.put(digest(&base), Codec::Raw, 1000, None, &base);
-        forge.put(name, Codec::SparseDelta, 1000, Some(digest(&base)), &stored);
-        let pack = forge.write(directory.path(), None);
-        repository(directory.path(), name, vec![pack]);
-        let report = read_all(directory.path());
+        let report = read_pack(
+            name,
+            |forge| {
+                forge.put(digest(&base), Codec::Raw, 1000, None, &base);
+                forge.put(name, Codec::SparseDelta, 1000, Some(digest(&base)), &stored);
+            },
+            None,
+        );
         assert!(report.contains(&name.to_string()), "{report:?}");
     }
 }
@@ -232,13 +230,8 @@ fn lz4_that_lies_about_its_length_is_damage() {
     for (decoded_len, stored) in
         [(1 << 36, &[0x1f, 7, 1, 0, 255][..]), (40, &[0x1f, 7, 1, 0, 5]), (30, &[0x1f, 7, 9, 0, 5])]
     {
-        let directory = tempfile::tempdir().unwrap();
         let name = digest(b"blob");
-        let mut forge = Forge::new(1);
-        forge.put(name, Codec::Lz4, decoded_len, None, stored);
-        let pack = forge.write(directory.path(), None);
-        repository(directory.path(), name, vec![pack]);
-        let report = read_all(directory.path());
+        let report = read_pack(name, |forge| forge.put(name, Codec::Lz4, decoded_len, None, stored), None);
         assert!(report.contains(&name.to_string()), "{report:?}");
     }
 }

@@ -64,6 +64,17 @@ fn can_track() -> bool {
     tracks.is_ok()
 }
 
+/// Memory of ten chunks, and a memo that tracks it.
+fn tracked() -> (LiveMemo, Vec<u8>, LiveRegion) {
+    let mut memo = LiveMemo::new(probe, EAGER);
+    let memory = vec![3u8; 10 * CHUNK];
+    let region = run_of(&memory);
+    for _ in 0..3 {
+        walk(&mut memo, &memory, &region);
+    }
+    (memo, memory, region)
+}
+
 #[test]
 fn nothing_is_known_where_pages_cannot_be_tracked() {
     let mut memo = LiveMemo::new(|| Box::new(NoDirtyPages::new("a test")), EAGER);
@@ -166,12 +177,7 @@ fn a_walk_that_fails_leaves_what_was_written_unknown() {
     if !can_track() {
         return;
     }
-    let mut memo = LiveMemo::new(probe, EAGER);
-    let mut memory = vec![3u8; 10 * CHUNK];
-    let region = run_of(&memory);
-    for _ in 0..3 {
-        walk(&mut memo, &memory, &region);
-    }
+    let (mut memo, mut memory, region) = tracked();
     memory[5 * CHUNK + 100] = 1;
     memo.begin_walk();
     let before = look(&mut memo, &memory, &region, false);
@@ -187,12 +193,7 @@ fn what_an_older_look_found_is_not_taken() {
     if !can_track() {
         return;
     }
-    let mut memo = LiveMemo::new(probe, EAGER);
-    let mut memory = vec![3u8; 10 * CHUNK];
-    let region = run_of(&memory);
-    for _ in 0..3 {
-        walk(&mut memo, &memory, &region);
-    }
+    let (mut memo, mut memory, region) = tracked();
     memo.begin_walk();
     let first = memo.look(&region);
     let stale = digests(&memory, &region);

@@ -7,4 +7,3 @@ mod failures;
 mod graph;
 mod mapped;
 mod random_saves;
-mod timing;
