@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod block_writer;
 mod compression;
 mod creation;
 mod error;

@@ -54,6 +54,8 @@ pub(crate) struct RegionSave {
     window_start: u64,
     ahead: usize,
     new_chunks: u64,
+    /// Bytes of chunks that are still expected.
+    expected: u64,
     /// The last chunk that was compressed at all is smaller for it.
     is_compressible: bool,
 }
@@ -70,6 +72,7 @@ impl RegionSave {
             window_start: 0,
             ahead: 1,
             new_chunks: 0,
+            expected: 0,
             is_compressible: false,
         }
     }
@@ -78,9 +81,20 @@ impl RegionSave {
         RegionForecast { is_always_dirty: self.history.dirty_saves >= DIRTY_SAVES }
     }
 
-    /// A chunk that is not held yet.
-    pub(crate) fn note_new(&mut self) {
+    /// So many bytes of chunks will be put that are probably not held.
+    pub(crate) fn expect(&mut self, byte_len: u64) {
+        self.expected = byte_len;
+    }
+
+    /// Bytes of chunks that are still expected, those that are being put included.
+    pub(crate) fn expected(&self) -> u64 {
+        self.expected
+    }
+
+    /// A chunk that is not held yet was put.
+    pub(crate) fn note_new(&mut self, byte_len: u64) {
         self.new_chunks += 1;
+        self.expected = self.expected.saturating_sub(byte_len);
     }
 
     /// How its chunks are compressed, and what is known of that.

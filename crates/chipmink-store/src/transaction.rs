@@ -189,9 +189,16 @@ impl PackTransaction {
             Some(region) if kind == BlobKind::Chunk => {
                 let (codec, stored) = chooser.encode_chunk(bytes, region.compression());
                 region.note_compressed(codec != Codec::Raw);
+                writer.align_chunk(codec, stored.len(), region.expected())?;
                 (codec, stored)
             }
-            _ => chooser.encode(kind, bytes),
+            _ => {
+                let (codec, stored) = chooser.encode(kind, bytes);
+                if kind == BlobKind::Chunk {
+                    writer.align_chunk(codec, stored.len(), 0)?;
+                }
+                (codec, stored)
+            }
         };
         let byte_offset = writer.put(name, kind, codec, bytes.len() as u64, None, stored)?;
         self.features |= codec.features();
@@ -523,7 +530,16 @@ impl BlobSink for PackTransaction {
 
     fn begin_region(&mut self, outline: &RegionOutline) -> RegionForecast {
         let Some(chooser) = &self.chooser else { return RegionForecast::default() };
+        if let Some(writer) = &mut self.writer {
+            writer.begin_region();
+        }
         self.region.insert(RegionSave::new(outline, &self.inner, chooser)).forecast()
+    }
+
+    fn expect_chunks(&mut self, byte_len: u64) {
+        if let Some(region) = &mut self.region {
+            region.expect(byte_len);
+        }
     }
 
     fn put_chunk(&mut self, ordinal: u64, digest: Digest, bytes: &[u8]) -> Result<bool, BlobError> {
@@ -532,15 +548,15 @@ impl BlobSink for PackTransaction {
             self.stats.blobs_known += 1;
             return Ok(false);
         }
-        if let Some(region) = &mut self.region {
-            region.note_new();
-        }
         let written = match self.write_delta(ordinal, digest, bytes) {
             Ok(false) => self.write(BlobKind::Chunk, digest, bytes).map(drop),
             other => other.map(drop),
         };
         if let Err(error) = written {
             return self.fail(error).map_err(BlobError::from);
+        }
+        if let Some(region) = &mut self.region {
+            region.note_new(bytes.len() as u64);
         }
         self.note_written(digest, bytes.len());
         Ok(true)

@@ -68,6 +68,10 @@ pub trait BlobSink {
         RegionForecast::default()
     }
 
+    /// Says that about so many bytes of the region's chunks will be put, those that are held already not counted. It is a
+    /// hint: by it they are laid out.
+    fn expect_chunks(&mut self, _byte_len: u64) {}
+
     /// Stores a chunk of the region that was begun, as [`BlobSink::put`] does. `ordinal` is its place in the region's grid.
     ///
     /// # Errors

@@ -167,12 +167,17 @@ impl Walker<'_, '_> {
         if root_of(&digests) == known {
             return Ok(known);
         }
-        let mut copy = Vec::new();
-        for (ordinal, (digest, (offset, len))) in digests.iter_mut().zip(grid.chunks()).enumerate() {
+        let mut missing = Vec::new();
+        for (ordinal, (digest, chunk)) in digests.iter().zip(grid.chunks()).enumerate() {
             if !self.sink.holds(digest) {
-                let start = content.span.start + offset as usize;
-                *digest = self.store_chunk(ordinal as u64, start, len as usize, &mut copy)?;
+                missing.push((ordinal, chunk));
             }
+        }
+        self.sink.expect_chunks(missing.iter().map(|(_, (_, len))| len).sum());
+        let mut copy = Vec::new();
+        for (ordinal, (offset, len)) in missing {
+            let start = content.span.start + offset as usize;
+            digests[ordinal] = self.store_chunk(ordinal as u64, start, len as usize, &mut copy)?;
         }
         self.store_tree(&digests)
     }
@@ -182,6 +187,8 @@ impl Walker<'_, '_> {
         let mut copy = Vec::new();
         let record = content.record();
         let look = if content.is_frozen { Look::default() } else { self.look(content.span, &record) };
+        let unknown = grid.chunks().enumerate().filter(|(i, _)| look.digest(*i as u64).is_none());
+        self.sink.expect_chunks(unknown.map(|(_, (_, len))| len).sum());
         let mut hashed = 0;
         for (i, (offset, len)) in grid.chunks().enumerate() {
             if i % 1024 == 1023 {

@@ -11,6 +11,9 @@ use std::sync::Arc;
 /// Mappings of which one region may consist.
 pub const MOST_RUNS: usize = 256;
 
+/// Bytes of a large page where pages have 4 KiB. Where they differ nothing is lost but speed.
+const LARGE_PAGE_LEN: usize = 2 << 20;
+
 /// Bytes of a page of memory: file pieces begin at multiples of it, in the file and in the region.
 pub fn page_len() -> u64 {
     rustix::param::page_size() as u64
@@ -65,7 +68,7 @@ pub struct MappedRegion {
     byte_len: usize,
     /// What is mapped: `byte_len` in whole pages.
     mapped_len: usize,
-    _permit: Option<Permit>,
+    permit: Option<Permit>,
 }
 
 // SAFETY: the memory belongs to this value and nothing in it is bound to a thread.
@@ -97,18 +100,9 @@ impl MappedRegion {
         let refused = |error: rustix::io::Errno| {
             ShmError::system(format!("mapping {byte_len} bytes in {} pieces", pieces.len()), error)
         };
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that is in use.
-        let start = unsafe {
-            rustix::mm::mmap_anonymous(
-                std::ptr::null_mut(),
-                mapped_len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                flags(),
-            )
-        }
-        .map_err(refused)?;
-        let start = NonNull::new(start.cast::<u8>()).ok_or_else(|| refused(rustix::io::Errno::NOMEM))?;
-        let region = MappedRegion { start, byte_len: byte_len as usize, mapped_len, _permit: Some(permit) };
+        let mut region = MappedRegion::zeros(mapped_len, residue(&runs)).map_err(refused)?;
+        region.byte_len = byte_len as usize;
+        region.permit = Some(permit);
         for run in &runs {
             let Some((file, byte_offset)) = run.source else { continue };
             // SAFETY: `plan` lays runs one after another within `byte_len`, which is in bounds of the mapping.
@@ -127,6 +121,40 @@ impl MappedRegion {
             .map_err(refused)?;
         }
         Ok(region)
+    }
+
+    /// So many bytes of zeros, in whole pages, at an address that leaves this residue by [`LARGE_PAGE_LEN`] if they are many.
+    fn zeros(mapped_len: usize, residue: usize) -> rustix::io::Result<Self> {
+        let spare = if mapped_len >= LARGE_PAGE_LEN { LARGE_PAGE_LEN } else { 0 };
+        let whole_len = mapped_len.checked_add(spare).ok_or(rustix::io::Errno::NOMEM)?;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that is in use.
+        let start = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                whole_len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                flags(),
+            )
+        }?;
+        let start = NonNull::new(start.cast::<u8>()).ok_or(rustix::io::Errno::NOMEM)?;
+        let whole = MappedRegion { start, byte_len: whole_len, mapped_len: whole_len, permit: None };
+        if spare == 0 {
+            return Ok(whole);
+        }
+        let address = start.as_ptr() as usize;
+        let before = (residue + LARGE_PAGE_LEN - address % LARGE_PAGE_LEN) % LARGE_PAGE_LEN;
+        let (_, rest) = whole.split(before);
+        Ok(rest.split(mapped_len).0)
+    }
+
+    /// Cuts a range that has no permit in two, at a page.
+    fn split(self, at: usize) -> (Self, Self) {
+        assert!(at <= self.mapped_len && self.permit.is_none(), "a place in a range of zeros");
+        let whole = std::mem::ManuallyDrop::new(self);
+        // SAFETY: within the mapping, or at its end.
+        let middle = unsafe { whole.start.add(at) };
+        let part = |start, len| MappedRegion { start, byte_len: len, mapped_len: len, permit: None };
+        (part(whole.start, at), part(middle, whole.mapped_len - at))
     }
 
     /// Length in bytes.
@@ -183,9 +211,22 @@ impl MappedRegion {
 
 impl Drop for MappedRegion {
     fn drop(&mut self) {
+        if self.mapped_len == 0 {
+            return;
+        }
         // SAFETY: mapped by `map`, and nobody may use the pointer any more. A failure would leak it.
         let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.mapped_len) };
     }
+}
+
+/// Where in a large page the region must begin, so that its longest run from a file lies in large pages as it does in its
+/// file: the kernel then maps large pages of its file cache at once.
+fn residue(runs: &[Run<'_>]) -> usize {
+    let from_files = runs.iter().filter_map(|run| Some((run.byte_len, run.start, run.source?.1)));
+    let longest = from_files.max_by_key(|(byte_len, ..)| *byte_len);
+    let large = LARGE_PAGE_LEN as u64;
+    longest.map_or(0, |(_, start, byte_offset)| (byte_offset % large + large - start % large) % large)
+        as usize
 }
 
 /// Private; what is not written needs no memory of its own.

@@ -202,3 +202,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_long_piece_lies_in_large_pages_as_it_does_in_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = LARGE_PAGE_LEN as u64;
+    let a = file(&dir, "a", 2 * large + 9 * PAGE, 1);
+    for (before, byte_offset) in [(0, 0), (0, 8 * PAGE), (3 * PAGE, 0), (5 * PAGE, 2 * PAGE)] {
+        let pieces = [Piece::Zeros { byte_len: before }, piece(&a, byte_offset, 2 * large + PAGE)];
+        let region = MappedRegion::map(&pieces, &budget()).unwrap();
+        let address = region.start().as_ptr() as u64 + before;
+        assert_eq!(address % large, byte_offset % large);
+        let expected = &a.2[byte_offset as usize..][..2 * LARGE_PAGE_LEN + PAGE as usize];
+        assert!(all(&region)[before as usize..] == *expected);
+    }
+}
