@@ -470,8 +470,7 @@ impl Walker<'_, '_> {
             };
             if offer == Export::Vacant && *addr != 0 {
                 session.memo.withdraw(*addr, visit.pod, slot as u32);
-                *addr = 0;
-                list.has_gaps = true;
+                list.vacate(slot);
             }
             exports.push(offer);
         }

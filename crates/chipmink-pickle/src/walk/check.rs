@@ -255,6 +255,8 @@ impl Walker<'_, '_> {
     #[inline(always)]
     pub(super) fn enter(&mut self, object: Obj, number: u32) -> Step {
         self.not_met(object)?;
+        // Temporaries have no shadow.
+        self.is_temporary = false;
         self.memoize(object, number);
         Ok(())
     }

@@ -455,6 +455,7 @@ impl Walker<'_, '_> {
                 self.stats.objects += (next - start) as u64;
                 if next == items.len() {
                     self.pop()?;
+                    self.is_temporary = frame.is_temporary;
                     return self.finish_tuple(tuple, at, header);
                 }
                 self.stack[top].kind = FrameKind::Tuple { tuple, next: next + 1, at, header };
@@ -484,6 +485,7 @@ impl Walker<'_, '_> {
                 let Some(member) = self.sequences[members].get(next).copied() else {
                     self.pop()?;
                     self.sequences.pop();
+                    self.is_temporary = frame.is_temporary;
                     return match set.is_frozenset() {
                         true => self.finish_frozen(set, at, header),
                         false if set.set_len() == next => Ok(()),

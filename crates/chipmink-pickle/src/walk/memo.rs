@@ -87,7 +87,7 @@ impl Memo {
 
     /// The pod in which the object was created, in this walk or in an earlier one: no more than a hint.
     pub(crate) fn last_pod(&self, addr: usize) -> Option<u32> {
-        self.find(addr).ok().map(|i| self.places[i].pod)
+        self.find(addr).ok().map(|i| self.places[i].pod).filter(|pod| *pod != NONE)
     }
 
     /// Asks for the memory in which the object's entry is, or will be.
@@ -106,7 +106,7 @@ impl Memo {
                 let slot = if stale.pod == pod { stale.slot } else { NONE };
                 self.journal.push(Made { addr, pod: stale.pod, slot: stale.slot });
                 self.places[i] = Entry { addr: addr as u64, pod, number, seq, slot };
-                Some(stale.pod)
+                (stale.pod != NONE).then_some(stale.pod)
             }
             Err(i) => {
                 self.journal.push(Made { addr, pod: NONE, slot: NONE });
@@ -157,6 +157,16 @@ impl Memo {
                 entry.slot = NONE;
             }
         }
+    }
+
+    /// Forgets an object that is gone: what lies at its address from now on is another one. Returns the pod and the slot
+    /// under which it was offered.
+    pub(crate) fn forget(&mut self, addr: usize) -> Option<(u32, u32)> {
+        let i = self.find(addr).ok()?;
+        let entry = &mut self.places[i];
+        let offered = (entry.pod, entry.slot);
+        (entry.pod, entry.seq, entry.slot) = (NONE, 0, NONE);
+        (offered.1 != NONE).then_some(offered)
     }
 
     /// Forgets what was created in this walk at or after `seq`. `offers` tells whether a pod still offers an address under

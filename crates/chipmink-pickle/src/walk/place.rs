@@ -205,23 +205,9 @@ impl Walker<'_, '_> {
 
     /// As [`Walker::export_slot`], of an object that has none in that pod.
     pub(crate) fn new_export_slot(&mut self, object: Obj, pod: u32) -> u32 {
-        let addr = object.addr();
-        let list = self.session.export_lists.of_mut(pod);
-        // Slot 0 is the first root's.
-        let gap = if list.has_gaps { list.slots.iter().skip(1).position(|taken| *taken == 0) } else { None };
-        let slot = match gap {
-            Some(free) => free + 1,
-            None => {
-                list.has_gaps = false;
-                list.slots.resize(list.slots.len().max(1), 0);
-                list.slots.push(0);
-                list.slots.len() - 1
-            }
-        };
-        list.slots[slot] = addr;
-        list.has_new = true;
-        self.session.memo.offer(addr, pod, slot as u32);
-        slot as u32
+        let slot = self.session.export_lists.of_mut(pod).take_vacant(object.addr()) as u32;
+        self.session.memo.offer(object.addr(), pod, slot);
+        slot
     }
 
     fn definition_split(&mut self, object: Obj) -> Split {

@@ -25,6 +25,8 @@ pub(crate) struct Reduction {
     exported: Option<Span>,
     /// Where the tag stands.
     at: usize,
+    /// The object itself was made by a reducer for this walk alone.
+    is_temporary: bool,
     stage: Stage,
 }
 
@@ -200,6 +202,7 @@ impl<'py> Walker<'_, 'py> {
             flags,
             exported: None,
             at: 0,
+            is_temporary: self.is_temporary,
             stage: Stage::Callable,
         };
         self.use_new(object, &mut reduction)?;
@@ -312,6 +315,7 @@ impl<'py> Walker<'_, 'py> {
         self.builder().varint(count as u64);
         if !items.is_empty() {
             self.sequences.push(items);
+            self.is_temporary = true;
             self.push(FrameKind::Values { next: 0, shape: NONE }, NONE);
         }
         Ok(())
@@ -330,6 +334,7 @@ impl<'py> Walker<'_, 'py> {
             return self.reference(object, entry, At::NOWHERE);
         }
         let number = self.builder().take_number();
+        self.is_temporary = self.reductions.last().is_some_and(|reduction| reduction.is_temporary);
         self.memoize(object, number);
         if let Some(span) = self.reductions.last().and_then(|reduction| reduction.exported) {
             self.own_rigid(object, span, None);

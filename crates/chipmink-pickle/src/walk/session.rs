@@ -86,8 +86,29 @@ pub(crate) struct ExportList {
     pub slots: Vec<usize>,
     /// A slot was given out in this walk.
     pub has_new: bool,
-    /// Some slot but the first may be vacant.
-    pub has_gaps: bool,
+    /// No slot below this one is vacant, but perhaps the first.
+    pub gaps_from: usize,
+}
+
+impl ExportList {
+    /// The lowest vacant slot, for an object at this address; slot 0 is the first root's.
+    pub(crate) fn take_vacant(&mut self, addr: usize) -> usize {
+        let from = self.gaps_from.max(1);
+        let gap = self.slots.iter().skip(from).position(|taken| *taken == 0);
+        let slot = gap.map_or(self.slots.len().max(1), |gap| from + gap);
+        if slot >= self.slots.len() {
+            self.slots.resize(slot + 1, 0);
+        }
+        self.slots[slot] = addr;
+        self.gaps_from = slot + 1;
+        self.has_new = true;
+        slot
+    }
+
+    pub(crate) fn vacate(&mut self, slot: usize) {
+        self.slots[slot] = 0;
+        self.gaps_from = self.gaps_from.min(slot);
+    }
 }
 
 /// The export slots of all pods, by pod number.

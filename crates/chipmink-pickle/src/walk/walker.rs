@@ -88,7 +88,9 @@ pub(crate) struct Walker<'w, 'py> {
     /// References owned until the walk ends.
     pub kept: Vec<Obj>,
     pub held: bool,
-    /// The object being begun was made by a reducer for this walk alone.
+    /// Addresses of objects that reducers made for this walk alone.
+    pub fleeting: Vec<usize>,
+    /// The object being begun, or entered now that its parts are written, was made by a reducer for this walk alone.
     pub is_temporary: bool,
     /// Which memory the objects met so far occupy.
     pub memory: SharedMemory,
@@ -164,6 +166,7 @@ impl<'w, 'py> Walker<'w, 'py> {
             buffers: Vec::new(),
             kept: Vec::new(),
             held: false,
+            fleeting: Vec::new(),
             is_temporary: false,
             memory,
             hints: Vec::new(),
@@ -247,11 +250,16 @@ impl<'w, 'py> Walker<'w, 'py> {
     pub(crate) fn memoize(&mut self, object: Obj, number: u32) {
         self.keep(object);
         self.witness(object);
+        if self.is_temporary {
+            self.fleeting.push(object.addr());
+        }
         let pod = self.visits[self.current as usize].pod;
         let stale = self.session.memo.put(object.addr(), pod, number);
         if self.some_inactive
             && let Some(stale) = stale
             && stale != pod
+            // What lay at the address of an object that a reducer has only just made was another one.
+            && !self.is_temporary
         {
             self.notice(stale);
         }
@@ -300,6 +308,7 @@ impl<'w, 'py> Walker<'w, 'py> {
             FrameKind::Attributes { .. } => self.step_attributes(top, frame),
             FrameKind::View { object, at, header } => {
                 self.pop()?;
+                self.is_temporary = frame.is_temporary;
                 self.finish_view(object, at, header)
             }
             FrameKind::Reduce { object } => self.step_reduce(top, object),
@@ -307,6 +316,7 @@ impl<'w, 'py> Walker<'w, 'py> {
             FrameKind::Root { visit, previous, emit, at } => self.end_root(visit, previous, emit, at),
             FrameKind::Instance { object, at } => {
                 self.pop()?;
+                self.is_temporary = frame.is_temporary;
                 // The class may hold its own instance, which then exists already.
                 if let Some(entry) = self.session.memo.get(object.addr()) {
                     self.made_inside();
@@ -397,8 +407,21 @@ impl<'w, 'py> Walker<'w, 'py> {
 
 impl Drop for Walker<'_, '_> {
     fn drop(&mut self) {
+        let mut gone = std::mem::take(&mut self.fleeting);
         for object in self.kept.drain(..) {
+            if object.refcount() == 1 {
+                gone.push(object.addr());
+            }
             object.decref();
+        }
+        // Their addresses are used again, and must not be taken for theirs. A slot that is free at once is given to the
+        // object that the reducer makes instead of this one in the next walk.
+        for addr in gone {
+            if let Some((pod, slot @ 1..)) = self.session.memo.forget(addr)
+                && self.session.export_lists.offers(pod, slot, addr)
+            {
+                self.session.export_lists.of_mut(pod).vacate(slot as usize);
+            }
         }
     }
 }
