@@ -183,8 +183,8 @@ pub(crate) struct Visit {
     pub intervals: Vec<(u32, u32)>,
     /// Sequence number at the start of the present root.
     pub root_seq: u32,
-    /// Children split off so far; names those that a reducer makes anew each time.
-    pub children: u64,
+    /// How many objects that a reducer makes anew each time were met; names them.
+    pub temporaries: u64,
     /// Regions of a pod that is compared with its shadow whose content is another now, by ordinal.
     pub regions: Vec<(u32, chipmink_types::RegionRecord)>,
     /// The walk as it was before the first root.
@@ -205,7 +205,7 @@ pub(crate) struct Mark {
     pub current: u32,
     pub current_builder: BuilderMark,
     pub current_position: usize,
-    pub current_children: u64,
+    pub current_temporaries: u64,
     pub reductions: usize,
     pub sequences: usize,
     pub open_siblings: usize,
@@ -214,5 +214,5 @@ pub(crate) struct Mark {
     pub own_builder: BuilderMark,
     pub own_position: usize,
     pub own_roots: usize,
-    pub own_children: u64,
+    pub own_temporaries: u64,
 }

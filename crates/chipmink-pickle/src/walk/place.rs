@@ -237,7 +237,8 @@ impl Walker<'_, '_> {
             return Ok(None);
         }
         let key = if is_temporary {
-            RootKey::Path(path_key(visit.pod, visit.children))
+            visit.temporaries += 1;
+            RootKey::Path(path_key(visit.pod, visit.temporaries))
         } else {
             address_key(object)
         };
@@ -386,9 +387,6 @@ impl Walker<'_, '_> {
             self.stack[top].sibling = NONE;
         }
         let mark = self.mark(object, at, is_temporary, NONE);
-        if self.current != NONE {
-            self.visits[self.current as usize].children += 1;
-        }
         let visit = self.open(split, Some(mark));
         if split.is_sibling {
             self.stack[top].sibling = visit;
@@ -438,7 +436,7 @@ impl Walker<'_, '_> {
     }
 }
 
-/// Names a child that a reducer makes anew at each save, by its place among the children of its parent.
+/// Names an object that a reducer makes anew at each save, by its place among those that its parent meets.
 fn path_key(parent: u32, ordinal: u64) -> u64 {
     (u64::from(parent) << 32 ^ ordinal).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }

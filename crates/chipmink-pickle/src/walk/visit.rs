@@ -92,7 +92,7 @@ impl Walker<'_, '_> {
             made_inside: Vec::new(),
             intervals: Vec::new(),
             root_seq: self.session.memo.next_seq(),
-            children: 0,
+            temporaries: 0,
             regions: Vec::new(),
             first: mark.map(Box::new),
             present: None,
@@ -326,11 +326,11 @@ impl Walker<'_, '_> {
                     Mode::Shadow { position, .. } => (BuilderMark::default(), *position),
                     _ => (BuilderMark::default(), 0),
                 };
-                (mark, position, visit.met, visit.children)
+                (mark, position, visit.met, visit.temporaries)
             }
         };
-        let (current_builder, current_position, _, current_children) = state_of(self.current);
-        let (own_builder, own_position, own_roots, own_children) = state_of(own);
+        let (current_builder, current_position, _, current_temporaries) = state_of(self.current);
+        let (own_builder, own_position, own_roots, own_temporaries) = state_of(own);
         Mark {
             object,
             at,
@@ -342,7 +342,7 @@ impl Walker<'_, '_> {
             current: self.current,
             current_builder,
             current_position,
-            current_children,
+            current_temporaries,
             reductions: self.reductions.len(),
             sequences: self.sequences.len(),
             open_siblings: self.open_siblings.len(),
@@ -350,7 +350,7 @@ impl Walker<'_, '_> {
             own_builder,
             own_position,
             own_roots,
-            own_children,
+            own_temporaries,
         }
     }
 
@@ -396,13 +396,13 @@ impl Walker<'_, '_> {
         self.queued_bytes = self.queue.iter().map(|queued| queued.bytes.len()).sum();
         self.current = mark.current;
         if mark.current != NONE {
-            self.restore(mark.current, &mark.current_builder, mark.current_position, mark.current_children);
+            self.restore(mark.current, &mark.current_builder, mark.current_position, mark.current_temporaries);
         }
     }
 
-    fn restore(&mut self, visit: u32, builder_mark: &BuilderMark, to: usize, children: u64) {
+    fn restore(&mut self, visit: u32, builder_mark: &BuilderMark, to: usize, temporaries: u64) {
         let visit = &mut self.visits[visit as usize];
-        visit.children = children;
+        visit.temporaries = temporaries;
         match &mut visit.mode {
             Mode::Bytes(builder) => builder.roll_back(builder_mark),
             Mode::Shadow { position, .. } => *position = to,
@@ -447,7 +447,7 @@ impl Walker<'_, '_> {
         broken.root_addrs.truncate(mark.own_roots);
         broken.root_slots.truncate(mark.own_roots);
         broken.made_inside.retain(|root| (*root as usize) < mark.own_roots);
-        self.restore(visit, &mark.own_builder, mark.own_position, mark.own_children);
+        self.restore(visit, &mark.own_builder, mark.own_position, mark.own_temporaries);
         self.close(visit)?;
         if let Some(top) = self.stack.last_mut() {
             top.sibling = NONE;
