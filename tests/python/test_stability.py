@@ -189,3 +189,45 @@ def test_looking_stores_nothing(tmp_path):
             before = repository_bytes(folder)
             repo.save(namespace)
             assert repository_bytes(folder) - before < OVERHEAD
+
+
+class Tree:
+    """Says what it holds by making it anew each time, as scikit-learn's trees do."""
+
+    asked = 0
+
+    def __init__(self, seed: int):
+        self.numbers = random.Random(seed).sample(range(10**6), 400)
+
+    def __reduce__(self) -> Any:
+        type(self).asked += 1
+        parts = [[list(map(str, self.numbers[i : i + 40])), (i, [i])] for i in range(0, 400, 40)]
+        return Tree, (len(parts),), {"numbers": list(self.numbers), "parts": parts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+
+@pytest.mark.parametrize("policy", ["lga", "lga-siblings", "split-all", "bundle-all"])
+def test_what_reducers_make_anew_is_stored_once(policy, tmp_path):
+    folder = tmp_path / "repo"
+    trees = [Tree(seed) for seed in range(30)]
+    with chipmink.open(folder, durable=False, policy=policy) as repo:
+        namespace: dict[str, Any] = {"forest": {"trees": trees}, "alias": [trees[3]], "counter": [0]}
+        repo.save(namespace)
+        for step in range(5):
+            before = repository_bytes(folder)
+            report = repo.save(namespace).report
+            assert report.pods_dirty == 0, f"{policy}, save {step}"
+            assert repository_bytes(folder) - before < OVERHEAD
+
+
+def test_objects_that_die_with_a_walk_activate_nobody(tmp_path):
+    """Addresses of what one variable's reducers made are used again by what another's make."""
+    namespace = {"forest": [Tree(seed) for seed in range(30)], "other": [Tree(seed) for seed in range(30, 32)]}
+    with chipmink.open(tmp_path / "repo", durable=False) as repo:
+        repo.save(namespace)
+        for _ in range(5):
+            Tree.asked = 0
+            repo.save(namespace, accessed=["other"])
+            assert Tree.asked == len(namespace["other"])

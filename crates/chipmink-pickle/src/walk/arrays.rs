@@ -285,7 +285,7 @@ impl Walker<'_, '_> {
         self.no_shadow();
         match self.simple_dtype(object)? {
             Some(dtype) => {
-                self.write_dtype(object, &dtype);
+                self.write_dtype(object, &dtype.text);
                 Ok(())
             }
             None => self.start_reduce(object, super::kinds::Kind::Reduce),
@@ -300,7 +300,7 @@ impl Walker<'_, '_> {
         builder.take_number();
     }
 
-    fn write_dtype(&mut self, descr: Obj, dtype: &Dtype) {
+    pub(crate) fn write_dtype(&mut self, descr: Obj, text: &str) {
         let name = GlobalName { module: "numpy".to_owned(), qualname: "dtype".to_owned() };
         let id = self.session.names.id(name);
         let builder = self.builder();
@@ -310,8 +310,8 @@ impl Walker<'_, '_> {
         }
         builder.bytes(&[tag::REDUCE, 0]);
         builder.global(id);
-        builder.bytes(&[tag::TUPLE, 1, tag::STR8, dtype.text.len() as u8]);
-        builder.bytes(dtype.text.as_bytes());
+        builder.bytes(&[tag::TUPLE, 1, tag::STR8, text.len() as u8]);
+        builder.bytes(text.as_bytes());
         // The str and the tuple take a number each.
         builder.next += 2;
         let number = builder.take_number();

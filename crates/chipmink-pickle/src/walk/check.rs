@@ -134,6 +134,10 @@ impl Walker<'_, '_> {
                 }
                 self.advance(at + 2);
             }
+            kind::NUMPY_SCALAR => {
+                let record = [header, words[at + 1], words[at + 2], words[at + 3]];
+                return self.check_scalar(object, record, at);
+            }
             kind::ARRAY | kind::ARRAY_REGION | kind::ARRAY_VIEW => {
                 if self.session.kinds.of(self.py, object) != Kind::NdArray {
                     return self.miss();

@@ -48,6 +48,7 @@ impl Walker<'_, '_> {
             Sort::Other(Kind::Plain) => self.instance(object, At::NOWHERE),
             Sort::Other(Kind::NdArray) => self.start_array(object),
             Sort::Other(Kind::Dtype) => self.start_dtype(object),
+            Sort::Other(Kind::NumpyScalar) => self.numpy_scalar(object),
             Sort::Other(kind) => self.start_reduce(object, kind),
         }
     }

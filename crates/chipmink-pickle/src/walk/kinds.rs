@@ -2,6 +2,7 @@
 //!
 //! A verdict holds within one walk, as long as the class is not edited (`tp_version_tag`).
 
+use super::scalars::Scalars;
 use crate::py::{Obj, type_lookup, type_version};
 use hashbrown::{HashMap, HashSet};
 use pyo3::ffi;
@@ -19,6 +20,8 @@ pub(crate) enum Kind {
     Dtype,
     /// An instance of `type` or of a metaclass.
     Class,
+    /// A numpy scalar whose value can be read where it lies.
+    NumpyScalar,
     /// Exactly a Python function.
     Function,
     /// Exactly `pickle.PickleBuffer`.
@@ -64,6 +67,7 @@ pub(crate) struct Kinds {
     side_marker: usize,
     ndarray: usize,
     dtype_meta: usize,
+    pub(crate) scalars: Option<&'static Scalars>,
 }
 
 const NO_VERDICT: Verdict = Verdict { version: 0, kind: Kind::Reduce };
@@ -113,11 +117,13 @@ impl Kinds {
             side_marker: type_of("Side")?,
             ndarray: 0,
             dtype_meta: 0,
+            scalars: None,
         })
     }
 
     /// Forgets the verdicts: the tables of reducers may have changed since the last walk.
-    pub(crate) fn begin_walk(&mut self, (ndarray, dtype_meta): (usize, usize)) {
+    pub(crate) fn begin_walk(&mut self, py: Python<'_>, (ndarray, dtype_meta): (usize, usize)) {
+        self.scalars = Scalars::known(py);
         self.dtype_meta = dtype_meta;
         self.verdicts.clear();
         self.last = (0, NO_VERDICT);
@@ -183,6 +189,8 @@ impl Kinds {
             Kind::Copyreg
         } else if self.ndarray == addr {
             Kind::NdArray
+        } else if self.scalars.is_some_and(|scalars| scalars.contains(addr)) {
+            Kind::NumpyScalar
         // SAFETY: a live type.
         } else if unsafe { ffi::Py_TYPE(ty.cast()) } as usize == self.dtype_meta {
             Kind::Dtype

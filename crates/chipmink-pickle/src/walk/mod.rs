@@ -20,6 +20,7 @@ mod path;
 mod place;
 mod reduce;
 mod regions;
+mod scalars;
 mod session;
 mod shadow;
 mod shapes;

@@ -63,6 +63,7 @@ fn check_layout(py: Python<'_>) -> PyResult<(usize, usize)> {
         && array.flags & (C_CONTIGUOUS | WRITEABLE) == C_CONTIGUOUS | WRITEABLE
         && array.dimensions() == [2, 3]
         && array.strides() == [6, 2];
+    super::scalars::Scalars::learn(py)?;
     let meta = descr.get_type().get_type().as_ptr() as usize;
     Ok(if as_expected { (ty.as_ptr() as usize, meta) } else { (0, 0) })
 }

@@ -111,6 +111,11 @@ impl Walker<'_, '_> {
                     return Ok(());
                 }
                 Kind::SideMarker => return self.side_marker(object),
+                Kind::NumpyScalar => {
+                    self.place_here(at);
+                    self.is_temporary = is_temporary;
+                    return self.numpy_scalar(object);
+                }
                 Kind::Dtype => {
                     self.place_here(at);
                     return self.start_dtype(object);
@@ -242,6 +247,8 @@ impl Walker<'_, '_> {
         } else {
             address_key(object)
         };
+        // Counted always, so that a policy that goes by it says the same of the same graph.
+        self.decisions += 1;
         // A pod of the last save stays a pod, as long as its root lives.
         if let Some(pod) = self.session.roots.get(&key).copied()
             && let Some(state) = self.session.pod(pod)
@@ -255,7 +262,6 @@ impl Walker<'_, '_> {
             }
         }
         let candidate = self.candidate(object, sort);
-        self.decisions += 1;
         let visit = &self.visits[self.current as usize];
         let (byte_len, rate) = match &visit.mode {
             Mode::Bytes(builder) => (builder.buf.len() as u64, builder.rate),

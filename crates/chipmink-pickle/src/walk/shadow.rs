@@ -56,6 +56,8 @@ pub(crate) mod kind {
     pub(crate) const ARRAY_VIEW: u8 = 0x1A;
     /// Header, ordinal of the region.
     pub(crate) const BYTEARRAY_REGION: u8 = 0x1B;
+    /// Header, address of the type, value in two words.
+    pub(crate) const NUMPY_SCALAR: u8 = 0x1C;
     /// Pod (upper half), export slot.
     pub(crate) const CALL: u8 = 0x20;
     /// Pod (upper half), export slot or memo number.
@@ -214,7 +216,7 @@ pub(crate) fn record_extent(words: &[u64], at: usize) -> (usize, usize) {
         kind::DICT => (at + 3, 2 * words[at + 1] as usize),
         kind::INSTANCE => (at + 3, (words[at + 1] >> 32) as usize),
         kind::OBJECT_ARRAY => (at + 3, words[at + 1] as usize),
-        kind::BYTEARRAY | kind::ATOM_DIGEST => (at + 4, 0),
+        kind::BYTEARRAY | kind::ATOM_DIGEST | kind::NUMPY_SCALAR => (at + 4, 0),
         kind::ARRAY => (at + 7, 0),
         kind::ARRAY_REGION => (at + 4, 0),
         kind::ARRAY_VIEW => (at + 4, 1),

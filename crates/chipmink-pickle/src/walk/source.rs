@@ -127,6 +127,8 @@ impl PySource<'_, '_> {
             }
             Plan::Walk(active) => active,
         };
+        // Python code may run from now on, and change the namespace.
+        let _held: Vec<Bound<'_, PyAny>> = variables.iter().map(|(_, value)| value.bound(py)).collect();
         let some_inactive = self.session.tracker.has_inactive();
         let begun = self.session.context(py, Some(dict)).and_then(|context| Ok((context, numpy_types(py)?)));
         let (context, numpy) = match begun {

@@ -396,7 +396,12 @@ impl Walker<'_, '_> {
         self.queued_bytes = self.queue.iter().map(|queued| queued.bytes.len()).sum();
         self.current = mark.current;
         if mark.current != NONE {
-            self.restore(mark.current, &mark.current_builder, mark.current_position, mark.current_temporaries);
+            self.restore(
+                mark.current,
+                &mark.current_builder,
+                mark.current_position,
+                mark.current_temporaries,
+            );
         }
     }
 

@@ -135,7 +135,7 @@ impl<'w, 'py> Walker<'w, 'py> {
         single: bool,
         numpy: (usize, usize),
     ) -> Self {
-        session.kinds.begin_walk(numpy);
+        session.kinds.begin_walk(py, numpy);
         session.names.begin_walk(namespace);
         if !session.memo.begin_walk() {
             session.forget();
