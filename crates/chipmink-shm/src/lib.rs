@@ -5,6 +5,7 @@
 //! - [`LiveMemo`]: digests of live memory that hold as long as their pages stay unwritten
 //!   ([`chipmink_types::LiveDigests`]).
 //! - [`MappedRegion`]: pieces of files as one range of memory, copy-on-write, within a [`MapBudget`].
+//! - [`pool`]: named objects in shared memory, which hold versions and outlive their writer; Linux only.
 //! - [`segment`]: named shared memory in which processes publish bytes for each other; Linux only.
 //!
 //! It knows neither Python nor repositories. It refuses to guess: memory of which it cannot prove that it is unchanged
@@ -14,6 +15,8 @@ pub mod dirty;
 mod error;
 mod live;
 mod mapping;
+#[cfg(target_os = "linux")]
+pub mod pool;
 #[cfg(target_os = "linux")]
 pub mod segment;
 

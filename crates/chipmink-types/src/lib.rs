@@ -7,12 +7,14 @@ mod blob;
 mod ids;
 mod live;
 mod load;
+mod pool;
 mod walk;
 
 pub use blob::{BlobError, BlobKind, BlobSink, BlobSource, RegionForecast, RegionOutline};
 pub use ids::{DIGEST_LEN, Digest, ParseDigestError, PodKey, RepositoryId, Slot, TimeId, WriteId, XXH3_128};
 pub use live::{LiveDigests, LiveRegion, Look};
 pub use load::{LoadPlan, LoadPod, LoadRoot, LoadShape, LoadVariable, PodSource};
+pub use pool::{PoolError, PoolObject, PoolWriter, SharedPool};
 pub use walk::{
     Component, Export, GlobalName, GraphSource, GridKind, PodRecord, RegionRecord, ShapeClass, ShapeRecord,
     SkippedVariable, VariableRoot, ViewRecord, WalkError, WalkOutcome, WalkRequest, WalkStats, WalkedPod,

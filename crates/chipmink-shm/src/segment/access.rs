@@ -4,6 +4,7 @@ use crate::error::{Result, ShmError};
 use rustix::fs::{FallocateFlags, FlockOperation, Mode};
 use rustix::io::Errno;
 use rustix::shm::OFlags;
+use shared_memory::{ShmemConf, ShmemError};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// A name that the system takes as that of shared memory, with a leading slash.
-pub(super) fn path_of(name: &str) -> Result<String> {
+pub(crate) fn path_of(name: &str) -> Result<String> {
     let bare = name.strip_prefix('/').unwrap_or(name);
     let is_plain = bare.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
     if bare.is_empty() || bare.len() > 200 || !is_plain || bare == "." || bare == ".." {
@@ -26,52 +27,67 @@ pub(super) fn path_of(name: &str) -> Result<String> {
 
 /// Open shared memory.
 #[derive(Debug)]
-pub(super) struct Access {
-    pub(super) name: String,
+pub(crate) struct Access {
+    pub(crate) name: String,
     file: File,
 }
 
 impl Access {
-    pub(super) fn of_file(name: String, file: File) -> Self {
+    pub(crate) fn of_file(name: String, file: File) -> Self {
         Access { name, file }
     }
 
-    pub(super) fn open(name: &str, is_writable: bool) -> Result<Self> {
+    pub(crate) fn open(name: &str, is_writable: bool) -> Result<Self> {
         let flags = if is_writable { OFlags::RDWR } else { OFlags::RDONLY };
         let fd = rustix::shm::open(path_of(name)?, flags, Mode::empty())
             .map_err(|error| ShmError::system(format!("opening shared memory {name:?}"), error))?;
         Ok(Access { name: name.to_owned(), file: fd.into() })
     }
 
-    /// Makes it, of zeros, with its space reserved; nobody but the user may open it.
-    pub(super) fn create(name: &str, byte_len: u64) -> Result<Self> {
+    /// Makes it, of zeros, with its space reserved; nobody but the user may open it, and nothing removes it when this
+    /// process ends.
+    pub(crate) fn create(name: &str, byte_len: u64) -> Result<Self> {
         let path = path_of(name)?;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;
-        let fd = rustix::shm::open(path.as_str(), flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|error| ShmError::system(format!("creating shared memory {name:?}"), error))?;
-        // Without it the first write beyond what memory there is would kill the process.
-        if let Err(error) = rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, byte_len) {
-            // It is there for nobody.
-            let _ = rustix::shm::unlink(path.as_str());
-            let context = format!("reserving {byte_len} bytes of shared memory for {name:?}");
-            return Err(ShmError::system(context, error));
+        let context = |verb: &str| format!("{verb} shared memory {name:?}");
+        let size =
+            usize::try_from(byte_len).map_err(|_| ShmError::system(context("creating"), Errno::FBIG))?;
+        let mut made = ShmemConf::new().os_id(&path).size(size).create().map_err(|error| match error {
+            ShmemError::MappingIdExists => ShmError::system(context("creating"), Errno::EXIST),
+            ShmemError::MapCreateFailed(code) | ShmemError::UnknownOsError(code) => {
+                let source = std::io::Error::from_raw_os_error(i32::try_from(code).unwrap_or(0));
+                ShmError::System { context: context("creating"), source }
+            }
+            other => ShmError::System { context: context("creating"), source: std::io::Error::other(other) },
+        })?;
+        made.set_owner(false);
+        let reserved = Access::open(name, true).and_then(|access| {
+            // Without it the first write beyond what memory there is would fail, or kill whoever maps it.
+            rustix::fs::fallocate(&access.file, FallocateFlags::empty(), 0, byte_len).map_err(|error| {
+                let context = format!("reserving {byte_len} bytes of shared memory for {name:?}");
+                ShmError::system(context, error)
+            })?;
+            Ok(access)
+        });
+        if reserved.is_err() {
+            // It is there for nobody: now it goes with the mapping.
+            made.set_owner(true);
         }
-        Ok(Access { name: name.to_owned(), file: fd.into() })
+        reserved
     }
 
-    pub(super) fn unlink(name: &str) -> Result<()> {
+    pub(crate) fn unlink(name: &str) -> Result<()> {
         rustix::shm::unlink(path_of(name)?)
             .map_err(|error| ShmError::system(format!("unlinking shared memory {name:?}"), error))
     }
 
     /// The bytes that it has at this moment.
-    pub(super) fn byte_len(&self) -> Result<u64> {
+    pub(crate) fn byte_len(&self) -> Result<u64> {
         let metadata = self.file.metadata();
         Ok(metadata.map_err(|error| self.failed("measuring", error))?.len())
     }
 
     /// Fills `into`, all of it.
-    pub(super) fn read_at(&self, byte_offset: u64, into: &mut [u8]) -> Result<()> {
+    pub(crate) fn read_at(&self, byte_offset: u64, into: &mut [u8]) -> Result<()> {
         match self.file.read_exact_at(into, byte_offset) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(self.bad(format!(
@@ -82,12 +98,12 @@ impl Access {
         }
     }
 
-    pub(super) fn write_at(&self, byte_offset: u64, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write_at(&self, byte_offset: u64, bytes: &[u8]) -> Result<()> {
         self.file.write_all_at(bytes, byte_offset).map_err(|error| self.failed("writing", error))
     }
 
     /// Runs `act` while no other process does so on the same memory.
-    pub(super) fn locked<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(crate) fn locked<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
         let began = Instant::now();
         loop {
             match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
@@ -104,11 +120,11 @@ impl Access {
         result
     }
 
-    pub(super) fn bad(&self, reason: impl Into<String>) -> ShmError {
+    pub(crate) fn bad(&self, reason: impl Into<String>) -> ShmError {
         ShmError::Segment { name: self.name.clone(), reason: reason.into() }
     }
 
-    pub(super) fn failed(&self, what: &str, error: impl Into<std::io::Error>) -> ShmError {
+    pub(crate) fn failed(&self, what: &str, error: impl Into<std::io::Error>) -> ShmError {
         ShmError::system(format!("{what} shared memory {:?}", self.name), error)
     }
 }

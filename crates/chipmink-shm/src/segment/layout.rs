@@ -107,24 +107,24 @@ impl SlotHead {
     }
 }
 
-pub(super) fn put(bytes: &mut [u8], at: usize, value: u64) {
+pub(crate) fn put(bytes: &mut [u8], at: usize, value: u64) {
     bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
 
-pub(super) fn get(bytes: &[u8], at: usize) -> u64 {
+pub(crate) fn get(bytes: &[u8], at: usize) -> u64 {
     let mut eight = [0; 8];
     eight.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(eight)
 }
 
 /// Puts the checksum of all before them into the last eight bytes.
-pub(super) fn seal(bytes: &mut [u8]) {
+pub(crate) fn seal(bytes: &mut [u8]) {
     let at = bytes.len() - 8;
     let sum = checksum(&bytes[..at]);
     put(bytes, at, sum);
 }
 
-pub(super) fn is_sealed(bytes: &[u8]) -> bool {
+pub(crate) fn is_sealed(bytes: &[u8]) -> bool {
     let at = bytes.len() - 8;
     get(bytes, at) == checksum(&bytes[..at])
 }

@@ -29,12 +29,12 @@
 //! 3. A lease ends with its process: it names pid and start time. One of another pid namespace cannot be judged and counts
 //!    as living.
 
-mod access;
+pub(crate) mod access;
 mod foreign;
-mod layout;
+pub(crate) mod layout;
 mod lease;
 mod named;
-mod process;
+pub(crate) mod process;
 mod writer;
 
 pub use foreign::ForeignSegment;

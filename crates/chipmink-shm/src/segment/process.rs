@@ -4,24 +4,24 @@ use std::os::unix::fs::MetadataExt;
 
 /// A process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Owner {
-    pub(super) pid: u64,
+pub(crate) struct Owner {
+    pub(crate) pid: u64,
     /// In clock ticks after boot, as field 22 of `/proc/<pid>/stat`.
-    pub(super) started: u64,
+    pub(crate) started: u64,
     /// Inode of the namespace in which `pid` counts.
-    pub(super) namespace: u64,
+    pub(crate) namespace: u64,
 }
 
 impl Owner {
     /// This process.
-    pub(super) fn me() -> std::io::Result<Self> {
+    pub(crate) fn me() -> std::io::Result<Self> {
         let pid = u64::from(std::process::id());
         let started = started(pid).ok_or_else(|| std::io::Error::other("/proc/self/stat cannot be read"))?;
         Ok(Owner { pid, started, namespace: namespace()? })
     }
 
     /// Whether it may still be running.
-    pub(super) fn may_live(&self) -> bool {
+    pub(crate) fn may_live(&self) -> bool {
         match namespace() {
             Ok(here) if here == self.namespace => started(self.pid) == Some(self.started),
             _ => true,
