@@ -4,7 +4,9 @@ use crate::compression::PlaceKind;
 use crate::error::{Result, StoreError};
 use crate::local::{LocalDisk, LocalFiles, PackOutput};
 use crate::memory::{MemoryPack, Room};
+use crate::pool::{PoolObjects, Pressure};
 use bytes::Bytes;
+use chipmink_types::SharedPool;
 use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -37,6 +39,8 @@ pub struct Backend {
     kind: PlaceKind,
     /// The store again and its bounds, if it is the memory of this process.
     memory: Option<(Arc<InMemory>, Arc<Room>)>,
+    /// The pool that new objects go to.
+    pool: Option<PoolObjects>,
     label: Arc<str>,
 }
 
@@ -47,8 +51,8 @@ impl Backend {
         let relaxed = Arc::new(disk.relaxed());
         let disk = Arc::new(disk);
         let kind = PlaceKind::LocalDisk;
-        let (runner, memory) = (Runner::InPlace, None);
-        Backend { objects: disk.clone(), relaxed, files: Some(disk), runner, kind, memory, label }
+        let (runner, memory, pool) = (Runner::InPlace, None, None);
+        Backend { objects: disk.clone(), relaxed, files: Some(disk), runner, kind, memory, pool, label }
     }
 
     /// The memory of this process: at most so many bytes of it. What does not fit is refused.
@@ -61,6 +65,7 @@ impl Backend {
             runner: Runner::InPlace,
             kind: PlaceKind::Memory,
             memory: Some((objects, Arc::new(Room::new(byte_len)))),
+            pool: None,
             label: "memory://".into(),
         }
     }
@@ -74,8 +79,46 @@ impl Backend {
             runner: Runner::Runtime(Arc::default()),
             kind: PlaceKind::Remote,
             memory: None,
+            pool: None,
             label: label.into(),
         }
+    }
+
+    /// Memory that processes share. What does not fit is refused.
+    pub fn pool(pool: Arc<dyn SharedPool>) -> Self {
+        let label = pool.label().into();
+        let objects = PoolObjects::new(pool, None, Arc::default());
+        let shared = Arc::new(objects.clone());
+        Backend {
+            objects: shared.clone(),
+            relaxed: shared,
+            files: None,
+            runner: Runner::InPlace,
+            kind: PlaceKind::Memory,
+            memory: None,
+            pool: Some(objects),
+            label,
+        }
+    }
+
+    /// A pool in front of another place: new objects are in the pool first.
+    pub(crate) fn staged(pool: Arc<dyn SharedPool>, lower: &Backend, pressure: Arc<Pressure>) -> Self {
+        let over = |objects: &Arc<dyn ObjectStore>| {
+            PoolObjects::new(pool.clone(), Some(objects.clone()), pressure.clone())
+        };
+        let objects = over(&lower.objects);
+        Backend {
+            objects: Arc::new(objects.clone()),
+            relaxed: Arc::new(over(&lower.relaxed)),
+            pool: Some(objects),
+            memory: None,
+            ..lower.clone()
+        }
+    }
+
+    /// Whether a call that failed does nothing later.
+    pub(crate) fn is_prompt(&self) -> bool {
+        self.kind != PlaceKind::Remote || self.pool.is_some()
     }
 
     /// What kind of place it is.
@@ -265,6 +308,12 @@ impl Backend {
     /// Begins an object that is written from front to back.
     pub(crate) fn create_pack(&self, path: &str) -> Result<Box<dyn PackOutput>> {
         let location = Path::from(path);
+        if let Some(pool) = &self.pool {
+            let begun = pool.create_pack(&location);
+            return begun
+                .map(|pack| Box::new(pack) as _)
+                .map_err(|error| StoreError::storage(self.context("beginning", path), error));
+        }
         let begun = match (&self.files, &self.memory) {
             (Some(files), _) => files.create_pack(&location),
             (None, Some((objects, room))) => {
@@ -279,10 +328,14 @@ impl Backend {
 
     /// Fills `into` from an object.
     pub(crate) fn read_into(&self, path: &str, byte_offset: u64, into: &mut [u8]) -> Result<()> {
+        let failed = |error| StoreError::storage(self.context("reading", path), error);
+        if let Some(pool) = &self.pool
+            && pool.read_into(&Path::from(path), byte_offset, into).map_err(failed)?
+        {
+            return Ok(());
+        }
         match &self.files {
-            Some(files) => files
-                .read_at(&Path::from(path), byte_offset, into)
-                .map_err(|error| StoreError::storage(self.context("reading", path), error)),
+            Some(files) => files.read_at(&Path::from(path), byte_offset, into).map_err(failed),
             None => {
                 into.copy_from_slice(&self.get_range(path, byte_offset..byte_offset + into.len() as u64)?);
                 Ok(())
@@ -294,7 +347,13 @@ impl Backend {
     /// those that had to be written to new files and must be checked.
     pub(crate) fn sync(&self, paths: &[String]) -> Result<Vec<String>> {
         let Some(files) = &self.files else { return Ok(Vec::new()) };
-        let locations: Vec<Path> = paths.iter().map(|path| Path::from(path.as_str())).collect();
+        let mut locations: Vec<Path> = paths.iter().map(|path| Path::from(path.as_str())).collect();
+        if let Some(pool) = &self.pool {
+            // What is only staged is synced when it goes below.
+            locations.retain(|location| {
+                pool.find(location).is_ok_and(|found| found.is_none_or(|object| object.is_settled))
+            });
+        }
         let context = || format!("syncing earlier saves in {}", self.label);
         let rewritten = files.sync(&locations).map_err(|error| StoreError::storage(context(), error))?;
         Ok(rewritten.iter().map(ToString::to_string).collect())

@@ -14,6 +14,7 @@
 //! - [`Store`]: an open repository; reads are checked against digests ([`chipmink_types::BlobSource`]).
 //! - [`PackTransaction`]: one save ([`chipmink_types::BlobSink`]), published by compare-and-set.
 //! - [`Place`], [`Backend`]: where it lies. [`local`] is the durable backend on disk, with the seam for faults.
+//! - [`Staging`]: a pool in front of another place; versions go below one after another.
 //! - [`VerifyReport`]: what a check of everything found.
 //!
 //! It refuses to know what pods mean, and never deletes what was published.
@@ -23,6 +24,7 @@ mod backend;
 mod block_writer;
 mod compression;
 mod creation;
+mod entry_creation;
 mod error;
 mod generations;
 mod index;
@@ -34,10 +36,12 @@ mod options;
 mod pack_check;
 mod pack_writer;
 mod place;
+mod pool;
 mod random;
 mod raw;
 mod read;
 mod region;
+mod staging;
 mod store;
 mod transaction;
 mod verify;
@@ -48,6 +52,7 @@ pub use error::{Result, StoreError};
 pub use options::{Compression, StoreOptions};
 pub use place::Place;
 pub use raw::{RawFile, RawPlaces};
+pub use staging::{Persisted, StagedState, Staging};
 pub use store::{Entries, Head, Store};
 pub use transaction::{PackTransaction, Publication, TransactionStats};
 pub use verify::{Problem, VerifyReport};

@@ -11,10 +11,12 @@ pub enum Place {
     Local(PathBuf),
     /// The memory of this process: a repository of its own each time, which ends with the last handle of it.
     Memory,
+    /// Shared memory of this name: it outlives the processes that use it, until the machine is shut down.
+    Shared(String),
 }
 
 impl Place {
-    /// Understands a path, or a URL with the scheme `file`, or `memory://`.
+    /// Understands a path, or a URL with the scheme `file`, or `memory://`, or `shm://NAME`.
     ///
     /// # Errors
     /// When the text is empty or a URL with another scheme or a host.
@@ -42,8 +44,12 @@ impl Place {
             }
             "memory" if rest.is_empty() => Ok(Place::Memory),
             "memory" => Err(unsupported("a repository in memory has no name; it is open where it was made")),
+            "shm" if rest.is_empty() || rest.contains('/') => {
+                Err(unsupported("shared memory needs a name without a slash, as in shm://run7"))
+            }
+            "shm" => Ok(Place::Shared(rest.to_owned())),
             other => Err(unsupported(&format!(
-                "the scheme {other:?} is not built yet; give a folder, a file:// URL or memory://"
+                "the scheme {other:?} is not built yet; give a folder, a file:// URL, memory:// or shm://NAME"
             ))),
         }
     }
@@ -84,13 +90,22 @@ mod tests {
         assert_eq!(Place::parse("FILE://localhost/a").unwrap(), local("/a"));
         assert_eq!(Place::parse("a:b").unwrap(), local("a:b"));
         assert_eq!(Place::parse("memory://").unwrap(), Place::Memory);
+        assert_eq!(Place::parse("shm://run7").unwrap(), Place::Shared("run7".to_owned()));
     }
 
     #[test]
     fn other_places_are_refused_by_name() {
-        for wrong in
-            ["", "s3://bucket/prefix", "memory://3", "file://host/a", "file://a", "file:///%zz", "file:///%4"]
-        {
+        for wrong in [
+            "",
+            "s3://bucket/prefix",
+            "memory://3",
+            "shm://",
+            "shm://a/b",
+            "file://host/a",
+            "file://a",
+            "file:///%zz",
+            "file:///%4",
+        ] {
             let error = Place::parse(wrong).unwrap_err();
             assert!(matches!(&error, StoreError::Place { place, .. } if place == wrong), "{error}");
         }

@@ -29,7 +29,7 @@ pub struct Head {
 /// An open repository. Clones are one handle; threads may share it.
 #[derive(Clone, Debug)]
 pub struct Store {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl Store {
@@ -38,7 +38,7 @@ impl Store {
     /// # Errors
     /// When there is one already, the place cannot be written, or it does not honour conditional writes.
     pub fn create(place: Place, options: StoreOptions) -> Result<Self> {
-        Store::create_in(backend(place, &options), options)
+        Store::create_in(backend(place, &options)?, options)
     }
 
     /// Opens a repository.
@@ -46,7 +46,7 @@ impl Store {
     /// # Errors
     /// When there is none, or it cannot be read by this build.
     pub fn open(place: Place, options: StoreOptions) -> Result<Self> {
-        Store::open_in(backend(place, &options), options)
+        Store::open_in(backend(place, &options)?, options)
     }
 
     /// Opens a repository, creating it if there is none.
@@ -54,7 +54,7 @@ impl Store {
     /// # Errors
     /// As [`Store::open`] and [`Store::create`].
     pub fn open_or_create(place: Place, options: StoreOptions) -> Result<Self> {
-        Store::open_or_create_in(backend(place, &options), options)
+        Store::open_or_create_in(backend(place, &options)?, options)
     }
 
     /// As [`Store::create`], on any backend.
@@ -247,10 +247,15 @@ impl BlobSource for Store {
     }
 }
 
-fn backend(place: Place, options: &StoreOptions) -> Backend {
+/// The backend of a place.
+pub(crate) fn backend(place: Place, options: &StoreOptions) -> Result<Backend> {
     match place {
-        Place::Local(root) => Backend::local(LocalDisk::new(root, Arc::new(System), options.durable)),
-        Place::Memory => Backend::memory(options.memory_bytes),
+        Place::Local(root) => Ok(Backend::local(LocalDisk::new(root, Arc::new(System), options.durable))),
+        Place::Memory => Ok(Backend::memory(options.memory_bytes)),
+        Place::Shared(name) => Err(StoreError::Place {
+            place: format!("shm://{name}"),
+            reason: "a store does not open shared memory by name; give it the pool".to_owned(),
+        }),
     }
 }
 

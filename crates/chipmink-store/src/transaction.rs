@@ -7,18 +7,19 @@
 
 use crate::compression::Chooser;
 use crate::creation::{now_micros, race};
+use crate::entry_creation::{Outcome, create_entry};
 use crate::error::{Result, StoreError};
 use crate::generations::DigestSet;
 use crate::inner::Inner;
-use crate::log::{HINT, ReadEntry, note_boot, read_entry};
+use crate::log::{HINT, ReadEntry, note_boot};
 use crate::pack_writer::{Merged, PackWriter, SealedPack};
 use crate::random;
 use crate::region::{RegionHistory, RegionSave};
 use bytes::Bytes;
 use chipmink_digest::digest;
 use chipmink_format::{
-    Codec, Commit, ConditionalWrites, FormatError, InlineCommit, MergePart, PackInfo, RefChange, RefMove,
-    RootEntry, STATE_EVERY, StatePlace, decode_segment, merge_segments, pack_path, root_path,
+    Codec, Commit, ConditionalWrites, InlineCommit, MergePart, PackInfo, RefChange, RefMove, RootEntry,
+    STATE_EVERY, StatePlace, decode_segment, merge_segments, pack_path, root_path,
 };
 use chipmink_types::{BlobError, BlobKind, BlobSink, Digest, RegionForecast, RegionOutline, TimeId, WriteId};
 use hashbrown::HashSet;
@@ -26,8 +27,6 @@ use std::sync::Arc;
 
 /// Packs whose indexes are merged into one segment.
 const FAN_OUT: usize = 16;
-/// How often the same bytes are sent again before the outcome counts as unknown.
-const TRIES: usize = 4;
 /// Small blobs kept for the cache, in bytes: the next save reads the tables of this one.
 const FRESH_BYTES: usize = 4 << 20;
 
@@ -80,13 +79,6 @@ pub struct PackTransaction {
     is_over: bool,
     /// A forked child must not remove its parent's packs.
     process: u32,
-}
-
-/// What became of an attempt to create an entry.
-enum Outcome {
-    Won,
-    Lost(Box<ReadEntry>),
-    Spent,
 }
 
 impl PackTransaction {
@@ -347,7 +339,7 @@ impl PackTransaction {
             let synced = if inner.options.durable { Some(inner.sync_all()?) } else { None };
             let entry = self.entry(inner, publication, &commit, write_id, synced)?;
             let bytes = Bytes::from(entry.encode());
-            match self.create(inner, &entry, &bytes)? {
+            match create_entry(inner, &entry, &bytes)? {
                 Outcome::Won => {
                     // From here on the packs are not this transaction's to remove.
                     self.is_over = true;
@@ -429,55 +421,6 @@ impl PackTransaction {
             .cloned()
             .collect();
         Ok(entry)
-    }
-
-    /// Creates the entry and finds out what became of it.
-    fn create(&self, inner: &Inner, entry: &RootEntry, bytes: &Bytes) -> Result<Outcome> {
-        let path = root_path(entry.number);
-        let unknown = |reason: String| StoreError::OutcomeUnknown {
-            place: inner.backend.label().to_owned(),
-            number: entry.number,
-            write_id: entry.write_id,
-            reason,
-        };
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            let failure = match inner.backend.create(&path, bytes.clone()) {
-                Ok(()) => return Ok(Outcome::Won),
-                Err(failure) => failure,
-            };
-            match read_entry(&inner.backend, entry.number) {
-                Ok(read) if read.entry.write_id == entry.write_id => {
-                    let is_doubtful = !matches!(failure, object_store::Error::AlreadyExists { .. });
-                    if is_doubtful && inner.options.durable {
-                        // It is seen; whether it was synced is not known.
-                        inner.backend.sync(&[path]).map_err(|error| unknown(error.to_string()))?;
-                    }
-                    return Ok(Outcome::Won);
-                }
-                Ok(read) => return Ok(Outcome::Lost(Box::new(read))),
-                Err(StoreError::Format { source: FormatError::Void { .. }, .. }) => {
-                    return Ok(Outcome::Spent);
-                }
-                Err(error) if error.is_missing() => {
-                    let error = inner.backend.write_error(&format!("creating {path}"), failure);
-                    if matches!(error, StoreError::ReadOnly { .. }) {
-                        return Err(error);
-                    }
-                    if attempt == TRIES {
-                        // On a local disk a call that failed does nothing later. Elsewhere it may be under way.
-                        return Err(if inner.backend.files().is_some() {
-                            error
-                        } else {
-                            unknown(error.to_string())
-                        });
-                    }
-                }
-                Err(error) if attempt == TRIES => return Err(unknown(error.to_string())),
-                Err(_) => {}
-            }
-        }
     }
 
     /// The entry exists: what it names is known from now on.

@@ -111,6 +111,12 @@ pub trait SharedPool: Debug + Send + Sync {
     /// When the pool fails.
     fn settle(&self, objects: &[PoolObject]) -> Result<(), PoolError>;
 
+    /// Whether the process that wrote an object has ended.
+    ///
+    /// # Errors
+    /// When the pool fails.
+    fn is_abandoned(&self, object: &PoolObject) -> Result<bool, PoolError>;
+
     /// A number that is another one whenever an object was published, settled or removed.
     ///
     /// # Errors

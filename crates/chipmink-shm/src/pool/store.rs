@@ -388,6 +388,15 @@ impl SharedPool for Pool {
         settled.map_err(|error| self.shared.failed("settling objects", "", error))
     }
 
+    fn is_abandoned(&self, object: &PoolObject) -> Result<bool, PoolError> {
+        let owner = self.shared.look(|directory| {
+            let (_, slot) = directory.published(&object.name)?;
+            (slot.generation == object.generation).then_some(slot.owner)
+        });
+        let owner = owner.map_err(|error| self.shared.failed("looking at", &object.name, error))?;
+        Ok(owner.is_some_and(|owner| !owner.may_live()))
+    }
+
     fn changes(&self) -> Result<u64, PoolError> {
         count(&self.shared.access, CHANGES_AT).map_err(|error| self.shared.failed("asking", "changes", error))
     }

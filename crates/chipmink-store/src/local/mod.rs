@@ -10,5 +10,6 @@ mod system;
 pub use error::LocalError;
 pub use files::{LocalFiles, PackOutput};
 pub use objects::LocalDisk;
+pub(crate) use objects::range_of;
 pub use syscalls::{Input, Output, Stat, Syscalls};
 pub use system::System;

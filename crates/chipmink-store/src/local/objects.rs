@@ -314,7 +314,7 @@ impl ObjectStore for LocalDisk {
     }
 }
 
-fn range_of(range: &GetRange, byte_len: u64) -> std::result::Result<Range<u64>, String> {
+pub(crate) fn range_of(range: &GetRange, byte_len: u64) -> std::result::Result<Range<u64>, String> {
     match range {
         GetRange::Bounded(range) if range.start >= range.end => Err("the range is empty".into()),
         GetRange::Bounded(Range { start, .. }) | GetRange::Offset(start) if *start >= byte_len => {
