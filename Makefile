@@ -4,7 +4,7 @@
 #   make check           the quick part of it, for between two edits
 #   make demo            a data-science session saved after every cell, next to pickle, dill and cloudpickle
 #   make bench           the measurements, into benches/results/
-#   make soak            100,000 random graphs
+#   make soak            100,000 random graphs, and 200 savers and agents killed at random moments
 #
 # Another Python, with an environment of its own:  make test PYTHON=python3.13
 
@@ -25,6 +25,7 @@ unexport PYTHONHOME
 RUST_SOURCES := Cargo.toml $(wildcard Cargo.lock) $(shell find crates kernels -name '*.rs' -o -name '*.cu' -o -name Cargo.toml -o -name build.rs)
 FAST_TESTS := tests/python/test_api.py $(wildcard tests/python/test_reducers_*.py) tests/python/test_placeholder.py
 SOAK_GRAPHS ?= 100000
+SOAK_KILLS ?= 200
 
 .PHONY: all build test check format lint rust-test python-test types demo bench soak clean
 
@@ -89,6 +90,7 @@ bench: $(STAMPS)/group-demo
 
 soak: build $(STAMPS)/group-test
 	$(PY) tests/python/soak.py --graphs $(SOAK_GRAPHS)
+	$(PY) tests/python/staging_kills.py --kills $(SOAK_KILLS)
 
 clean:
 	cargo clean

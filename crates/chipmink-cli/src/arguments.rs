@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
-/// Looks into chipmink repositories
+/// Looks into chipmink repositories, and makes durable what is staged for them
 #[derive(Parser, Debug)]
 #[command(name = "chipmink", version, max_term_width = 100)]
 pub(crate) struct Arguments {
@@ -22,12 +22,17 @@ pub(crate) enum Command {
     Verify(VerifyArguments),
     /// Write out the bytes of a pod, any other blob, or a buffer
     Cat(CatArguments),
+    /// Make durable what other processes stage in shared memory, also after they were killed
+    Agent(AgentArguments),
+    /// List or remove shared memory that holds versions
+    #[command(subcommand)]
+    Shm(ShmCommand),
 }
 
 /// What every command needs.
 #[derive(Args, Debug)]
 pub(crate) struct Common {
-    /// Folder or file:// URL of the repository
+    /// Folder or URL of the repository
     pub(crate) place: String,
     /// Print JSON; errors, too
     #[arg(long)]
@@ -88,14 +93,87 @@ pub(crate) struct CatArguments {
     pub(crate) buffer: bool,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct AgentArguments {
+    /// The staging tier, as shm://NAME
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) staging: String,
+    /// Folder or URL of the repository that the versions go to
+    #[arg(long, value_name = "PLACE")]
+    pub(crate) to: String,
+    /// Make the staging tier with this size if there is none, as 2GiB, instead of waiting for it
+    #[arg(long, value_parser = size)]
+    pub(crate) size: Option<u64>,
+    /// End when nothing is staged any more
+    #[arg(long)]
+    pub(crate) until_durable: bool,
+    /// Print JSON, a line for each event; errors, too
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum ShmCommand {
+    /// List the shared memory that holds versions
+    List {
+        /// Print JSON; errors, too
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove shared memory and the versions in it
+    Rm {
+        /// Its name, with or without shm://
+        name: String,
+        /// Remove it even if versions in it are durable nowhere
+        #[arg(long)]
+        force: bool,
+        /// Print errors as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// A number of bytes, alone or with a binary unit.
+fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no size: give bytes, or a number with KiB, MiB, GiB or TiB");
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match text[digits.len()..].trim() {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << unit).ok_or_else(wrong)
+}
+
 impl Command {
-    pub(crate) const fn common(&self) -> &Common {
+    pub(crate) const fn is_json(&self) -> bool {
         match self {
-            Command::Log(arguments) => &arguments.common,
-            Command::Show(arguments) => &arguments.common,
-            Command::Diff(arguments) => &arguments.common,
-            Command::Verify(arguments) => &arguments.common,
-            Command::Cat(arguments) => &arguments.common,
+            Command::Log(arguments) => arguments.common.json,
+            Command::Show(arguments) => arguments.common.json,
+            Command::Diff(arguments) => arguments.common.json,
+            Command::Verify(arguments) => arguments.common.json,
+            Command::Cat(arguments) => arguments.common.json,
+            Command::Agent(arguments) => arguments.json,
+            Command::Shm(ShmCommand::List { json } | ShmCommand::Rm { json, .. }) => *json,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_bytes_or_have_a_binary_unit() {
+        assert_eq!(size("123"), Ok(123));
+        assert_eq!(size("2GiB"), Ok(2 << 30));
+        assert_eq!(size("64 MiB"), Ok(64 << 20));
+        for wrong in ["", "GiB", "2GB", "-1", "1.5GiB", "99999999999TiB"] {
+            assert!(size(wrong).is_err(), "{wrong}");
         }
     }
 }

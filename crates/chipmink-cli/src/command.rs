@@ -1,9 +1,8 @@
 //! [`run`]: from arguments to output and exit status.
 
 use crate::arguments::{Arguments, Command, Common};
-use crate::{cat, diff, log, show, verify};
+use crate::{agent, cat, diff, log, shm, show, verify};
 use chipmink::{Error, OpenOptions, Repository};
-use chipmink_store::StoreOptions;
 use chipmink_types::TimeId;
 use clap::Parser;
 use serde_json::json;
@@ -60,7 +59,7 @@ pub fn run(
             return status;
         }
     };
-    let is_json = arguments.command.common().json;
+    let is_json = arguments.command.is_json();
     let result = execute(&arguments.command, out).and_then(|status| {
         out.flush()?;
         Ok(status)
@@ -86,22 +85,23 @@ pub fn run(
 }
 
 fn execute(command: &Command, out: &mut dyn Write) -> Result<u8, Failure> {
-    let repository = open(command.common())?;
     match command {
-        Command::Log(arguments) => log::print(&repository, arguments, out)?,
-        Command::Show(arguments) => show::print(&repository, arguments, out)?,
-        Command::Diff(arguments) => diff::print(&repository, arguments, out)?,
-        Command::Cat(arguments) => cat::print(&repository, arguments, out)?,
+        Command::Log(arguments) => log::print(&open(&arguments.common)?, arguments, out)?,
+        Command::Show(arguments) => show::print(&open(&arguments.common)?, arguments, out)?,
+        Command::Diff(arguments) => diff::print(&open(&arguments.common)?, arguments, out)?,
+        Command::Cat(arguments) => cat::print(&open(&arguments.common)?, arguments, out)?,
         Command::Verify(arguments) => {
-            let is_clean = verify::print(&repository, arguments, out)?;
+            let is_clean = verify::print(&open(&arguments.common)?, arguments, out)?;
             return Ok(if is_clean { GOOD } else { BAD });
         }
+        Command::Agent(arguments) => return agent::run(arguments, out),
+        Command::Shm(command) => shm::run(command, out)?,
     }
     Ok(GOOD)
 }
 
 fn open(common: &Common) -> Result<Repository, Failure> {
-    let options = OpenOptions { create: false, store: StoreOptions::default() };
+    let options = OpenOptions { create: false, ..OpenOptions::default() };
     Ok(Repository::open(&common.place, options)?)
 }
 

@@ -1,14 +1,16 @@
 //! The `chipmink` command: it prints and parses, and decides nothing.
 //!
-//! It only reads. [`run`] is the whole of it, so that other programs (the Python wheel) can install it under its name.
+//! It only reads, but for `agent`, which makes durable what is staged, and `shm rm`. [`run`] is the whole of it, so that other programs (the Python wheel) can install it under its name.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod arguments;
 mod atom;
 mod cat;
 mod command;
 mod diff;
 mod log;
+mod shm;
 mod show;
 mod verify;
 mod view;

@@ -16,6 +16,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 /// Bytes that the identity shadows may take if the caller does not say: a million small objects need about 48 MB.
 const SHADOW_BYTES: u64 = 1 << 30;
@@ -25,6 +26,9 @@ const BUSY: &str = "a save of this repository object is running in this thread, 
 
 /// Number, ref, message, saved at (microseconds), commit, parents, author.
 type LogLine = (u64, String, String, i64, String, Vec<String>, String);
+
+/// Versions staged, bytes left, newest durable version, versions persisted, bytes persisted, failure, persister.
+type StatusLine = (u64, u64, u64, u64, u64, Option<String>, Option<u64>);
 
 /// Names added, removed, changed.
 pub(crate) type Names = (Vec<String>, Vec<String>, Vec<String>);
@@ -82,7 +86,8 @@ impl Handle {
     #[new]
     #[pyo3(signature = (
         place, *, durable=true, policy="lga-siblings", compression="auto", shadow_bytes=None,
-        thesaurus_bytes=None, cache_bytes=None, track_pages=false, map=true, verify="background", memory_bytes=None
+        thesaurus_bytes=None, cache_bytes=None, track_pages=false, map=true, verify="background", memory_bytes=None,
+        staging=None, segment_bytes=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "they are the keywords of `chipmink.open`")]
     fn new(
@@ -98,6 +103,8 @@ impl Handle {
         map: bool,
         verify: &str,
         memory_bytes: Option<u64>,
+        staging: Option<String>,
+        segment_bytes: Option<u64>,
     ) -> PyResult<Self> {
         let mapping = Mapping::new(map, verify)?;
         let policy = policy_by_name(policy).map_err(|error| PyValueError::new_err(error.to_string()))?;
@@ -110,6 +117,8 @@ impl Handle {
         options.store.thesaurus_bytes = thesaurus_bytes.unwrap_or(options.store.thesaurus_bytes);
         options.store.cache_bytes = cache_bytes.unwrap_or(options.store.cache_bytes);
         options.store.memory_bytes = memory_bytes.unwrap_or(options.store.memory_bytes);
+        options.staging = staging;
+        options.segment_bytes = segment_bytes;
         let repository = py.detach(|| Repository::open(place, options)).map_err(raise)?;
         let shadow_bytes = shadow_bytes.unwrap_or(SHADOW_BYTES);
         let live = track_pages.then(chipmink::live_digests);
@@ -273,6 +282,40 @@ impl Handle {
             lines.push(format!("and {more} more"));
         }
         Ok(lines)
+    }
+
+    /// What is staged and what is durable: versions staged, bytes left, newest durable version, versions and bytes persisted,
+    /// what is wrong, and who persists.
+    fn status(&self, py: Python<'_>) -> PyResult<StatusLine> {
+        let status = py.detach(|| self.repository.status()).map_err(raise)?;
+        let (versions, bytes) = status.persisted;
+        let (staged, left) = (status.staged_versions, status.bytes_left);
+        Ok((staged, left, status.durable.0, versions, bytes, status.failure, status.persister))
+    }
+
+    /// Waits until a version is durable, at most so many seconds; whether it is.
+    fn wait_durable(&self, py: Python<'_>, number: u64, seconds: f64) -> PyResult<bool> {
+        let at_most = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        py.detach(|| self.repository.wait_durable(TimeId(number), at_most)).map_err(raise)
+    }
+
+    /// Waits until nothing is staged any more, at most so many seconds; whether that is so.
+    fn wait_all_durable(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
+        let at_most = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        py.detach(|| self.repository.wait_all_durable(at_most)).map_err(raise)
+    }
+
+    /// Raises what has gone wrong in the background, each failure once.
+    fn raise_background_failure(&self, py: Python<'_>) -> PyResult<()> {
+        match py.detach(|| self.repository.take_background_failure()) {
+            Some(error) => Err(raise(error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the background work.
+    fn stop_staging(&self, py: Python<'_>) {
+        py.detach(|| self.repository.stop_staging());
     }
 
     /// A class that the session holds may refer to the repository.

@@ -293,6 +293,13 @@ impl Backend {
         }
     }
 
+    /// Removes objects of a pool without a place below that `is_orphan` names and whose writers are dead. Best effort.
+    pub(crate) fn clean_pool(&self, is_orphan: &dyn Fn(&str) -> bool) {
+        if let Some(pool) = &self.pool {
+            pool.clean(is_orphan);
+        }
+    }
+
     /// What a failed write means.
     pub(crate) fn write_error(&self, context: &str, error: object_store::Error) -> StoreError {
         match error {

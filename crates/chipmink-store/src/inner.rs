@@ -10,7 +10,7 @@ use crate::options::StoreOptions;
 use crate::pack_check::check_pack;
 use crate::region::RegionHistory;
 use bytes::Bytes;
-use chipmink_format::{ConditionalWrites, FormatError, PackInfo, pack_path, root_path};
+use chipmink_format::{ConditionalWrites, FormatError, PackInfo, pack_path, parse_pack_path, root_path};
 use chipmink_types::{Digest, TimeId};
 use smallvec::SmallVec;
 use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -188,6 +188,12 @@ impl Inner {
         self.log_mut().set_state(state);
         index_all(&mut self.index(), &self.log());
         Ok(self)
+    }
+
+    /// Removes packs that dead processes left in shared memory without publishing them: its room is bounded. Best effort.
+    pub(crate) fn clean_pool(&self) {
+        let known: hashbrown::HashSet<_> = self.log().state.packs.iter().map(|pack| pack.name).collect();
+        self.backend.clean_pool(&|path| parse_pack_path(path).is_some_and(|name| !known.contains(&name)));
     }
 
     /// Notes a number that is spent without a sound entry.

@@ -77,7 +77,9 @@ impl Store {
             return Err(StoreError::NoRepository { place: backend.label().to_owned() });
         };
         backend.clean();
-        Ok(Store { inner: Arc::new(Inner::new(backend, options, log).with_tables()?) })
+        let inner = Inner::new(backend, options, log).with_tables()?;
+        inner.clean_pool();
+        Ok(Store { inner: Arc::new(inner) })
     }
 
     /// As [`Store::open_or_create`], on any backend.

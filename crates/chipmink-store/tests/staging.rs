@@ -238,7 +238,7 @@ fn a_save_that_can_never_fit_fails_at_once_and_says_so() {
     let staged = fixture.staging().open(StoreOptions::default()).unwrap();
     let large = fixture.namespace(800_000);
     let error = toy::save(&staged, &large, "").unwrap_err();
-    assert!(format!("{error:?}").contains("is full"), "{error:?}");
+    assert!(error.to_string().contains("is full"), "{error}");
     let small = fixture.namespace(1_000);
     toy::save(&staged, &small, "").unwrap();
     // If nothing can be made durable, waiting ends with the reason.
@@ -246,7 +246,7 @@ fn a_save_that_can_never_fit_fails_at_once_and_says_so() {
     let staged = staging.open(StoreOptions::default()).unwrap();
     staging.note_failure(Some("the disk is full".to_owned()));
     let error = toy::save(&staged, &large, "").unwrap_err();
-    assert!(format!("{error:?}").contains("the disk is full"), "{error:?}");
+    assert!(error.to_string().contains("the disk is full"), "{error}");
 }
 
 #[test]

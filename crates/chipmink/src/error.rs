@@ -3,6 +3,7 @@
 use chipmink_digest::DigestError;
 use chipmink_format::FormatError;
 use chipmink_graph::GraphError;
+use chipmink_shm::ShmError;
 use chipmink_store::StoreError;
 use chipmink_types::{BlobError, TimeId, WalkError};
 
@@ -112,6 +113,29 @@ pub enum Error {
     /// Bytes that were read could not be passed on.
     #[error("the output failed: {0}")]
     Output(#[source] std::io::Error),
+    /// Shared memory failed, or is not what it should be.
+    #[error(transparent)]
+    Shm(#[from] ShmError),
+    /// What is staged could not be made durable. It stays staged, and is tried again.
+    #[error(
+        "what is staged in {place} could not be made durable: {reason}; it stays there, and is tried again"
+    )]
+    Staging {
+        /// The staging tier.
+        place: String,
+        /// What stood in the way.
+        reason: String,
+    },
+    /// Others published below, so a staged version has another number there, or another ref.
+    #[error(
+        "another program has published versions of {place} without its staging tier, so {what}; open the repository again, and look at `chipmink log`"
+    )]
+    PublishedElsewhere {
+        /// The repository.
+        place: String,
+        /// Which version went where.
+        what: String,
+    },
     /// A walk broke the contract of `GraphSource`.
     #[error("the walk contradicts itself: {reason}; nothing was saved, please report this")]
     Contract {
@@ -138,7 +162,13 @@ impl Error {
             Error::Walk(_) => ErrorKind::Unsupported,
             Error::UnknownName { .. } | Error::UnknownRef { .. } => ErrorKind::NotFound,
             Error::Busy { .. } => ErrorKind::Busy,
-            Error::Output(_) => ErrorKind::Storage,
+            Error::Output(_) | Error::Staging { .. } => ErrorKind::Storage,
+            Error::Shm(ShmError::InUse { .. }) => ErrorKind::Busy,
+            Error::Shm(ShmError::System { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                ErrorKind::NotFound
+            }
+            Error::Shm(_) => ErrorKind::Storage,
+            Error::PublishedElsewhere { .. } => ErrorKind::RefMoved,
             Error::Contract { .. } => ErrorKind::Internal,
         }
     }

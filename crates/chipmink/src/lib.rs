@@ -14,6 +14,7 @@
 //! - [`Prepared`], [`Published`], [`Saved`]: a save in three steps. The first runs under the lock of the live objects, the
 //!   second touches none of them, the third lets the source know what became of it.
 //! - [`PlanPods`]: the bytes of a load plan, read ahead. [`RegionMapper`] maps large regions instead.
+//! - [`Status`], [`run_agent`]: what is staged in shared memory, and how it becomes durable.
 //! - [`Log`], [`Version`], [`Diff`]: history.
 //! - [`live_digests`]: what a source may ask for digests of memory that nobody has written to.
 //!
@@ -36,7 +37,9 @@ mod read;
 mod repository;
 mod save;
 mod shared;
+mod staging;
 
+pub use chipmink_shm::pool::{SegmentKind, SegmentSummary};
 pub use chipmink_shm::{MappedRegion, live_digests};
 pub use chipmink_store::Compression;
 pub use describe::Description;
@@ -47,3 +50,5 @@ pub use options::{DEFAULT_REF, OpenOptions, SaveRequest};
 pub use read::{MapCheck, PlanPods, RegionMapper, Unchecked};
 pub use repository::Repository;
 pub use save::{Prepared, Published, Report, Saved};
+pub use staging::{AgentEvent, AgentOptions, Status, run_agent};
+pub use staging::{remove_segment, segments};

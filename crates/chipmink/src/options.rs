@@ -12,11 +12,17 @@ pub struct OpenOptions {
     pub create: bool,
     /// How its store works: durability, and budgets of memory.
     pub store: StoreOptions,
+    /// Shared memory, as `shm://NAME`, in front of the place: a save returns once its version is there, and goes below in
+    /// the background.
+    pub staging: Option<String>,
+    /// Bytes of the shared memory (of the place itself, or of the staging tier) if it is to be made. If it is there, it
+    /// must have so many; `None`: whatever it has, and 1 GiB if it is made.
+    pub segment_bytes: Option<u64>,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        OpenOptions { create: true, store: StoreOptions::default() }
+        OpenOptions { create: true, store: StoreOptions::default(), staging: None, segment_bytes: None }
     }
 }
 

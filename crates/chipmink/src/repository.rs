@@ -8,12 +8,14 @@ use crate::options::{OpenOptions, SaveRequest};
 use crate::read::{MapCheck, PlanPods, Planner, RegionMapper, names_of, together};
 use crate::save::{Prepared, Saved};
 use crate::shared::Shared;
+use crate::staging::{self, Status};
 use bytes::Bytes;
 use chipmink_store::{Backend, Place, Store, VerifyReport};
 use chipmink_types::{BlobSource, Digest, GraphSource, LoadPlan, TimeId};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// An open repository. Clones are the same repository object; threads may share it.
 ///
@@ -25,12 +27,21 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Opens the repository at a path or `file://` URL, and creates it if there is none and the options allow.
+    /// Opens the repository at a path, `file://` URL, `memory://` or `shm://NAME`, and creates it if there is none and the
+    /// options allow.
     ///
     /// # Errors
     /// When there is none and none is to be made, the place cannot be used, or this build cannot read it.
     pub fn open(place: &str, options: OpenOptions) -> Result<Self> {
         let place = Place::parse(place)?;
+        if options.staging.is_some() {
+            let (store, stager) = staging::open_staged(place, &options)?;
+            return Ok(Repository { shared: Arc::new(Shared::new(store, Some(stager))) });
+        }
+        if let Place::Shared(name) = &place {
+            let backend = staging::open_shared(name, &options)?;
+            return Repository::open_in(backend, options);
+        }
         let store = match options.create {
             true => Store::open_or_create(place, options.store)?,
             false => Store::open(place, options.store)?,
@@ -52,7 +63,7 @@ impl Repository {
 
     /// The repository in a store that is open already.
     pub fn over(store: Store) -> Self {
-        Repository { shared: Arc::new(Shared::new(store)) }
+        Repository { shared: Arc::new(Shared::new(store, None)) }
     }
 
     /// The store beneath.
@@ -233,6 +244,48 @@ impl Repository {
     /// When it is no such root, a chunk is missing or damaged, or `take` fails.
     pub fn read_buffer(&self, root: Digest, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
         read_buffer(root, &self.shared.store, take)
+    }
+
+    /// What is staged and what is durable. Without a staging tier everything is durable.
+    ///
+    /// # Errors
+    /// When the staging tier fails.
+    pub fn status(&self) -> Result<Status> {
+        match &self.shared.stager {
+            Some(stager) => stager.status(),
+            None => Ok(Status::durable(self.shared.store.head().number)),
+        }
+    }
+
+    /// Waits until a version that this object staged is durable, at most so long; whether it is.
+    ///
+    /// # Errors
+    /// When it cannot be made durable at this moment, or was published under another number or ref because others have
+    /// published below.
+    pub fn wait_durable(&self, time: TimeId, at_most: Duration) -> Result<bool> {
+        let Some(stager) = &self.shared.stager else { return Ok(true) };
+        Ok(stager.wait(time, at_most)?
+            && stager.check(time, self.shared.place(time)?.commit).map(|()| true)?)
+    }
+
+    /// Waits until nothing is staged any more, at most so long; whether that is so.
+    ///
+    /// # Errors
+    /// When something cannot be made durable at this moment.
+    pub fn wait_all_durable(&self, at_most: Duration) -> Result<bool> {
+        self.shared.stager.as_ref().map_or(Ok(true), |stager| stager.wait_all(at_most))
+    }
+
+    /// What has gone wrong in the background, each failure once.
+    pub fn take_background_failure(&self) -> Option<Error> {
+        self.shared.stager.as_ref()?.take_failure()
+    }
+
+    /// Ends the background work; what is staged stays staged.
+    pub fn stop_staging(&self) {
+        if let Some(stager) = &self.shared.stager {
+            stager.stop();
+        }
     }
 
     /// Checks the repository against itself: every byte that versions reach if `full`, else tables and whereabouts.

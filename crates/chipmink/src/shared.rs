@@ -3,6 +3,7 @@
 use crate::base::{Base, Place};
 use crate::error::{Error, Result};
 use crate::read::Descriptors;
+use crate::staging::Stager;
 use chipmink_store::Store;
 use chipmink_types::{Digest, GraphSource, TimeId};
 use hashbrown::HashMap;
@@ -16,6 +17,8 @@ const PLACES_MAX: usize = 4096;
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) descriptors: Descriptors,
+    /// Makes durable what is staged.
+    pub(crate) stager: Option<Stager>,
     state: Mutex<State>,
 }
 
@@ -41,8 +44,8 @@ pub(crate) struct Held {
 }
 
 impl Shared {
-    pub(crate) fn new(store: Store) -> Self {
-        Shared { store, descriptors: Descriptors::default(), state: Mutex::default() }
+    pub(crate) fn new(store: Store, stager: Option<Stager>) -> Self {
+        Shared { store, descriptors: Descriptors::default(), stager, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -142,12 +145,17 @@ impl Shared {
         }
         let commit = self.store.commit(time)?;
         let place = Place { time, commit: commit.digest(), manifest: commit.manifest };
+        self.note_place(place);
+        Ok(place)
+    }
+
+    /// Remembers commit and manifest of a version.
+    pub(crate) fn note_place(&self, place: Place) {
         let mut state = self.state();
         if state.places.len() >= PLACES_MAX {
             state.places.clear();
         }
-        state.places.insert(time, place);
-        Ok(place)
+        state.places.insert(place.time, place);
     }
 
     pub(crate) fn manifest(&self, time: TimeId) -> Result<Digest> {

@@ -31,6 +31,7 @@ from chipmink._reducers import Stub
 from chipmink._reducers import register as register_reducer
 from chipmink._repository import LazyVersion, Repository, open
 from chipmink._results import Diff, Report, Saved, Skipped, Version
+from chipmink._staging import Status
 from chipmink._stream import dump, dumps, load, loads
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Saved",
     "Skipped",
     "SkippedVariableWarning",
+    "Status",
     "StorageError",
     "Stub",
     "UnsavedChangesError",

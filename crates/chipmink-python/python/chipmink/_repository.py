@@ -8,15 +8,17 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import itertools
 import os
 import pathlib
+import sys
 import threading
 import time
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -32,11 +34,14 @@ from chipmink._errors import (
 )
 from chipmink._live import live_namespace
 from chipmink._results import Diff, Report, Saved, Skipped, Version
+from chipmink._staging import Progress, Status, parse_size, watcher
 from chipmink._stream import Allow
 
 __all__ = ["LazyVersion", "Repository", "find_open", "open"]
 
 DEFAULT_REF = "main"
+#: Seconds that are waited at once, between two looks at signals and progress.
+_WAIT_SLICE = 0.1
 
 
 def open(
@@ -53,6 +58,9 @@ def open(
     map: bool = True,
     verify: str = "background",
     memory_bytes: int | None = None,
+    staging: str | None = None,
+    size: int | str | None = None,
+    progress: Progress = False,
 ) -> Repository:
     """Opens the repository at a place, and creates it if there is none.
 
@@ -68,6 +76,13 @@ def open(
     everything. What is mapped is compared with its digests by ``verify``: in the ``"background"``, so that damage raises
     ``DamagedError`` at the next use of the repository; ``"eager"``, before the load returns; or ``"never"``. The others are
     budgets of memory in bytes.
+
+    ``shm://NAME`` is a repository in shared memory: other processes can open it, and it outlives them all, until the machine is
+    shut down or ``chipmink shm rm NAME`` removes it. It has ``size`` bytes (as ``"2GiB"``; 1 GiB if not given), reserved when it
+    is made; when they are full a save raises ``StorageError``, and no version goes by itself. With ``staging="shm://NAME"`` it
+    stands in front of a folder instead: ``save`` returns as soon as the version is in shared memory, where it survives the death
+    of this process, and goes on to the folder in the background. When it is full, versions that are in the folder go from
+    it, oldest first, and a save waits for them. ``progress`` is shown while ``close`` waits, as in ``Saved.wait``.
     """
     return Repository(
         place,
@@ -82,6 +97,9 @@ def open(
         map=map,
         verify=verify,
         memory_bytes=memory_bytes,
+        staging=staging,
+        size=size,
+        progress=progress,
     )
 
 
@@ -103,7 +121,12 @@ class Repository:
         map: bool = True,
         verify: str = "background",
         memory_bytes: int | None = None,
+        staging: str | None = None,
+        size: int | str | None = None,
+        progress: Progress = False,
     ) -> None:
+        if size is not None and staging is None and not os.fspath(place).startswith("shm://"):
+            raise ValueError(f"size is that of shared memory, and {os.fspath(place)!r} is none; give staging= with it")
         if memory_bytes is not None and os.fspath(place) != "memory://":
             raise ValueError(f"memory_bytes bounds a repository at memory://, not one at {os.fspath(place)!r}")
         # Other threads wait here. It is reentrant, so that a save begun by a reducer, a finalizer or a signal handler
@@ -114,6 +137,8 @@ class Repository:
         self._warned: set[Skipped] = set()
         self._closed = "it is closed; open it again with chipmink.open"
         self._url = _url(os.fspath(place))
+        self._staged = False
+        self._all_durable = False
         self._handle: _chipmink.Handle | None = None
         self._handle = _chipmink.Handle(
             os.fspath(place),
@@ -127,7 +152,11 @@ class Repository:
             map=map,
             verify=verify,
             memory_bytes=memory_bytes,
+            staging=staging,
+            segment_bytes=parse_size(size),
         )
+        self._staged = staging is not None
+        self._progress = progress
         if (reason := self._handle.untracked()) is not None:
             warnings.warn(
                 f"{reason}; saves hash all of every large buffer, as with track_pages=False", RuntimeWarning, stacklevel=3
@@ -192,7 +221,43 @@ class Repository:
         self._warn(skipped, stubs)
         if unsteady:
             warnings.warn(f"saved, but {_unsteady(unsteady)}", UnsteadyVariableWarning, stacklevel=2)
-        return Saved(number, Report(skipped=skipped, stubs=stubs, unsteady=unsteady, seconds=seconds, **figures))
+        report = Report(skipped=skipped, stubs=stubs, unsteady=unsteady, seconds=seconds, **figures)
+        return Saved(number, report, self._waiter(number) if self._staged else None)
+
+    def _waiter(self, number: int) -> Callable[[float | None, Progress], bool]:
+        def wait(timeout: float | None, progress: Progress) -> bool:
+            handle = self._handle
+            if handle is None:
+                if self._all_durable:
+                    return True
+                raise ClosedError(f"version {number} of {self._url!r} cannot be waited for: {self._closed}")
+            return self._wait_for(lambda seconds: handle.wait_durable(number, seconds), timeout, progress)
+
+        return wait
+
+    def _wait_for(self, is_reached: Callable[[float], bool], timeout: float | None, progress: Progress) -> bool:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        watch = watcher(progress)
+        try:
+            while True:
+                left = _WAIT_SLICE if deadline is None else min(_WAIT_SLICE, max(0.0, deadline - time.monotonic()))
+                # In slices, so that Ctrl-C gets its turn.
+                if is_reached(left):
+                    return True
+                if deadline is not None and time.monotonic() >= deadline:
+                    return False
+                if watch is not None:
+                    watch(self.status())
+        finally:
+            if watch is not None:
+                watch(None)
+
+    def status(self) -> Status:
+        """What is staged and what is durable. Without a staging tier everything is durable."""
+        handle = self._handle
+        if handle is None:
+            raise ClosedError(f"the repository at {self._url!r} cannot be used: {self._closed}")
+        return Status(*handle.status())
 
     def _warn(self, skipped: tuple[Skipped, ...], stubs: tuple[Skipped, ...]) -> None:
         known, self._warned = self._warned, {*skipped, *stubs}
@@ -332,11 +397,29 @@ class Repository:
         return self._usable().verify(full)
 
     def close(self) -> None:
-        """Gives back what the repository holds. Closing again does nothing."""
+        """Gives back what the repository holds. Closing again does nothing.
+
+        With a staging tier it first waits until all that is staged is durable. If that fails it raises, and the repository
+        is closed all the same; what is staged stays staged, for an agent or for whoever opens it with that staging tier next.
+        """
         with self._turn:
-            if self._handle is not None:
-                self._handle.close()
-                self._handle = None
+            if self._handle is None:
+                return
+            try:
+                self._finish()
+            finally:
+                handle, self._handle = self._handle, None
+                handle.stop_staging()
+                handle.close()
+
+    def _finish(self) -> None:
+        handle = self._handle
+        if not self._staged or handle is None:
+            return
+        handle.raise_background_failure()
+        self._wait_for(handle.wait_all_durable, None, self._progress)
+        handle.raise_background_failure()
+        self._all_durable = True
 
     def __enter__(self) -> Repository:
         self._usable()
@@ -361,6 +444,8 @@ class Repository:
             raise ClosedError(f"the repository at {self._url!r} cannot be used: {self._closed}")
         if (damage := handle.take_damage()) is not None:
             raise DamagedError(damage)
+        if self._staged:
+            handle.raise_background_failure()
         return handle
 
     def _number(self, version: int | None) -> int:
@@ -447,6 +532,19 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _finish_at_exit() -> None:
+    # A program that ends without closing has the same right to find its versions on disk as one that saved without staging.
+    for repository in list(_open_repositories):
+        if repository._staged and not repository.closed:
+            try:
+                repository.close()
+            except Exception as error:
+                print(f"chipmink: {repository!r} was not closed: {error}", file=sys.stderr)
+
+
+atexit.register(_finish_at_exit)
 
 
 def _url(place: str) -> str:

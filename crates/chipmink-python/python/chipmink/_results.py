@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+from chipmink._staging import Progress
 
 __all__ = ["Diff", "Report", "Saved", "Skipped", "Version"]
 
@@ -61,21 +63,39 @@ class Saved(int):
 
     # Only what a program asks for: an int subclass cannot have slots.
     report: Report
+    # Waits until the version is durable, at most so many seconds; `None`: it is.
+    _wait: Callable[[float | None, Progress], bool] | None
 
-    def __new__(cls, number: int, report: Report | None = None) -> Saved:
+    def __new__(
+        cls,
+        number: int,
+        report: Report | None = None,
+        wait: Callable[[float | None, Progress], bool] | None = None,
+    ) -> Saved:
         saved = super().__new__(cls, number)
         saved.report = Report() if report is None else report
+        saved._wait = wait
         return saved
 
     @property
     def done(self) -> bool:
-        """Whether the version has reached the repository."""
-        return True
+        """Whether the version is durable."""
+        return self._wait is None or self._wait(0.0, False)
 
-    def wait(self, stage: str = "durable") -> Saved:
-        """Waits until the version has reached ``"staged"`` or ``"durable"``. Without a staging tier it has already."""
+    def wait(self, stage: str = "durable", *, timeout: float | None = None, progress: Progress = False) -> Saved:
+        """Waits until the version has reached ``"staged"`` or ``"durable"``. Without a staging tier it has already.
+
+        ``TimeoutError`` after ``timeout`` seconds; the version stays where it is, and goes on. If it cannot be made durable at
+        this moment ``StorageError`` is raised, and it is tried again. ``progress`` is called with a ``Status`` every now and
+        then; ``True`` shows a bar, if there is a terminal.
+        """
         if stage not in ("staged", "durable"):
             raise ValueError(f'there is no stage {stage!r}: wait for "staged" or "durable"')
+        # A save returns when it is staged.
+        if stage == "durable" and self._wait is not None:
+            if not self._wait(timeout, progress):
+                raise TimeoutError(f"version {int(self)} is not durable after {timeout} seconds; it goes on")
+            self._wait = None
         return self
 
     def __reduce__(self) -> tuple[type[Saved], tuple[int]]:

@@ -49,10 +49,6 @@ pub(crate) fn pool_failure(error: PoolError) -> object_store::Error {
         PoolError::Missing { name, .. } => {
             object_store::Error::NotFound { path: name.clone(), source: name.into() }
         }
-        error @ PoolError::Full { .. } => object_store::Error::Generic {
-            store: "pool",
-            source: Box::new(io::Error::new(io::ErrorKind::StorageFull, error.to_string())),
-        },
         error => object_store::Error::Generic { store: "pool", source: Box::new(error) },
     }
 }
@@ -87,6 +83,17 @@ impl PoolObjects {
             Ok(()) => Ok(true),
             Err(PoolError::Missing { .. }) => Ok(false),
             Err(error) => Err(pool_failure(error)),
+        }
+    }
+
+    /// Removes objects that `is_orphan` names and whose writers are dead, if there is nothing below, whose packs may be
+    /// needed by what is staged. Best effort.
+    pub(crate) fn clean(&self, is_orphan: &dyn Fn(&str) -> bool) {
+        let (None, Ok(all)) = (&self.lower, self.pool.list()) else { return };
+        for object in all.iter().filter(|object| is_orphan(&object.name)) {
+            if self.pool.is_abandoned(object).unwrap_or(false) {
+                let _ = self.pool.remove(&object.name);
+            }
         }
     }
 

@@ -102,6 +102,9 @@ impl Prepared {
         let result = publish(&shared, held.base_mut(), &outcome, &mut transaction, &request);
         if result.is_ok() {
             held.keep();
+            if let Some(stager) = &shared.stager {
+                stager.wake();
+            }
         }
         drop(held);
         // What a failed save wrote is removed here.
@@ -142,7 +145,9 @@ fn publish(
     let digest = commit.digest();
     let publication = Publication { ref_name: request.ref_name.clone(), expected: base.expected, commit };
     let time = transaction.publish(&publication)?;
-    Delta::apply(delta, base, Place { time, commit: digest, manifest });
+    let place = Place { time, commit: digest, manifest };
+    Delta::apply(delta, base, place);
+    shared.note_place(place);
     let TransactionStats { blobs_new, blob_bytes, bytes_written, .. } = transaction.stats();
     let report = Report {
         walk: outcome.stats,

@@ -4,8 +4,8 @@ use crate::compare::check;
 use crate::graph::{Node, Root, ToySource, World};
 use crate::random_saves::open;
 use chipmink::{OpenOptions, Repository, SaveRequest};
+use chipmink_store::Backend;
 use chipmink_store::local::{Input, LocalDisk, Output, Stat, Syscalls, System};
-use chipmink_store::{Backend, StoreOptions};
 use chipmink_testkit::Random;
 use chipmink_types::PodSource;
 use std::ffi::OsString;
@@ -237,7 +237,7 @@ fn a_small_variable_of_a_large_version_reads_little() {
     let bytes = Arc::new(AtomicU64::new(0));
     let calls = Counting { calls: System, bytes: Arc::clone(&bytes) };
     let disk = LocalDisk::new(directory.path().to_owned(), Arc::new(calls), false);
-    let options = OpenOptions { create: false, store: StoreOptions::default() };
+    let options = OpenOptions { create: false, ..OpenOptions::default() };
     let repository = Repository::open_in(Backend::local(disk), options).unwrap();
     let opened = bytes.swap(0, Ordering::Relaxed);
     assert!(opened > 0, "reads are counted");

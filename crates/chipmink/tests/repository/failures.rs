@@ -4,8 +4,8 @@ use crate::compare::check;
 use crate::graph::{Node, Root, ToySource, World};
 use crate::random_saves::open;
 use chipmink::{Error, ErrorKind, OpenOptions, Repository, SaveRequest};
+use chipmink_store::Backend;
 use chipmink_store::local::{LocalDisk, System};
-use chipmink_store::{Backend, StoreOptions};
 use chipmink_testkit::{Call, Fault, FaultDisk, Random, Timing};
 use chipmink_types::{
     BlobError, BlobKind, BlobSink, Digest, GraphSource, WalkError, WalkOutcome, WalkRequest,
@@ -18,7 +18,7 @@ const EIO: i32 = 5;
 fn faulty(path: &std::path::Path) -> (FaultDisk, Repository) {
     let faults = FaultDisk::new(Arc::new(System));
     let disk = LocalDisk::new(path.to_owned(), Arc::new(faults.clone()), true);
-    let options = OpenOptions { create: true, store: StoreOptions::default() };
+    let options = OpenOptions::default();
     (faults, Repository::open_in(Backend::local(disk), options).unwrap())
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 
 pub(crate) fn open(path: &Path) -> Repository {
     let store = StoreOptions { durable: false, ..StoreOptions::default() };
-    Repository::open(path.to_str().unwrap(), OpenOptions { create: true, store }).unwrap()
+    Repository::open(path.to_str().unwrap(), OpenOptions { store, ..OpenOptions::default() }).unwrap()
 }
 
 type Version = (TimeId, World, HashMap<u64, (u64, usize)>);
