@@ -126,38 +126,36 @@ impl Agent<'_> {
                 return Err(StoreError::Place { place: pool.label().to_owned(), reason }.into());
             }
         }
-        let mut lease = None;
-        while lease.is_none() {
-            lease = pool.lease()?;
-            if lease.is_none() {
-                let holder = pool.lease_holder()?.map_or_else(String::new, |pid| format!(" {pid}"));
-                let event = AgentEvent::Waiting(format!("process{holder} makes versions durable itself"));
-                if self.options.until_durable
-                    && Staging::new(Arc::new(pool.clone()), lower.clone()).state()?.entries == 0
-                {
-                    return Ok(Next::End);
-                }
-                if !self.wait(event, tell) {
-                    return Ok(Next::End);
-                }
-                if !is_current(&pool, &self.name) {
-                    return Ok(Next::Again);
-                }
+        let staging = Staging::new(Arc::new(pool.clone()), lower);
+        let lease = loop {
+            if let Some(lease) = pool.lease()? {
+                break lease;
             }
-        }
+            if self.options.until_durable && staging.state()?.entries == 0 {
+                return Ok(Next::End);
+            }
+            let holder = pool.lease_holder()?.map_or_else(String::new, |pid| format!(" {pid}"));
+            let event = AgentEvent::Waiting(format!("process{holder} makes versions durable itself"));
+            if !self.wait(event, tell) {
+                return Ok(Next::End);
+            }
+            if !is_current(&pool, &self.name) {
+                return Ok(Next::Again);
+            }
+        };
         self.last = None;
-        if !tell(AgentEvent::Attached(lower.label().to_owned())) {
+        if !tell(AgentEvent::Attached(staging.lower().label().to_owned())) {
             return Ok(Next::End);
         }
-        let staging = Staging::new(Arc::new(pool.clone()), lower);
-        self.drain(&pool, &staging, &mut lease, tell)
+        self.drain(&pool, &staging, &lease, tell)
     }
 
+    /// Makes durable whatever is staged, as long as it has the lease.
     fn drain(
         &mut self,
         pool: &Pool,
         staging: &Staging,
-        lease: &mut Option<PoolLease>,
+        lease: &PoolLease,
         tell: &mut dyn FnMut(AgentEvent) -> bool,
     ) -> Result<Next> {
         let (mut seen, mut pause) = (None, POLL);
@@ -177,11 +175,7 @@ impl Agent<'_> {
                 std::thread::sleep(POLL);
                 continue;
             }
-            let stands = match lease {
-                Some(lease) => lease.stands()?,
-                None => false,
-            };
-            if !stands {
+            if !lease.stands()? {
                 return Ok(Next::Again);
             }
             match self.pass(staging, tell) {
