@@ -1,6 +1,7 @@
 # Everything that a developer does here. Each target installs what it needs into a virtual environment by itself.
 #
 #   make test            what continuous integration runs: formatting, lints, Rust tests, Python tests, types
+#   make test-libraries  the tests of objects of other libraries, PyTorch and all: a large download
 #   make check           the quick part of it, for between two edits
 #   make demo            a data-science session saved after every cell, next to pickle, dill and cloudpickle
 #   make bench           the measurements, into benches/results/
@@ -24,10 +25,11 @@ unexport PYTHONHOME
 
 RUST_SOURCES := Cargo.toml $(wildcard Cargo.lock) $(shell find crates kernels -name '*.rs' -o -name '*.cu' -o -name Cargo.toml -o -name build.rs)
 FAST_TESTS := tests/python/test_api.py $(wildcard tests/python/test_reducers_*.py) tests/python/test_placeholder.py
+LIBRARY_TESTS := $(wildcard $(addprefix tests/python/test_,libraries.py torch*.py arrow.py numpy_types.py models.py))
 SOAK_GRAPHS ?= 100000
 SOAK_KILLS ?= 200
 
-.PHONY: all build test check format lint rust-test python-test types demo bench soak clean
+.PHONY: all build test test-libraries check format lint rust-test python-test types demo bench soak clean
 
 all: build
 
@@ -73,6 +75,9 @@ rust-test: $(STAMPS)/group-test build
 
 python-test: build $(STAMPS)/group-test
 	$(PY) -m pytest -q tests/python
+
+test-libraries: build $(STAMPS)/group-libraries
+	$(PY) -m pytest -q $(LIBRARY_TESTS)
 
 types: build $(STAMPS)/group-test
 	$(PY) -m mypy

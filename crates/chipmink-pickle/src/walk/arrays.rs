@@ -14,9 +14,11 @@ use chipmink_types::{GlobalName, GridKind};
 use pyo3::prelude::*;
 use std::rc::Rc;
 
-/// A dtype that its string describes in full.
+/// A dtype that is made again by itself: its string describes it in full, or the reducers do.
 pub(crate) struct Dtype {
     text: String,
+    /// What it is written as if it has no such string.
+    literal: Option<Obj>,
     pub is_object: bool,
     pub item_len: usize,
     /// Stands for it in shadows.
@@ -68,11 +70,12 @@ fn grid_of(array: &ArrayObject, byte_len: usize) -> (GridKind, u64) {
 }
 
 impl Walker<'_, '_> {
-    /// Bytes and items of an array, roughly: an item counts eight bytes. One over memory that is stored already has none.
-    pub(crate) fn array_extent(&self, object: Obj) -> (usize, usize) {
+    /// Bytes and items of an array, roughly: an item counts eight bytes. One over memory that is stored already has none,
+    /// nor has one that a reducer made to hand out the memory of another object: it has no life of its own.
+    pub(crate) fn array_extent(&self, object: Obj, is_temporary: bool) -> (usize, usize) {
         let array = view(object);
         let items = array.item_count();
-        if !array.base.is_null() && self.memory.is_known(array.span(1)) {
+        if !array.base.is_null() && (is_temporary || self.memory.is_known(array.span(1))) {
             return (0, 0);
         }
         (8 * items, items)
@@ -85,12 +88,14 @@ impl Walker<'_, '_> {
         if own.is_empty() || (array.base.is_null() && object.refcount() == 1) {
             return Ok(ArrayPlace { place: Place::Own(own), base: None });
         }
+        let object = self.stood_for(object);
         let (base, last) = ndarray::owner(self.py, object, self.session.kinds.ndarray());
         let (base_span, is_whole) = match self.memory_of(base)? {
             _ if base == object => (Some(own), true),
             // A wrapper of some library, which says nothing of its memory.
             None if last != object => (self.memory_of(last)?, false),
-            span => (span, true),
+            // What nobody else refers to is stored for what shows it.
+            span => (span, base.refcount() > 1),
         };
         let seen = Seen {
             span: own,
@@ -103,6 +108,11 @@ impl Walker<'_, '_> {
         };
         let place = self.memory_place(seen, array.data as usize);
         Ok(ArrayPlace { place, base: Some(base) })
+    }
+
+    /// The instance of a subclass whose memory an array of a reducer shows; else the array itself.
+    fn stood_for(&self, array: Obj) -> Obj {
+        self.stand_ins.get(&array.addr()).copied().unwrap_or(array)
     }
 
     /// The memory of an object that owns memory, if it can be known: that of a contiguous array, or of an exporter.
@@ -147,6 +157,7 @@ impl Walker<'_, '_> {
         region: Option<u32>,
     ) {
         let Some(base) = place.base else { return };
+        let object = self.stood_for(object);
         let pod = self.current_pod();
         let first = view(object).data as usize;
         let span = if is_raw { stored } else { own };
@@ -168,7 +179,7 @@ impl Walker<'_, '_> {
         let own = array.span(dtype.item_len);
         let place = self.array_place(object, own, &dtype)?;
         let stored = match place.place {
-            Place::Of(owner, distance) => return self.array_view(object, &dtype, owner, distance),
+            Place::Of(owner, distance) => return self.array_view(object, descr, &dtype, owner, distance),
             Place::Own(stored) | Place::Union(stored) => stored,
         };
         let form = form(array, &dtype, own, &place.place);
@@ -191,7 +202,7 @@ impl Walker<'_, '_> {
             _ => self.array_content(object, &place, stored, form),
         };
         self.builder().byte(if form == Form::Raw { tag::NDARRAY_VIEW } else { tag::NDARRAY });
-        self.write_dtype_text(&dtype);
+        self.write_array_dtype(descr, &dtype)?;
         if form == Form::Raw {
             self.write_strided_layout(object);
         } else {
@@ -243,12 +254,12 @@ impl Walker<'_, '_> {
     }
 
     /// Writes an array that shows memory of another object.
-    fn array_view(&mut self, object: Obj, dtype: &Dtype, owner: Obj, distance: isize) -> Step {
+    fn array_view(&mut self, object: Obj, descr: Obj, dtype: &Dtype, owner: Obj, distance: isize) -> Step {
         self.keep(object);
         let array = view(object);
         let at = self.builder().buf.len();
         self.builder().byte(tag::NDARRAY_VIEW);
-        self.write_dtype_text(dtype);
+        self.write_array_dtype(descr, dtype)?;
         self.write_strided_layout(object);
         let builder = self.builder();
         builder.tag_varint(tag::ARRAY_SHARED, tag::zigzag(distance as i64));
@@ -280,10 +291,11 @@ impl Walker<'_, '_> {
         Ok(self.own(copy))
     }
 
-    /// Writes a dtype that its own string describes in full. Dtypes are like atoms: each pod has its own.
+    /// Writes a dtype. They are like atoms: each pod has its own.
     pub(crate) fn start_dtype(&mut self, object: Obj) -> Step {
         self.no_shadow();
-        match self.simple_dtype(object)? {
+        match self.simple_dtype(object)?.as_deref() {
+            Some(Dtype { literal: Some(literal), .. }) => self.write_value(object, *literal),
             Some(dtype) => {
                 self.write_dtype(object, &dtype.text);
                 Ok(())
@@ -293,11 +305,15 @@ impl Walker<'_, '_> {
     }
 
     /// Before an array's content: the string alone, which names plain data and asks for no constructor.
-    fn write_dtype_text(&mut self, dtype: &Dtype) {
+    fn write_array_dtype(&mut self, descr: Obj, dtype: &Dtype) -> Step {
+        if let Some(literal) = dtype.literal {
+            return self.write_value(descr, literal);
+        }
         let builder = self.builder();
         builder.bytes(&[tag::STR8, dtype.text.len() as u8]);
         builder.bytes(dtype.text.as_bytes());
         builder.take_number();
+        Ok(())
     }
 
     pub(crate) fn write_dtype(&mut self, descr: Obj, text: &str) {
@@ -318,7 +334,7 @@ impl Walker<'_, '_> {
         builder.set_local_number(descr, number);
     }
 
-    /// What is known of a dtype, if `numpy.dtype(dtype.str)` makes it again.
+    /// What is known of a dtype, if `numpy.dtype(dtype.str)` makes it again, or what the reducers say of it.
     pub(crate) fn simple_dtype(&mut self, descr: Obj) -> Step<Option<Rc<Dtype>>> {
         if let Some(known) = self.dtypes.get(&descr.addr()) {
             return Ok(known.clone());
@@ -338,13 +354,30 @@ impl Walker<'_, '_> {
         let dtype = if plain {
             let id = super::regions::digest_words(&chipmink_digest::digest(text.as_bytes()))[0];
             let item_len = bound.getattr("itemsize")?.extract()?;
-            Some(Rc::new(Dtype { text, is_object, item_len, id }))
-        } else {
+            Some(Rc::new(Dtype { text, literal: None, is_object, item_len, id }))
+        } else if is_object {
             None
+        } else {
+            self.described_dtype(descr)?
         };
         self.own(bound);
         self.dtypes.insert(descr.addr(), dtype.clone());
         Ok(dtype)
+    }
+
+    /// A dtype with fields, or of arrays.
+    fn described_dtype(&mut self, descr: Obj) -> Step<Option<Rc<Dtype>>> {
+        self.hold();
+        let descr = descr.bound(self.py);
+        let said = self.session.reducers.bind(self.py).call_method1("describe_dtype", (&descr,))?;
+        if said.is_none() {
+            return Ok(None);
+        }
+        let (text, literal): (String, Bound<'_, PyAny>) = said.extract()?;
+        let id = super::regions::digest_words(&chipmink_digest::digest(text.as_bytes()))[0];
+        let item_len = descr.getattr("itemsize")?.extract()?;
+        let literal = Some(self.own(literal));
+        Ok(Some(Rc::new(Dtype { text, literal, is_object: false, item_len, id })))
     }
 
     fn write_layout(&mut self, object: Obj, order: u8) {

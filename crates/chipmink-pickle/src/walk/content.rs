@@ -49,6 +49,7 @@ impl Walker<'_, '_> {
             Sort::Other(Kind::NdArray) => self.start_array(object),
             Sort::Other(Kind::Dtype) => self.start_dtype(object),
             Sort::Other(Kind::NumpyScalar) => self.numpy_scalar(object),
+            Sort::Other(Kind::Value) => self.start_value(object),
             Sort::Other(kind) => self.start_reduce(object, kind),
         }
     }

@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     NdArray,
     /// A numpy dtype.
     Dtype,
+    /// An immutable description, which each pod has for itself.
+    Value,
     /// An instance of `type` or of a metaclass.
     Class,
     /// A numpy scalar whose value can be read where it lies.
@@ -61,6 +63,7 @@ pub(crate) struct Kinds {
     copyreg_table: Py<PyDict>,
     registry: Py<PyDict>,
     by_name: HashSet<(String, String)>,
+    values: HashSet<(String, String)>,
     module_name: Py<PyString>,
     pickle_buffer: usize,
     namespace_marker: usize,
@@ -95,6 +98,10 @@ impl Kinds {
             dataclass_state("__getstate__", "_dataclass_getstate")?,
             dataclass_state("__setstate__", "_dataclass_setstate")?,
         ];
+        let names_of = |table: &str| -> PyResult<HashSet<(String, String)>> {
+            let names = reducers.getattr(table)?.cast_into::<PyDict>()?.keys();
+            Ok(names.extract::<Vec<_>>()?.into_iter().collect())
+        };
         let type_of = |name: &str| -> PyResult<usize> { Ok(reducers.getattr(name)?.as_ptr() as usize) };
         Ok(Kinds {
             verdicts: HashMap::new(),
@@ -104,13 +111,8 @@ impl Kinds {
             absent: ABSENT.iter().map(|name| PyString::intern(py, name).unbind()).collect(),
             copyreg_table: py.import("copyreg")?.getattr("dispatch_table")?.cast_into::<PyDict>()?.unbind(),
             registry: reducers.getattr("DISPATCH")?.cast_into::<PyDict>()?.unbind(),
-            by_name: reducers
-                .getattr("_BY_NAME")?
-                .cast_into::<PyDict>()?
-                .keys()
-                .extract::<Vec<_>>()?
-                .into_iter()
-                .collect(),
+            by_name: names_of("_BY_NAME")?,
+            values: names_of("VALUES")?,
             module_name: PyString::intern(py, "__module__").unbind(),
             pickle_buffer: py.import("pickle")?.getattr("PickleBuffer")?.as_ptr() as usize,
             namespace_marker: type_of("NamespaceMarker")?,
@@ -194,6 +196,8 @@ impl Kinds {
         // SAFETY: a live type.
         } else if unsafe { ffi::Py_TYPE(ty.cast()) } as usize == self.dtype_meta {
             Kind::Dtype
+        } else if self.own_name(py, ty).is_some_and(|name| self.values.contains(&name)) {
+            Kind::Value
         } else if self.has_rule_by_name(py, ty) {
             Kind::Registered
         } else if self.is_plain(py, ty) {
@@ -211,19 +215,19 @@ impl Kinds {
             return false;
         }
         // SAFETY: the method resolution order is a tuple of types.
-        unsafe { Obj::from_ptr(mro) }.tuple_items().iter().any(|base| {
-            let base_type = base.ptr().cast::<ffi::PyTypeObject>();
-            // SAFETY: a live type; a new reference or null.
-            let qualname = unsafe { Bound::from_owned_ptr_or_opt(py, ffi::PyType_GetQualName(base_type)) };
-            let module = type_lookup(base_type, Obj::of(self.module_name.bind(py).as_any()));
-            match (qualname, module) {
-                (Some(qualname), Some(module)) if module.is_str() => {
-                    let text = |object: &Bound<'_, PyAny>| object.extract::<String>().unwrap_or_default();
-                    self.by_name.contains(&(text(&module.bound(py)), text(&qualname)))
-                }
-                _ => false,
-            }
-        })
+        unsafe { Obj::from_ptr(mro) }
+            .tuple_items()
+            .iter()
+            .any(|base| self.own_name(py, base.ptr().cast()).is_some_and(|name| self.by_name.contains(&name)))
+    }
+
+    /// Module and qualname of a type.
+    fn own_name(&self, py: Python<'_>, ty: *mut ffi::PyTypeObject) -> Option<(String, String)> {
+        // SAFETY: a live type; a new reference or null.
+        let qualname = unsafe { Bound::from_owned_ptr_or_opt(py, ffi::PyType_GetQualName(ty)) }?;
+        let module = type_lookup(ty, Obj::of(self.module_name.bind(py).as_any()))?;
+        let text = |object: &Bound<'_, PyAny>| object.extract::<String>().unwrap_or_default();
+        module.is_str().then(|| (text(&module.bound(py)), text(&qualname)))
     }
 
     fn is_plain(&self, py: Python<'_>, ty: *mut ffi::PyTypeObject) -> bool {

@@ -11,6 +11,7 @@ mod exports;
 mod frames;
 mod image;
 mod kinds;
+mod literal;
 mod live;
 mod memo;
 mod memory;

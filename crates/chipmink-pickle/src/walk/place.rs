@@ -120,6 +120,11 @@ impl Walker<'_, '_> {
                     self.place_here(at);
                     return self.start_dtype(object);
                 }
+                Kind::Value => {
+                    self.place_here(at);
+                    self.is_temporary = is_temporary;
+                    return self.start_value(object);
+                }
                 _ => {}
             }
         }
@@ -261,7 +266,7 @@ impl Walker<'_, '_> {
                 return Ok(Some(Split { pod, key, is_sibling, is_final, is_definition: false, rate: 0.0 }));
             }
         }
-        let candidate = self.candidate(object, sort);
+        let candidate = self.candidate(object, sort, is_temporary);
         let visit = &self.visits[self.current as usize];
         let (byte_len, rate) = match &visit.mode {
             Mode::Bytes(builder) => (builder.buf.len() as u64, builder.rate),
@@ -320,7 +325,7 @@ impl Walker<'_, '_> {
         }
     }
 
-    fn candidate(&mut self, object: Obj, sort: Sort) -> Candidate {
+    fn candidate(&mut self, object: Obj, sort: Sort, is_temporary: bool) -> Candidate {
         // Bytes that the object itself takes in the stream: a head, and a few for each child.
         let sequence = |len: usize| (HEAD_BYTES + CHILD_BYTES * len, len);
         let (kind, (byte_len, len)) = match sort {
@@ -335,7 +340,7 @@ impl Walker<'_, '_> {
             }
             Sort::Atom => (ObjectKind::Other, (HEAD_BYTES, 0)),
             Sort::Other(Kind::NdArray) => {
-                let (bytes, items) = self.array_extent(object);
+                let (bytes, items) = self.array_extent(object, is_temporary);
                 (ObjectKind::Array, (40 + bytes, items))
             }
             Sort::Other(Kind::Plain) => {

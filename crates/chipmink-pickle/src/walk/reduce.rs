@@ -3,6 +3,7 @@
 use super::frames::{At, FrameKind};
 use super::kinds::Kind;
 use super::memory::Span;
+use super::ndarray::{is_array, view};
 use super::session::NONE;
 use super::walker::{Step, Walker};
 use crate::py::Obj;
@@ -55,10 +56,6 @@ impl<'py> Walker<'_, 'py> {
         self.hold();
         self.keep(object);
         self.culprit = Some(object);
-        let exported = self.exporter_memory(object, kind);
-        if let Some(span) = exported {
-            self.rigid_place(object, span);
-        }
         let value = self.reduce_value(object, kind)?;
         if let Ok(name) = value.cast::<PyString>() {
             return self.reduced_to_name(object, &name.clone());
@@ -79,6 +76,10 @@ impl<'py> Walker<'_, 'py> {
         let reduction = self.parse(object, parts)?;
         self.culprit = None;
         self.own(value.clone());
+        let exported = self.stand_in(object, kind, &reduction)?;
+        if let Some(span) = exported {
+            self.rigid_place(object, span);
+        }
         let at = self.builder().buf.len();
         let flags = reduction.flags;
         let builder = self.builder();
@@ -87,6 +88,28 @@ impl<'py> Walker<'_, 'py> {
         self.reductions.push(Reduction { at, exported, ..reduction });
         self.push(FrameKind::Reduce { object }, NONE);
         Ok(())
+    }
+
+    /// Whether an object is made again of an array over its memory (one of its rules says so), which others may show as
+    /// they may that of plain arrays. Else the memory that it exports.
+    fn stand_in(&mut self, object: Obj, kind: Kind, reduction: &Reduction) -> Step<Option<Span>> {
+        let ndarray = self.session.kinds.ndarray();
+        let arguments = reduction.arguments.bound(self.py).cast_into::<PyTuple>().map_err(PyErr::from)?;
+        let plain = arguments.get_item(0).ok().map(|plain| Obj::of(&plain));
+        let Some(plain) = plain.filter(|plain| plain.ty_addr() == ndarray && ndarray != 0) else {
+            return Ok(self.exporter_memory(object, kind));
+        };
+        let callables = self.session.reducers.bind(self.py).getattr("STAND_INS")?;
+        let callable = reduction.callable.bound(self.py);
+        let is_known = callables.try_iter()?.any(|known| known.is_ok_and(|known| known.is(&callable)));
+        let first = view(plain).data as usize;
+        let is_same = is_known && is_array(object, ndarray) && view(object).data as usize == first;
+        let exported = if is_same { None } else { self.exporter_memory(object, kind) };
+        if is_same || (is_known && exported.is_some_and(|span| span.start == first)) {
+            self.stand_ins.insert(plain.addr(), object);
+            return Ok(None);
+        }
+        Ok(exported)
     }
 
     fn reduce_value(&mut self, object: Obj, kind: Kind) -> Step<Bound<'py, PyAny>> {

@@ -104,6 +104,10 @@ pub(crate) struct Walker<'w, 'py> {
     pub stream: Option<StreamState>,
     /// Dtypes met, by address; kept.
     pub dtypes: HashMap<usize, Option<Rc<super::arrays::Dtype>>>,
+    /// What values met are written as, by their address; kept.
+    pub literals: HashMap<usize, Option<Obj>>,
+    /// The instances of subclasses whose memory an array of a reducer shows, by the address of that array; kept.
+    pub stand_ins: HashMap<usize, Obj>,
     /// Some variables are not walked: objects of theirs must be noticed.
     pub some_inactive: bool,
     /// Reducers by type, kept.
@@ -174,6 +178,8 @@ impl<'w, 'py> Walker<'w, 'py> {
             single,
             stream: None,
             dtypes: HashMap::new(),
+            literals: HashMap::new(),
+            stand_ins: HashMap::new(),
             rules: HashMap::new(),
             some_inactive: false,
             activated: Vec::new(),

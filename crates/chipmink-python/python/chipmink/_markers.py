@@ -6,7 +6,7 @@ import weakref
 from types import CodeType, FunctionType
 from typing import Any
 
-__all__ = ["NAMESPACE", "CapturedGlobals", "Context", "NamespaceMarker", "Side", "Stub"]
+__all__ = ["NAMESPACE", "CapturedGlobals", "Context", "NamespaceMarker", "Side", "Stub", "Value"]
 
 
 class NamespaceMarker:
@@ -45,6 +45,23 @@ class Stub:
 
     def __repr__(self) -> str:
         return f"Stub({self.kind!r}, {self.type_name!r}, {self.reason!r})"
+
+
+class Value:
+    """What an immutable description is made of: a call, or an object saved by name if there are no arguments.
+
+    ``callable`` is ``"module:qualname"``. The arguments are atoms, importable classes, other values, and tuples, lists and
+    dicts of them, which nobody changes any more.
+    """
+
+    __slots__ = ("arguments", "callable")
+
+    def __init__(self, callable: str, arguments: tuple[Any, ...] | None = None) -> None:
+        self.callable = callable
+        self.arguments = arguments
+
+    def __repr__(self) -> str:
+        return self.callable if self.arguments is None else f"{self.callable}{self.arguments!r}"
 
 
 class CapturedGlobals:

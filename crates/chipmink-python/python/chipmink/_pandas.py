@@ -9,11 +9,23 @@ The names of the ``make_`` and ``_setstate`` functions are part of format versio
 
 from __future__ import annotations
 
+import copyreg
+import sys
 from typing import Any
 
-from chipmink._markers import Context
+from chipmink._markers import Context, Value
+from chipmink._values import described
 
-__all__ = ["BY_NAME", "index_setstate", "make_block", "make_references", "make_single_manager"]
+__all__ = [
+    "BY_NAME",
+    "VALUES",
+    "arrow_backed_setstate",
+    "index_setstate",
+    "make_arrow_backed",
+    "make_block",
+    "make_references",
+    "make_single_manager",
+]
 
 
 def reduce_block(block: Any, ctx: Context) -> Any:
@@ -47,6 +59,14 @@ def make_single_manager(block: Any, axis: Any) -> Any:
     return managers.SingleBlockManager(block, axis)
 
 
+def reduce_frame(frame: Any, ctx: Context) -> Any:
+    """What it says itself, but for a list that all frames of its class have in common."""
+    state = frame.__getstate__()
+    if state.get("_metadata") is type(frame)._metadata:
+        del state["_metadata"]
+    return copyreg.__newobj__, (type(frame),), state  # type: ignore[attr-defined]
+
+
 def reduce_references(references: Any, ctx: Context) -> Any:
     """Nothing but its identity: blocks and indexes enter themselves."""
     return make_references, ()
@@ -74,6 +94,49 @@ def index_setstate(index: Any, references: Any) -> None:
     references.add_index_reference(index)
 
 
+def reduce_arrow_array(array: Any, ctx: Context) -> Any:
+    """Its attributes but for the cache; pickle has it put all of its chunks together, at each save anew."""
+    state = {name: part for name, part in array.__dict__.items() if name != "_cache"}
+    return make_arrow_backed, (type(array),), state, None, None, arrow_backed_setstate
+
+
+def make_arrow_backed(kind: type) -> Any:
+    """Makes an array of pandas over memory of arrow; its attributes follow."""
+    return object.__new__(kind)
+
+
+def arrow_backed_setstate(array: Any, state: dict[str, Any]) -> None:
+    """Sets the attributes of an array over memory of arrow."""
+    array.__dict__.update(state)
+    array.__dict__["_cache"] = {}
+
+
+# --- dtypes ----------------------------------------------------------------------------------------------------------
+
+
+def string_dtype_value(dtype: Any) -> Value:
+    """Storage, and what stands for a missing string, if it is not what pandas takes without being told."""
+    pandas = sys.modules["pandas"]
+    missing = getattr(dtype, "na_value", pandas.NA)
+    arguments = (dtype.storage,) if missing is pandas.NA else (dtype.storage, described(missing))
+    return Value("pandas:StringDtype", arguments)
+
+
+def arrow_dtype_value(dtype: Any) -> Value:
+    """The type of arrow."""
+    return Value("pandas:ArrowDtype", (described(dtype.pyarrow_dtype),))
+
+
+def zoned_dtype_value(dtype: Any) -> Value:
+    """Unit and time zone."""
+    return Value("pandas:DatetimeTZDtype", (dtype.unit, described(dtype.tz)))
+
+
+def plain_dtype_value(dtype: Any) -> Value:
+    """Nothing but its class."""
+    return Value(f"pandas:{type(dtype).__qualname__}", ())
+
+
 _INDEXES = {
     "base": "Index",
     "category": "CategoricalIndex",
@@ -85,9 +148,33 @@ _INDEXES = {
 
 # Classes found by their name among the bases of a type, so that nothing has to be imported for it.
 BY_NAME: dict[tuple[str, str], Any] = {
+    ("pandas.core.generic", "NDFrame"): reduce_frame,
     ("pandas._libs.internals", "Block"): reduce_block,
     ("pandas._libs.internals", "BlockValuesRefs"): reduce_references,
     ("pandas.core.internals.managers", "SingleBlockManager"): reduce_single_manager,
     **{(f"pandas.core.indexes.{module}", name): reduce_index for module, name in _INDEXES.items()},
     **{("pandas", name): reduce_index for name in _INDEXES.values()},
+    ("pandas.arrays", "ArrowExtensionArray"): reduce_arrow_array,
+    ("pandas.core.arrays.arrow.array", "ArrowExtensionArray"): reduce_arrow_array,
+}
+
+_PLAIN_DTYPES = {
+    "integer": "Int8Dtype Int16Dtype Int32Dtype Int64Dtype UInt8Dtype UInt16Dtype UInt32Dtype UInt64Dtype",
+    "floating": "Float32Dtype Float64Dtype",
+    "boolean": "BooleanDtype",
+}
+
+VALUES: dict[tuple[str, str], Any] = {
+    ("pandas", "ArrowDtype"): arrow_dtype_value,
+    ("pandas", "StringDtype"): string_dtype_value,
+    ("pandas", "DatetimeTZDtype"): zoned_dtype_value,
+    ("pandas.core.dtypes.dtypes", "ArrowDtype"): arrow_dtype_value,
+    ("pandas.core.dtypes.dtypes", "DatetimeTZDtype"): zoned_dtype_value,
+    ("pandas.core.arrays.string_", "StringDtype"): string_dtype_value,
+    **{
+        (module, name): plain_dtype_value
+        for place, names in _PLAIN_DTYPES.items()
+        for name in names.split()
+        for module in ("pandas", f"pandas.core.arrays.{place}")
+    },
 }

@@ -465,6 +465,18 @@ def make_memoryview(base: Any, format: str, shape: tuple[int, ...]) -> memoryvie
     return made
 
 
+def view_of_array(shown: Any, format: str) -> memoryview:
+    """Makes a view of what a numpy array shows, with the format that it had."""
+    view = memoryview(shown)
+    if view.format == format:
+        return view
+    if not view.c_contiguous:
+        raise UnsupportedError(f"a view of items {format!r} with gaps cannot be made of items {view.format!r}")
+    flat: Any = view.cast("B")
+    made: memoryview = flat.cast(format, view.shape) if view.ndim != 1 else flat.cast(format)
+    return made
+
+
 def make_array(typecode: str, itemsize: int, byteorder: str, content: Any) -> array.array[Any]:
     """Makes an array of numbers that had this size and byte order where they were saved."""
     made: array.array[Any] = array.array(typecode)

@@ -20,7 +20,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from chipmink import _rebuild
+from chipmink import _numpy, _rebuild
 from chipmink._markers import Context, Stub
 
 __all__ = ["BY_NAME", "REDUCERS", "standard_stream"]
@@ -42,7 +42,7 @@ def reduce_local(local: Any, ctx: Context) -> tuple[Any, ...]:
 
 
 def reduce_memoryview(view: memoryview, ctx: Context) -> tuple[Any, ...] | Stub:
-    """A view of the same buffer if it spans the whole of it, else of a copy of what it shows."""
+    """A view of the same buffer, or of an array over the part that it shows; where that cannot be told, of a copy."""
     try:
         base: Any = view.obj
         whole = memoryview(base).nbytes == view.nbytes and view.c_contiguous
@@ -50,6 +50,10 @@ def reduce_memoryview(view: memoryview, ctx: Context) -> tuple[Any, ...] | Stub:
         return Stub("memoryview", "builtins.memoryview", "it was released")
     except TypeError:
         whole = False
+    if not whole and view.nbytes and view.format in _NATIVE_FORMATS:
+        part = _numpy.array_over(view)
+        if part is not None:
+            return _rebuild.view_of_array, (part, view.format)
     if not whole or isinstance(base, memoryview):
         base = bytes(view) if view.readonly else bytearray(view)
     arguments = (base, view.format, view.shape)
@@ -176,6 +180,9 @@ def reduce_callback_registry(registry: Any, ctx: Context) -> tuple[Any, ...]:
     state = dict(sorted(twin.__getstate__().items()))
     return copyreg.__newobj__, (type(registry),), state  # type: ignore[attr-defined]
 
+
+# Those of which numpy makes a dtype of the same length and back.
+_NATIVE_FORMATS = frozenset("B b H h I i L l Q q f d ?".split())
 
 _plain: dict[Any, Any] = {}
 _ordered: OrderedDict[Any, Any] = OrderedDict()

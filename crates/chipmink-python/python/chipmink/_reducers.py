@@ -14,21 +14,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from chipmink import _pandas, _reduce_classes, _reduce_functions, _reduce_objects, _reduce_stubs, _torch
+from chipmink import _arrow, _numpy, _pandas, _reduce_classes, _reduce_functions, _reduce_objects, _reduce_stubs, _torch, _values
 from chipmink._markers import NAMESPACE, Context, NamespaceMarker, Side, Stub
+from chipmink._numpy import describe_dtype
 from chipmink._reduce_classes import reduce_class
+from chipmink._values import value_of
 
 __all__ = [
     "DISPATCH",
     "NAMESPACE",
+    "STAND_INS",
+    "VALUES",
     "Context",
     "NamespaceMarker",
     "Side",
     "Stub",
+    "describe_dtype",
     "generation",
     "reduce_class",
     "register",
     "resolve",
+    "value_of",
 ]
 
 Reducer = Callable[[Any, Context], Any]
@@ -41,7 +47,22 @@ DISPATCH: dict[type, Reducer] = {
 }
 """Exact type to rule. Only ``register`` changes it."""
 
-_BY_NAME: dict[tuple[str, str], Reducer] = {**_reduce_stubs.BY_NAME, **_reduce_objects.BY_NAME, **_pandas.BY_NAME, **_torch.BY_NAME}
+_BY_NAME: dict[tuple[str, str], Reducer] = {
+    **_reduce_stubs.BY_NAME,
+    **_reduce_objects.BY_NAME,
+    **_numpy.BY_NAME,
+    **_arrow.BY_NAME,
+    **_pandas.BY_NAME,
+    **_torch.BY_NAME,
+}
+
+_values.RULES.update({**_numpy.VALUES, **_arrow.VALUES, **_pandas.VALUES})
+
+VALUES = _values.RULES
+"""Module and name of the exact type to rule, for what is written anew in each pod."""
+
+STAND_INS = (_numpy.make_subarray, _numpy.make_memmap, _arrow.make_arrow_buffer)
+"""Callables whose first argument is an array over the memory of the object that they make, and no other leads back to it."""
 
 # Subclasses of these inherit the rule; those of the other types in DISPATCH are not what their base is.
 _INHERITED = frozenset(

@@ -31,8 +31,8 @@ def reduce_tensor(tensor: Any, ctx: Context) -> Any:
         return tensor.__reduce_ex__(5)
     if tensor._backward_hooks:
         warnings.warn(f"hooks of a tensor of shape {tuple(tensor.shape)} are not saved", stacklevel=2)
-    shown, first = _shown(tensor)
-    layout = (shown, str(tensor.dtype).removeprefix("torch."), first, tuple(tensor.shape), tensor.stride())
+    # The first element is that of what is shown, since torch has no negative strides.
+    layout = (_shown(tensor), str(tensor.dtype).removeprefix("torch."), 0, tuple(tensor.shape), tensor.stride())
     flags = (1 if tensor.is_conj() else 0) | (2 if tensor.is_neg() else 0)
     maker: Any = make_parameter if kind is torch.nn.Parameter else make_tensor
     arguments = (*layout, tensor.requires_grad, flags)
@@ -53,17 +53,17 @@ def _is_plain(tensor: Any) -> bool:
     )
 
 
-def _shown(tensor: Any) -> tuple[Any, int]:
-    """The bytes that a tensor reaches, over its own memory, and where its first element lies in them."""
+def _shown(tensor: Any) -> Any:
+    """The bytes that a tensor reaches, over its own memory."""
     torch = _library()
     storage = tensor.untyped_storage()
     memory = torch.empty(0, dtype=torch.uint8).set_(storage, 0, (storage.nbytes(),), (1,)).numpy()
     if tensor.numel() == 0:
-        return memory[:0], 0
+        return memory[:0]
     size = tensor.element_size()
     start = tensor.storage_offset() * size
     end = start + size + sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride(), strict=True)) * size
-    return memory[start:end], 0
+    return memory[start:end]
 
 
 def make_tensor(
@@ -92,18 +92,10 @@ def make_tensor(
     return made.requires_grad_(requires_grad)
 
 
-def make_parameter(
-    shown: Any,
-    dtype: str,
-    first: int,
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    requires_grad: bool,
-    flags: int,
-) -> Any:
+def make_parameter(shown: Any, dtype: str, first: int, *rest: Any) -> Any:
     """Makes a parameter, of what a tensor is made of."""
-    tensor = make_tensor(shown, dtype, first, shape, strides, False, flags)
-    return _library().nn.Parameter(tensor, requires_grad)
+    shape, strides, requires_grad, flags = rest
+    return _library().nn.Parameter(make_tensor(shown, dtype, first, shape, strides, False, flags), requires_grad)
 
 
 def _storage(shown: Any) -> tuple[Any, int]:
