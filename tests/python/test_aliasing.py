@@ -1,13 +1,11 @@
 """Objects over the same memory are so again after a load: writing to one is seen in the other.
 
-The oracle is taken before the save, of addresses alone: for each pair of arrays, which of their elements are the same
-bytes. It knows nothing of bases, owners or regions.
+The oracle (`array_oracle`) is taken before the save, of addresses alone.
 """
 
 from __future__ import annotations
 
 import array
-import itertools
 import pickle
 import random
 import tempfile
@@ -16,6 +14,7 @@ from typing import Any
 
 import chipmink
 import pytest
+from array_oracle import Oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import sources
@@ -23,59 +22,6 @@ from strategies import sources
 np = pytest.importorskip("numpy")
 
 SMALL, LARGE = 600, 20_000  # items of eight bytes: below and above the size of a region
-
-
-def addresses(value: Any) -> Any:
-    """The address of each element of an array, in C order."""
-    start = value.__array_interface__["data"][0]
-    found = np.zeros(value.shape, dtype=np.int64)
-    for axis, (length, stride) in enumerate(zip(value.shape, value.strides, strict=True)):
-        shape = [1] * value.ndim
-        shape[axis] = length
-        found = found + (np.arange(length, dtype=np.int64) * stride).reshape(shape)
-    return (found + start).ravel()
-
-
-class Oracle:
-    """What a set of arrays is: values, layout, and which bytes they have in common."""
-
-    def __init__(self, arrays: dict[str, Any]):
-        self.names = sorted(arrays)
-        self.values = {name: arrays[name].copy() for name in self.names}
-        self.kinds = {name: (arrays[name].dtype, arrays[name].shape, arrays[name].flags.writeable) for name in self.names}
-        self.shared = {pair: _distance(arrays[pair[0]], arrays[pair[1]]) for pair in itertools.combinations(self.names, 2)}
-        #: Strides count for all that shows the same bytes as another.
-        self.strides = {
-            name: arrays[name].strides
-            for pair in self.shared
-            if self.shared[pair] is not None and arrays[pair[0]] is not arrays[pair[1]]
-            for name in pair
-        }
-
-    def check(self, loaded: dict[str, Any]) -> None:
-        names = [name for name in self.names if name in loaded]
-        for name in names:
-            got = loaded[name]
-            assert type(got) is np.ndarray
-            assert (got.dtype, got.shape, got.flags.writeable) == self.kinds[name], name
-            assert np.array_equal(got, self.values[name]), name
-            if name in self.strides:
-                assert _same_strides(got, self.strides[name]), name
-            if not got.dtype.hasobject:
-                got.tobytes()  # every byte that it reaches is there
-        for pair in itertools.combinations(names, 2):
-            assert _distance(loaded[pair[0]], loaded[pair[1]]) == self.shared[pair], pair
-
-
-def _distance(left: Any, right: Any) -> int | None:
-    """How far the first elements of two arrays lie apart if the arrays have bytes in common, else None."""
-    if not np.shares_memory(left, right):
-        return None
-    return int(right.__array_interface__["data"][0] - left.__array_interface__["data"][0])
-
-
-def _same_strides(got: Any, strides: tuple[int, ...]) -> bool:
-    return all(length <= 1 or mine == other for length, mine, other in zip(got.shape, got.strides, strides, strict=True))
 
 
 def make_base(source: Any) -> Any:
