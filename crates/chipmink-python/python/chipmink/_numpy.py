@@ -12,6 +12,7 @@ The names of the ``make_`` and ``_setstate`` functions are part of format versio
 
 from __future__ import annotations
 
+import importlib
 import mmap
 import os
 import sys
@@ -26,6 +27,13 @@ __all__ = ["BY_NAME", "VALUES", "array_over", "describe_dtype", "make_memmap", "
 
 def _library() -> Any:
     return sys.modules["numpy"]
+
+
+def _imported(kind: type) -> type:
+    """The class, with its module loaded: numpy loads ``numpy.rec`` only when it is asked for, and has its classes before."""
+    if kind.__module__.startswith("numpy.") and kind.__module__ not in sys.modules:
+        importlib.import_module(kind.__module__)
+    return kind
 
 
 # --- dtypes ----------------------------------------------------------------------------------------------------------
@@ -64,7 +72,7 @@ def _description(dtype: Any) -> Any:
         described["titles"] = titles
     if dtype.isalignedstruct:
         described["aligned"] = True
-    return described if dtype.type is _library().void else (dtype.type, described)
+    return described if dtype.type is _library().void else (_imported(dtype.type), described)
 
 
 def dtype_value(dtype: Any) -> Value | None:
@@ -87,8 +95,8 @@ def reduce_subarray(array: Any, ctx: Context) -> Any:
     plain = numpy.ndarray.view(array, numpy.ndarray)
     attributes = getattr(array, "__dict__", None)
     if not attributes:
-        return make_subarray, (plain, type(array))
-    return make_subarray, (plain, type(array)), dict(attributes), None, None, subarray_setstate
+        return make_subarray, (plain, _imported(type(array)))
+    return make_subarray, (plain, _imported(type(array))), dict(attributes), None, None, subarray_setstate
 
 
 def reduce_masked(array: Any, ctx: Context) -> Any:
