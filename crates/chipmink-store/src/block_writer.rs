@@ -6,7 +6,7 @@
 //!    ones.
 //! 2. At most [`RING`] blocks are in memory: whoever is faster waits for the other.
 //! 3. After an error nothing more is written, and whoever gives the next block or ends the pack hears of it.
-//! 4. A forked child has no such thread: there, writing fails, and dropping waits for nobody and removes nothing.
+//! 4. In a forked child nothing is written, since the file is the parent's, and dropping waits for no thread: it has none.
 
 use crate::local::PackOutput;
 use object_store::Result;
@@ -28,6 +28,8 @@ pub(crate) struct BlockWriter {
     /// Blocks given so far.
     given: usize,
     may_thread: bool,
+    /// The process that began the pack.
+    process: u32,
 }
 
 #[derive(Debug)]
@@ -46,7 +48,6 @@ struct Worker {
     thread: JoinHandle<(Box<dyn PackOutput>, Result<()>)>,
     /// Blocks made for it.
     made: usize,
-    process: u32,
 }
 
 fn failure(reason: &str) -> object_store::Error {
@@ -74,7 +75,7 @@ impl Worker {
         match std::thread::Builder::new().name("chipmink-write".to_owned()).spawn(work) {
             Ok(thread) => {
                 hand_over.send(output).expect("the thread waits for it");
-                Ok(Worker { full, empty, thread, made: 0, process: std::process::id() })
+                Ok(Worker { full, empty, thread, made: 0 })
             }
             Err(_) => Err(output),
         }
@@ -93,7 +94,7 @@ impl Worker {
 impl BlockWriter {
     /// `may_thread`: whether it may write in a thread of its own, where there are several processors.
     pub(crate) fn new(output: Box<dyn PackOutput>, may_thread: bool) -> Self {
-        BlockWriter { route: Route::Here(output), given: 0, may_thread }
+        BlockWriter { route: Route::Here(output), given: 0, may_thread, process: std::process::id() }
     }
 
     /// Writes a block, now or soon; returns an empty one to be filled.
@@ -101,6 +102,7 @@ impl BlockWriter {
     /// # Errors
     /// When this block or one before it cannot be written.
     pub(crate) fn write(&mut self, mut block: Vec<u8>) -> Result<Vec<u8>> {
+        self.check_process()?;
         self.given += 1;
         if self.given > ALONE && self.may_thread {
             self.may_thread = false;
@@ -119,9 +121,6 @@ impl BlockWriter {
                 Ok(block)
             }
             Route::Thread(worker) => {
-                if worker.process != std::process::id() {
-                    return Err(failure("this process was forked while it was written"));
-                }
                 if worker.full.send(block).is_ok() {
                     if worker.made + 1 < RING {
                         worker.made += 1;
@@ -137,13 +136,20 @@ impl BlockWriter {
         }
     }
 
+    fn check_process(&self) -> Result<()> {
+        match self.process == std::process::id() {
+            true => Ok(()),
+            false => Err(failure("this process was forked while it was written; save again in the child")),
+        }
+    }
+
     /// Waits for what was given, and takes the output back from the thread.
     fn come_back(&mut self) -> Result<Box<dyn PackOutput>> {
-        match std::mem::replace(&mut self.route, Route::Over) {
+        let route = std::mem::replace(&mut self.route, Route::Over);
+        // A worker of another process stays as it is: its locks may be held by a thread that is not here.
+        self.check_process()?;
+        match route {
             Route::Here(output) => Ok(output),
-            Route::Thread(worker) if worker.process != std::process::id() => {
-                Err(failure("this process was forked while it was written"))
-            }
             Route::Thread(worker) => {
                 let (output, written) = ManuallyDrop::into_inner(worker).end();
                 written?;

@@ -229,8 +229,11 @@ impl PackTransaction {
         let merged = if is_last { self.merge() } else { None };
         let path = pack_path(writer.name());
         let sealed = writer.seal(merged, self.inner.options.durable).inspect_err(|_| {
-            // It may have got its name before it failed. Nothing names it, and nobody else will use that name.
-            let _ = self.inner.backend.delete(&path);
+            // It may have got its name before it failed. Nothing names it, and nobody else will use that name, but for the
+            // process from which this one was forked.
+            if self.process == std::process::id() {
+                let _ = self.inner.backend.delete(&path);
+            }
         })?;
         self.stats.bytes_written += sealed.info.byte_len;
         self.sealed.push(sealed);
