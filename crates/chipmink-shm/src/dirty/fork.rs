@@ -3,38 +3,23 @@
 //! What was opened before a fork still speaks of the parent's memory. A page that the kernel empties in the child tells;
 //! unlike a process id it cannot come round again.
 
-use rustix::mm::{Advice, MapFlags, ProtFlags};
-use std::ptr::NonNull;
+use super::own::OwnPages;
+use rustix::mm::Advice;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// A mark that is gone in a forked child.
 #[derive(Debug)]
 pub(super) struct ForkMark {
-    /// A page of our own: `byte_len` bytes, mapped until drop, only ever accessed as its first byte.
-    page: NonNull<AtomicU8>,
-    byte_len: usize,
+    /// Only ever accessed as its first byte, atomically.
+    page: OwnPages,
 }
-
-// SAFETY: the page belongs to this value, and is accessed atomically.
-unsafe impl Send for ForkMark {}
 
 impl ForkMark {
     /// Sets a mark.
     pub(super) fn set() -> rustix::io::Result<Self> {
-        let byte_len = rustix::param::page_size();
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that is in use.
-        let page = unsafe {
-            rustix::mm::mmap_anonymous(
-                std::ptr::null_mut(),
-                byte_len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE,
-            )
-        }?;
-        let page = NonNull::new(page.cast()).ok_or(rustix::io::Errno::NOMEM)?;
-        let mark = ForkMark { page, byte_len };
-        // SAFETY: the advice is about the page mapped above and nothing else.
-        unsafe { rustix::mm::madvise(page.as_ptr().cast(), byte_len, Advice::LinuxWipeOnFork) }?;
+        let page = OwnPages::new(rustix::param::page_size())?;
+        page.advise(0..page.byte_len(), Advice::LinuxWipeOnFork)?;
+        let mark = ForkMark { page };
         mark.byte().store(1, Ordering::Relaxed);
         Ok(mark)
     }
@@ -45,14 +30,7 @@ impl ForkMark {
     }
 
     fn byte(&self) -> &AtomicU8 {
-        // SAFETY: the page is mapped, readable and writable for as long as `self` lives.
-        unsafe { self.page.as_ref() }
-    }
-}
-
-impl Drop for ForkMark {
-    fn drop(&mut self) {
-        // SAFETY: nobody else knows the page. A failure would leak it.
-        let _ = unsafe { rustix::mm::munmap(self.page.as_ptr().cast(), self.byte_len) };
+        // SAFETY: the page is mapped, readable and writable for as long as `self` lives, and accessed in no other way.
+        unsafe { self.page.start().cast::<AtomicU8>().as_ref() }
     }
 }

@@ -19,6 +19,8 @@ mod ioctl;
 #[cfg(target_os = "linux")]
 mod maps;
 #[cfg(target_os = "linux")]
+mod own;
+#[cfg(target_os = "linux")]
 mod protect;
 #[cfg(target_os = "linux")]
 mod self_test;
