@@ -16,6 +16,7 @@ pub use live::{LiveDigests, LiveRegion, Look};
 pub use load::{LoadPlan, LoadPod, LoadRoot, LoadShape, LoadVariable, PodSource};
 pub use pool::{PoolError, PoolObject, PoolWriter, SharedPool};
 pub use walk::{
-    Component, Export, GlobalName, GraphSource, GridKind, PodRecord, RegionRecord, ShapeClass, ShapeRecord,
-    SkippedVariable, VariableRoot, ViewRecord, WalkError, WalkOutcome, WalkRequest, WalkStats, WalkedPod,
+    Component, EarlierRegions, Export, GlobalName, GraphSource, GridKind, PodRecord, RegionRecord,
+    ShapeClass, ShapeRecord, SkippedVariable, VariableRoot, ViewRecord, WalkError, WalkOutcome, WalkRequest,
+    WalkStats, WalkedPod,
 };

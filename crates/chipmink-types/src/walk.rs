@@ -3,9 +3,21 @@
 use crate::{BlobError, BlobSink, Digest, PodKey};
 use std::sync::Arc;
 
+/// The regions of the version that a walk builds on, for objects of which the source itself knows nothing any more: a hint
+/// of what they may resemble.
+pub trait EarlierRegions: std::fmt::Debug {
+    /// A number for the co-variable to which a variable belonged, if it had one.
+    fn covariable_of(&self, variable: &str) -> Option<u32>;
+
+    /// The regions of a co-variable, in the order in which a walk met them. Empty if they cannot be had.
+    fn regions_of(&self, covariable: u32) -> Vec<RegionRecord>;
+}
+
 /// What the facade asks of a walk.
 #[derive(Debug, Default)]
 pub struct WalkRequest<'a> {
+    /// What the version held on which the walk builds, if there is one.
+    pub earlier: Option<&'a dyn EarlierRegions>,
     /// Names whose objects may have been mutated since the base; `None`: any may, verify everything.
     pub accessed: Option<&'a [String]>,
 }

@@ -5,6 +5,7 @@
 
 use super::dumps::StreamRegion;
 use super::frames::At;
+use super::live_hash::digest_far;
 use super::memory::Span;
 use super::walker::{Step, Walker};
 use crate::py::Obj;
@@ -19,7 +20,7 @@ pub(crate) const RUN: (GridKind, u64) = (GridKind::Run, 0);
 pub(crate) fn live_digest(pointer: *const u8, len: usize) -> Digest {
     // SAFETY: the caller keeps the buffer's owner alive, and the buffer has `len` bytes. Another thread may write to it
     // meanwhile; then the digest is of no state in particular, which the caller allows for.
-    chipmink_digest::digest(unsafe { std::slice::from_raw_parts(pointer, len) })
+    digest_far(unsafe { std::slice::from_raw_parts(pointer, len) })
 }
 
 /// The digest of an atom's content, and its type, as words of a shadow.
@@ -143,6 +144,14 @@ impl Walker<'_, '_> {
             let len = content.span.len();
             pyo3::exceptions::PyValueError::new_err(format!("a region of {len} bytes: {error}"))
         })?;
+        let guessed = match known {
+            Some(known) => {
+                self.earlier.note_continued(&known.root, known);
+                None
+            }
+            None => self.earlier.take(&record),
+        };
+        let known = known.or(guessed.as_ref());
         let same_grid = |known: &&RegionRecord| {
             (known.grid, known.row_len, known.byte_len) == (record.grid, record.row_len, record.byte_len)
         };

@@ -1,6 +1,7 @@
 //! A namespace as a source of saves: which variables are walked, in which order, and what becomes of those that fail.
 
 use super::adopt::Pending;
+use super::earlier::Earlier;
 use super::ndarray::numpy_types;
 use super::session::PySession;
 use super::shadow::may_hold;
@@ -82,11 +83,11 @@ impl PySource<'_, '_> {
         request: &WalkRequest<'_>,
         sink: &mut dyn BlobSink,
     ) -> Result<WalkOutcome, WalkError> {
-        match self.walk_once(request.accessed, true, sink)? {
+        match self.walk_once(request, request.accessed, true, sink)? {
             Turn::Done(outcome) => Ok(*outcome),
             Turn::Again(walked) => {
                 let accessed = request.accessed.map(|_| walked.as_slice());
-                match self.walk_once(accessed, false, sink)? {
+                match self.walk_once(request, accessed, false, sink)? {
                     Turn::Done(outcome) => Ok(*outcome),
                     Turn::Again(_) => {
                         Err(WalkError::Source("a walk was repeated twice; please report this".to_owned()))
@@ -98,6 +99,7 @@ impl PySource<'_, '_> {
 
     fn walk_once(
         &mut self,
+        request: &WalkRequest<'_>,
         accessed: Option<&[String]>,
         may_repeat: bool,
         sink: &mut dyn BlobSink,
@@ -141,6 +143,7 @@ impl PySource<'_, '_> {
         let known_pods = self.session.pods.len();
         let mut walker = Walker::new(py, self.session, sink, Some(dict), context, false, numpy);
         walker.some_inactive = some_inactive;
+        walker.earlier = Earlier::new(request.earlier);
         walker.memory.may_repeat = may_repeat;
         for (_, value) in &variables {
             // The namespace itself may change as soon as Python code runs.
@@ -208,6 +211,7 @@ impl Walker<'_, '_> {
     /// Walks a variable. A failure that is its own is part of the answer.
     pub(crate) fn variable(&mut self, index: u32, name: &str, value: Obj) -> Result<Walked, WalkError> {
         self.variable = index;
+        self.earlier.enter(name);
         self.culprit = None;
         self.witness_variable(index);
         let mark = self.variable_mark(value);

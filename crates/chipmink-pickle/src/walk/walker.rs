@@ -98,6 +98,8 @@ pub(crate) struct Walker<'w, 'py> {
     pub hints: Vec<Hint>,
     /// Roots of the regions digested in this walk, by first and last address and row length.
     pub hashed: HashMap<(usize, usize, u64), Digest>,
+    /// What regions of new objects may resemble.
+    pub earlier: super::earlier::Earlier<'w>,
     /// Everything goes into one pod (`dumps`).
     pub single: bool,
     /// What stands beside that pod.
@@ -175,6 +177,7 @@ impl<'w, 'py> Walker<'w, 'py> {
             memory,
             hints: Vec::new(),
             hashed: HashMap::new(),
+            earlier: super::earlier::Earlier::default(),
             single,
             stream: None,
             dtypes: HashMap::new(),

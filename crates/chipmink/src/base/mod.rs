@@ -5,9 +5,11 @@
 //!    recognised by comparing pointers. A table that it has not saved is known by its place only.
 //! 3. Definition groups have an index of their own for life; tables name them by it, and their digests change under it.
 
+mod regions;
 mod table;
 mod variables;
 
+pub(crate) use regions::BaseRegions;
 pub(crate) use table::{GroupId, Holding, KnownPod, KnownTable};
 pub(crate) use variables::{Value, Variable, Variables};
 

@@ -1,7 +1,7 @@
 //! A save in its three steps: walked, published, told to the source.
 
 use super::{Delta, Written, write_version};
-use crate::base::{Base, Place};
+use crate::base::{Base, BaseRegions, Place};
 use crate::error::Result;
 use crate::options::SaveRequest;
 use crate::shared::{Held, Shared};
@@ -62,7 +62,8 @@ impl Prepared {
         let mut held = Shared::hold(shared, &request.ref_name)?;
         shared.align_source(&mut held, source);
         let mut transaction = shared.store.begin();
-        let walk = WalkRequest { accessed: request.accessed.as_deref() };
+        let earlier = BaseRegions { base: held.base_mut(), store: &shared.store };
+        let walk = WalkRequest { accessed: request.accessed.as_deref(), earlier: Some(&earlier) };
         let outcome = source.walk(&walk, &mut transaction).inspect_err(|_| shared.source_is_at(&held))?;
         Ok(Prepared { shared: Arc::clone(shared), held, outcome, transaction, request: request.clone() })
     }
