@@ -27,6 +27,8 @@ Row = Callable[[Options], list[Result]]
 
 def rows() -> dict[str, Row]:
     """All rows in the order of the table."""
-    from benches.rows import lists, memory, micro, regions, sessions, small
+    from benches.rows import first_saves, lists, mapped, memory, memory_tier, micro, pages, regions, sessions, small, tables
 
-    return {**micro.ROWS, **lists.ROWS, **sessions.ROWS, **small.ROWS, **memory.ROWS, **regions.ROWS}
+    objects = {**micro.ROWS, **lists.ROWS, **sessions.ROWS, **small.ROWS, **memory.ROWS}
+    arrays = {**regions.ROWS, **first_saves.ROWS, **mapped.ROWS, **pages.ROWS, **memory_tier.ROWS, **tables.ROWS}
+    return {**objects, **arrays}

@@ -9,7 +9,10 @@ from __future__ import annotations
 import functools
 import os
 import statistics
+import subprocess
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import chipmink
@@ -18,8 +21,26 @@ from benches.measure import Result, folder
 from benches.rows import Options, Row
 
 MEBIBYTE = 1 << 20
+GIBIBYTE = 1 << 30
 CHUNK = 64 << 10
 BYTES_BAR = {"low bits": 0.013, "fresh values": 0.024}
+#: Saves of a state of which every element changes each time.
+DENSE_SAVES = 20
+
+
+def hash_seconds(values: Any, repeats: int) -> float:
+    """Time to hash an array by the chunk, with the algorithm of the digests."""
+    import xxhash
+
+    view = memoryview(values).cast("B")
+    chunks = [view[start : start + CHUNK] for start in range(0, len(view), CHUNK)]
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        for chunk in chunks:
+            xxhash.xxh3_128_digest(chunk)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
 
 
 def bfloat16(random: Any, count: int) -> Any:
@@ -35,52 +56,66 @@ def sparse(which: str, options: Options) -> list[Result]:
 
     random = numpy.random.default_rng(1)
     weights = bfloat16(random, int(512 * MEBIBYTE * options.arrays_scale) // 2)
-    written, seconds = [], []
+    written, seconds, loads = [], [], []
     with folder() as place, chipmink.open(place / "repo", durable=False) as repo:
         namespace = {"weights": weights}
         whole = repo.save(namespace).report.bytes_written
         for _ in range(options.repeats):
             places = random.integers(0, len(weights), len(weights) // 100)
             weights[places] = weights[places] ^ 1 if which == "low bits" else bfloat16(random, len(places))
-            began = time.thread_time()
+            began = time.process_time()
             saved = repo.save(namespace)
-            seconds.append(time.thread_time() - began)
+            seconds.append(time.process_time() - began)
             written.append(saved.report.bytes_written)
-        began = time.thread_time()
-        same = bool((repo.load(saved)["weights"] == weights).all())
-        loaded = time.thread_time() - began
-    if not same:
-        raise AssertionError("the last version is not what was saved")
-    rates = f"save {weights.nbytes / statistics.median(seconds) / 1e9:.2f}, load {weights.nbytes / loaded / 1e9:.2f} GB/s of CPU, all included"
-    return [Result(f"bf16, 1 % of elements/{which}", "the bytes of all", statistics.median(written), whole, BYTES_BAR[which], "B", note=rates)]
+            began = time.process_time()
+            loaded = repo.load(saved)["weights"]
+            loads.append(time.process_time() - began)
+            if not (loaded == weights).all():
+                raise AssertionError("the last version is not what was saved")
+    name = f"bf16, 1 % of elements, {which}"
+    gigabytes = weights.nbytes / 1e9
+    return [
+        Result(f"{name}/bytes", "the bytes of all", statistics.median(written), whole, BYTES_BAR[which], "B"),
+        Result(f"{name}/save", "1 GB/s", statistics.median(seconds), gigabytes, 1.0, "CPU s", note="the whole save: walking, hashing, bases, writing"),
+        Result(f"{name}/load", "1.5 GB/s", statistics.median(loads), gigabytes / 1.5, 1.0, "CPU s", note="the whole load: reading, chains, checking"),
+    ]
 
 
-def dense(options: Options) -> list[Result]:
+def dense(durable: bool, options: Options) -> list[Result]:
     """Every element changes: as many bytes as there are, in the time of writing them."""
     import numpy
 
     random = numpy.random.default_rng(2)
-    state = random.standard_normal(int(512 * MEBIBYTE * options.arrays_scale) // 4, dtype=numpy.float32)
+    state = random.standard_normal(int(256 * MEBIBYTE * options.arrays_scale) // 4, dtype=numpy.float32)
     ours, theirs, written = [], [], []
-    with folder() as place, chipmink.open(place / "repo", durable=False) as repo:
-        for turn in range(options.repeats + 3):
+
+    def write_plainly() -> None:
+        with open(place / "plain", "wb", buffering=0) as file:
+            view = memoryview(state).cast("B")
+            for start in range(0, len(view), MEBIBYTE):
+                file.write(view[start : start + MEBIBYTE])
+            if durable:
+                os.fsync(file.fileno())
+
+    def timed(act: Callable[[], Any], into: list[float]) -> Any:
+        began = time.perf_counter()
+        kept = act()
+        into.append(time.perf_counter() - began)
+        return kept
+
+    with folder() as place, chipmink.open(place / "repo", durable=durable) as repo:
+        for turn in range(DENSE_SAVES):
             state *= numpy.float32(1.0001)
-            began = time.perf_counter()
-            saved = repo.save({"state": state})
-            middle = time.perf_counter()
-            with open(place / "plain", "wb", buffering=0) as file:
-                view = memoryview(state).cast("B")
-                for start in range(0, len(view), MEBIBYTE):
-                    file.write(view[start : start + MEBIBYTE])
-            ended = time.perf_counter()
-            if turn >= 3:
-                ours.append(middle - began)
-                theirs.append(ended - middle)
-                written.append(saved.report.bytes_written)
-    name = "fp32, every element"
+            if turn % 2:
+                timed(write_plainly, theirs)
+            written.append(timed(lambda: repo.save({"state": state}), ours).report.bytes_written)
+            if turn % 2 == 0:
+                timed(write_plainly, theirs)
+            (place / "plain").unlink()
+    name, note = "fp32, every element", "fsync on both sides" if durable else "no fsync on either side"
     return [
-        Result(f"{name}/time", "write(2) of the same", statistics.median(ours), statistics.median(theirs), 1.1, "s", note="no fsync on either side"),
-        Result(f"{name}/bytes", "the bytes of all", statistics.median(written), state.nbytes, 1.02, "B"),
+        Result(f"{name}, {DENSE_SAVES} saves/time", "write(2) of the same", sum(ours), sum(theirs), 1.1, "s", note=note),
+        Result(f"{name}, {DENSE_SAVES} saves/bytes", "the bytes of all", sum(written), state.nbytes * DENSE_SAVES, 1.02, "B"),
     ]
 
 
@@ -89,22 +124,45 @@ def one_element(options: Options) -> list[Result]:
     import numpy
 
     values = numpy.random.default_rng(3).random(int(1024 * MEBIBYTE * options.arrays_scale) // 8)
-    written, before = [], 0
+    written, seconds = [], []
+    hashing = hash_seconds(values, options.repeats)
     with folder() as place, chipmink.open(place / "repo", durable=False) as repo:
         namespace = {"values": values}
         repo.save(namespace)
         for turn in range(options.repeats):
             before = _disk(place)
             values[len(values) // 3 + turn] += 1
+            began = time.perf_counter()
             repo.save(namespace)
+            seconds.append(time.perf_counter() - began)
             written.append(_disk(place) - before)
-    return [Result("float64, one element", "a chunk and 16 KiB", max(written), CHUNK + 16 * 1024, 1.0, "B", note="all files, padding included")]
+    name = "float64, one element"
+    return [
+        Result(f"{name}/bytes", "a chunk and 16 KiB", max(written), CHUNK + 16 * 1024, 1.0, "B", note="all files, padding included"),
+        Result(f"{name}/time", "hashing all", statistics.median(seconds), hashing, 1.2, "s"),
+    ]
 
 
 def _disk(place: Any) -> int:
     return sum(os.stat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(place) for name in names)
 
 
+def codec(options: Options) -> list[Result]:
+    """Making and taking apart differences alone, in one thread, by the program ``delta_speed`` of the crate that defines them."""
+    command = ["cargo", "run", "--release", "--quiet", "-p", "chipmink-format", "--example", "delta_speed"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], check=True, stdout=subprocess.PIPE, text=True)
+    results = []
+    for line in done.stdout.splitlines():
+        which, share, encode, decode = line.split("\t")
+        for what, rate, least in (("encode", float(encode), 1.0), ("decode", float(decode), 1.5)):
+            result = Result(f"bf16, 1 % of elements, {which}/{what}", f"{least} GB/s a core", rate, least, 1.0, "")
+            result.value, result.note = least / rate, f"GB/s; {100 * float(share):.2f} % of the bytes"
+            results.append(result)
+    return results
+
+
 ROWS: dict[str, Row] = {f"arrays/bf16/{which}": functools.partial(sparse, which) for which in BYTES_BAR}
-ROWS["arrays/fp32/dense"] = dense
+ROWS["arrays/bf16/codec"] = codec
+ROWS["arrays/fp32/dense"] = functools.partial(dense, True)
+ROWS["arrays/fp32/dense, no fsync"] = functools.partial(dense, False)
 ROWS["arrays/float64/one element"] = one_element
