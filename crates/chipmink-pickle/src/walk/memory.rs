@@ -8,11 +8,15 @@
 //! 2. What is stored is a function of the set of objects and of the order in which they are visited. If an object reaches
 //!    beyond the owner that it overlaps, the walk ends in vain and is made again with hints that say, for each such piece
 //!    of memory, what its first visitor has to store: the whole object that holds it, or the union of what was reached.
-//!    A hint that turns out not to be what the walk found makes another walk, too.
+//!    A hint that turns out not to be what the walk found makes another walk, too. A view of a small object that owns all of
+//!    its memory is such a hint itself.
 //! 3. A hint is never trusted: it is used only if the memory's owner is known and the hint lies inside its memory.
 
 use crate::py::Obj;
 use std::collections::BTreeMap;
+
+/// Up to so many bytes, the object that owns memory is stored with the first view of it.
+const SMALL_WHOLE: usize = 4096;
 
 /// Bytes in memory, half-open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,6 +113,14 @@ pub(crate) struct MemoryMark {
     used: usize,
 }
 
+/// The hint that a view of a small whole gives of itself: where there is one view there often is another, or the whole,
+/// and a walk that learns of them too late is made again.
+fn small_whole(seen: &Seen) -> Option<Hint> {
+    let whole = seen.base_span.filter(|whole| whole.len() <= SMALL_WHOLE && whole.holds(seen.span))?;
+    let stands_for_itself = seen.is_rigid || !seen.is_whole || seen.base == seen.object;
+    (!stands_for_itself).then_some(Hint { span: whole, whole: seen.base.addr() })
+}
+
 impl SharedMemory {
     pub(crate) fn new(hints: Vec<Hint>) -> Self {
         SharedMemory { hints, ..SharedMemory::default() }
@@ -148,7 +160,9 @@ impl SharedMemory {
             self.is_survey |= self.may_repeat && !seen.is_rigid && seen.base_span.is_some();
             return Place::Own(seen.span);
         }
-        let Some(hint) = self.hint(seen.span) else { return Place::Own(seen.span) };
+        let Some(hint) = self.hint(seen.span).or_else(|| small_whole(&seen)) else {
+            return Place::Own(seen.span);
+        };
         if hint.whole != 0 {
             if hint.whole != seen.base.addr() || hint.whole == seen.object.addr() {
                 return Place::Own(seen.span);
