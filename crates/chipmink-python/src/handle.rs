@@ -6,15 +6,17 @@
 use crate::errors::raise;
 use crate::mapping::{Mapper, Mapping};
 use crate::walked::{Losses, Walked};
-use chipmink::{Compression, OpenOptions, Repository, SaveRequest};
+use bytes::Bytes;
+use chipmink::{Compression, OnConflict, OpenOptions, Place, PlanPods, Repository, SaveRequest};
 use chipmink_pickle::rebuild::{Allowlist, LiveDefinitions, Variables, rebuild, rebuild_if_live};
 use chipmink_pickle::{PySession, RebuildOptions, SessionOptions};
 use chipmink_podding::policy_by_name;
-use chipmink_types::TimeId;
+use chipmink_types::{BlobError, LoadPlan, PodSource, RegionRecord, TimeId};
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -41,6 +43,9 @@ pub(crate) struct Handle {
     mapping: Mapping,
     /// Why pages are not tracked although they were to be.
     untracked: Option<String>,
+    /// By what it can be opened again, if it lies in a bucket.
+    url: Option<String>,
+    on_conflict: OnConflict,
     /// What the version that was saved last lacks; it stays true of variables that the next walk leaves alone.
     losses: Mutex<Losses>,
 }
@@ -81,13 +86,38 @@ pub(crate) fn closed() -> PyErr {
     crate::errors::exception("ClosedError", "the repository is closed; open it again with chipmink.open")
 }
 
+/// Pods that come from far away: others may run while one waits for them.
+struct FarPods(PlanPods);
+
+impl PodSource for FarPods {
+    fn pod(&mut self, position: usize) -> Result<Bytes, BlobError> {
+        let pods = &mut self.0;
+        Python::attach(|py| py.detach(|| pods.pod(position)))
+    }
+
+    fn read_region(&mut self, region: &RegionRecord, into: &mut [u8]) -> Result<(), BlobError> {
+        let pods = &mut self.0;
+        Python::attach(|py| py.detach(|| pods.read_region(region, into)))
+    }
+}
+
+impl Handle {
+    fn pods(&self, plan: &LoadPlan) -> Box<dyn PodSource> {
+        let pods = self.repository.pods(plan);
+        match self.url {
+            Some(_) => Box::new(FarPods(pods)),
+            None => Box::new(pods),
+        }
+    }
+}
+
 #[pymethods]
 impl Handle {
     #[new]
     #[pyo3(signature = (
         place, *, durable=true, policy="lga-siblings", compression="auto", shadow_bytes=None,
         thesaurus_bytes=None, cache_bytes=None, track_pages=false, map=true, verify="background", memory_bytes=None,
-        staging=None, segment_bytes=None
+        staging=None, segment_bytes=None, single_writer=false, on_conflict="error", storage=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "they are the keywords of `chipmink.open`")]
     fn new(
@@ -105,6 +135,9 @@ impl Handle {
         memory_bytes: Option<u64>,
         staging: Option<String>,
         segment_bytes: Option<u64>,
+        single_writer: bool,
+        on_conflict: &str,
+        storage: Option<HashMap<String, String>>,
     ) -> PyResult<Self> {
         let mapping = Mapping::new(map, verify)?;
         let policy = policy_by_name(policy).map_err(|error| PyValueError::new_err(error.to_string()))?;
@@ -119,7 +152,22 @@ impl Handle {
         options.store.memory_bytes = memory_bytes.unwrap_or(options.store.memory_bytes);
         options.staging = staging;
         options.segment_bytes = segment_bytes;
-        let repository = py.detach(|| Repository::open(place, options)).map_err(raise)?;
+        options.store.single_writer = single_writer;
+        let on_conflict = OnConflict::from_name(on_conflict).ok_or_else(|| {
+            let known = OnConflict::NAMES.join(", ");
+            PyValueError::new_err(format!(
+                "no way out of conflicts is called {on_conflict:?}; use one of {known}"
+            ))
+        })?;
+        let storage = storage.unwrap_or_default();
+        let storage = storage.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let place = Place::parse(place).and_then(|place| place.with_options(storage));
+        let place = place.map_err(|error| raise(error.into()))?;
+        let url = match &place {
+            Place::Remote(place) => Some(place.url()),
+            _ => None,
+        };
+        let repository = py.detach(|| Repository::open_place(place, options)).map_err(raise)?;
         let shadow_bytes = shadow_bytes.unwrap_or(SHADOW_BYTES);
         let live = track_pages.then(chipmink::live_digests);
         let untracked = live.as_ref().and_then(|live| live.unavailable());
@@ -128,9 +176,16 @@ impl Handle {
             repository,
             mapping,
             untracked,
+            url,
+            on_conflict,
             session: Mutex::new(Some(session)),
             losses: Mutex::default(),
         })
+    }
+
+    /// The URL of a bucket, with the options that are not secret.
+    fn url(&self) -> Option<String> {
+        self.url.clone()
     }
 
     /// Why pages are not tracked although they were to be.
@@ -156,8 +211,11 @@ impl Handle {
         let this = slf.get();
         let mut guard = this.session()?;
         let session = guard.as_mut().ok_or_else(closed)?;
-        let request = SaveRequest { ref_name, accessed, message, author, code };
-        let prepared = this.repository.prepare(&mut session.source(namespace), &request);
+        let request =
+            SaveRequest { ref_name, accessed, message, author, code, on_conflict: this.on_conflict };
+        // The place may be far away, and nothing is walked yet.
+        let begun = slf.py().detach(|| this.repository.begin(&request)).map_err(raise)?;
+        let prepared = begun.walk(&mut session.source(namespace));
         match prepared {
             Ok(prepared) => Ok(Walked::new(prepared, slf, namespace)),
             Err(error) => Err(session.take_exception().unwrap_or_else(|| raise(error))),
@@ -178,7 +236,7 @@ impl Handle {
         let plan = py.detach(|| self.repository.plan(TimeId(number), names.as_deref())).map_err(raise)?;
         let mapper = self.mapping.mapper(&self.repository);
         let options = rebuild_options(namespace, allow, live, mapper.as_ref())?;
-        let loaded = rebuild(py, &plan, &mut self.repository.pods(&plan), &options)?;
+        let loaded = rebuild(py, &plan, &mut *self.pods(&plan), &options)?;
         self.mapping.check_later(mapper.as_ref(), &plan, TimeId(number));
         Ok(loaded)
     }
@@ -199,10 +257,10 @@ impl Handle {
         let plan = py.detach(|| self.repository.plan_only(TimeId(number), &names)).map_err(raise)?;
         let mapper = self.mapping.mapper(&self.repository);
         let options = rebuild_options(namespace, allow, live, mapper.as_ref())?;
-        let mut pods = self.repository.pods(&plan);
+        let mut pods = self.pods(&plan);
         let loaded = match only_live {
-            true => rebuild_if_live(py, &plan, &mut pods, &options)?,
-            false => rebuild(py, &plan, &mut pods, &options).map(Some)?,
+            true => rebuild_if_live(py, &plan, &mut *pods, &options)?,
+            false => rebuild(py, &plan, &mut *pods, &options).map(Some)?,
         };
         self.mapping.check_later(mapper.as_ref(), &plan, TimeId(number));
         Ok(loaded)
@@ -220,6 +278,20 @@ impl Handle {
     /// The variables that must be loaded at once with one, so that no object is made twice.
     fn together(&self, py: Python<'_>, number: u64, name: &str) -> PyResult<Vec<String>> {
         py.detach(|| self.repository.together(TimeId(number), name)).map_err(raise)
+    }
+
+    /// Every ref and the version that it points at.
+    fn refs(&self, py: Python<'_>) -> PyResult<BTreeMap<String, u64>> {
+        let refs = py.detach(|| self.repository.refs()).map_err(raise)?;
+        Ok(refs.into_iter().map(|(name, time)| (name, time.0)).collect())
+    }
+
+    fn create_ref(&self, py: Python<'_>, name: &str, number: u64) -> PyResult<()> {
+        py.detach(|| self.repository.create_ref(name, TimeId(number))).map_err(raise)
+    }
+
+    fn delete_ref(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        py.detach(|| self.repository.delete_ref(name)).map_err(raise)
     }
 
     /// The newest version of a ref, if it has one.

@@ -73,11 +73,13 @@ impl Walked {
     }
 
     /// Publishes and tells the session.
-    fn finish(&self, py: Python<'_>, prepared: Prepared) -> PyResult<Saved> {
+    fn finish(&self, py: Python<'_>, prepared: Prepared) -> PyResult<(Saved, String)> {
         let published = py.detach(move || prepared.publish());
+        let ref_name = published.ref_name().to_owned();
         let mut guard = self.handle.get().session()?;
         let session = guard.as_mut().ok_or_else(closed)?;
-        published.finish(&mut session.source(self.namespace.bind(py))).map_err(raise)
+        let saved = published.finish(&mut session.source(self.namespace.bind(py))).map_err(raise)?;
+        Ok((saved, ref_name))
     }
 }
 
@@ -124,10 +126,10 @@ impl Walked {
         Ok(diffs.into_iter().map(|diff| (diff.added, diff.removed, diff.changed)).collect())
     }
 
-    /// Makes the version visible; returns its number and figures.
-    fn publish<'py>(&self, py: Python<'py>) -> PyResult<(u64, Bound<'py, PyDict>)> {
+    /// Makes the version visible; returns its number, figures, and the ref that it is the newest version of.
+    fn publish<'py>(&self, py: Python<'py>) -> PyResult<(u64, Bound<'py, PyDict>, String)> {
         let prepared = self.prepared().take().ok_or_else(over)?;
-        let saved = self.finish(py, prepared)?;
+        let (saved, ref_name) = self.finish(py, prepared)?;
         *self.handle.get().losses() = self.losses.clone();
         let (walk, report) = (saved.report.walk, saved.report);
         let figures = PyDict::new(py);
@@ -143,7 +145,7 @@ impl Walked {
         ] {
             figures.set_item(name, value)?;
         }
-        Ok((saved.time.0, figures))
+        Ok((saved.time.0, figures, ref_name))
     }
 
     /// Gives the save up; does nothing once it was published.

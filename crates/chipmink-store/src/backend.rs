@@ -6,6 +6,7 @@ use crate::local::{LocalDisk, LocalFiles, PackOutput};
 use crate::memory::{MemoryPack, Room};
 use crate::pool::{PoolObjects, Pressure};
 use bytes::Bytes;
+use chipmink_format::ConditionalWrites;
 use chipmink_types::SharedPool;
 use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
@@ -25,7 +26,33 @@ enum Runner {
     /// They are ready when polled: no thread is needed, and a fork harms nothing.
     InPlace,
     /// They need timers or sockets; the runtime starts at first use.
-    Runtime(Arc<OnceLock<Runtime>>),
+    Runtime(Arc<Threads>),
+}
+
+/// The runtime of a store, once it was needed.
+#[derive(Debug)]
+struct Threads {
+    runtime: OnceLock<Runtime>,
+    process: u32,
+}
+
+impl Default for Threads {
+    fn default() -> Self {
+        Threads { runtime: OnceLock::new(), process: std::process::id() }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        let Some(runtime) = self.runtime.take() else { return };
+        if self.process == std::process::id() {
+            // A request that hangs must not hold up the program.
+            runtime.shutdown_background();
+        } else {
+            // A forked child has none of the threads, and waiting for them would last for ever.
+            std::mem::forget(runtime);
+        }
+    }
 }
 
 /// An object store, and what can be done with it beyond that.
@@ -145,11 +172,11 @@ impl Backend {
         match &self.runner {
             Runner::InPlace => futures::executor::block_on(future),
             Runner::Runtime(runtime) => {
-                let runtime = runtime.get_or_init(|| {
+                let runtime = runtime.runtime.get_or_init(|| {
                     tokio::runtime::Builder::new_multi_thread()
                         .worker_threads(2)
                         .thread_name("chipmink-store")
-                        .enable_time()
+                        .enable_all()
                         .build()
                         .expect("threads can be started")
                 });
@@ -242,6 +269,28 @@ impl Backend {
         self.put_bounded(path, byte_len, || {
             self.run(self.objects.put_opts(&Path::from(path), payload, PutMode::Create.into())).map(drop)
         })
+    }
+
+    /// Creates a root entry. Where conditional writes do not work there is but one writer, which looks before it writes.
+    pub(crate) fn create_entry(
+        &self,
+        path: &str,
+        bytes: Bytes,
+        verdict: ConditionalWrites,
+    ) -> object_store::Result<()> {
+        if verdict != ConditionalWrites::Broken {
+            return self.create(path, bytes);
+        }
+        match self.run(self.objects.head(&Path::from(path))) {
+            Err(object_store::Error::NotFound { .. }) => {
+                self.run(self.objects.put(&Path::from(path), PutPayload::from_bytes(bytes))).map(drop)
+            }
+            Err(error) => Err(error),
+            Ok(_) => Err(object_store::Error::AlreadyExists {
+                path: path.to_owned(),
+                source: "somebody else writes there".into(),
+            }),
+        }
     }
 
     /// Replaces an object.

@@ -5,8 +5,9 @@ use crate::error::{Result, StoreError};
 use crate::log::{Log, note_boot};
 use crate::options::StoreOptions;
 use crate::random;
+use crate::remote::{FailureKind, RemoteFailure};
 use bytes::Bytes;
-use chipmink_format::{RootEntry, root_path};
+use chipmink_format::{ConditionalWrites, RootEntry, root_path};
 use chipmink_types::{RepositoryId, TimeId, WriteId};
 use std::sync::Barrier;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,8 +15,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Writers of the race. Fewer let stores pass that look before they write.
 const WRITERS: usize = 16;
 
-/// Writes entry 0, which says that there is a repository.
-pub(crate) fn create(backend: &Backend, options: &StoreOptions) -> Result<()> {
+/// How often the race is run when it decides nothing: a request that was sent twice can lose against itself.
+const RACES: usize = 3;
+
+/// Writes entry 0, which says that there is a repository. Returns what was found out of conditional writes.
+pub(crate) fn create(backend: &Backend, options: &StoreOptions) -> Result<ConditionalWrites> {
     let there = || StoreError::AlreadyThere { place: backend.label().to_owned() };
     if Log::open(backend, options.trust())?.is_some() {
         return Err(there());
@@ -26,14 +30,14 @@ pub(crate) fn create(backend: &Backend, options: &StoreOptions) -> Result<()> {
     entry.published_at = now_micros();
     entry.is_synced = options.durable;
     note_boot(&mut entry, backend);
-    race(backend)?;
+    let verdict = verdict(backend, options)?;
     let bytes = Bytes::from(entry.encode());
-    match backend.create(&root_path(TimeId(0)), bytes.clone()) {
-        Ok(()) => Ok(()),
+    match backend.create_entry(&root_path(TimeId(0)), bytes.clone(), verdict) {
+        Ok(()) => Ok(verdict),
         Err(error) => {
             // An answer decides nothing: what stands there does.
             match backend.get(&root_path(TimeId(0)), bytes.len() as u64) {
-                Ok(found) if found == bytes => Ok(()),
+                Ok(found) if found == bytes => Ok(verdict),
                 Ok(_) => Err(there()),
                 Err(_) if matches!(error, object_store::Error::AlreadyExists { .. }) => Err(there()),
                 Err(_) => Err(backend.write_error("creating the repository", error)),
@@ -42,8 +46,27 @@ pub(crate) fn create(backend: &Backend, options: &StoreOptions) -> Result<()> {
     }
 }
 
+/// What the place does with conditional writes.
+///
+/// # Errors
+/// When it does not honour them, unless this is said to be the only writer.
+pub(crate) fn verdict(backend: &Backend, options: &StoreOptions) -> Result<ConditionalWrites> {
+    let mut outcome = race(backend);
+    for _ in 1..RACES {
+        if !matches!(outcome, Err(StoreError::Unconditional { winners: 0, is_known: true, .. })) {
+            break;
+        }
+        outcome = race(backend);
+    }
+    match outcome {
+        Ok(()) => Ok(ConditionalWrites::Honoured),
+        Err(StoreError::Unconditional { .. }) if options.single_writer => Ok(ConditionalWrites::Broken),
+        Err(error) => Err(error),
+    }
+}
+
 /// Lets several writers create one name at the same time; exactly one must be told that it has.
-pub(crate) fn race(backend: &Backend) -> Result<()> {
+fn race(backend: &Backend) -> Result<()> {
     // The name is no number, so that nobody takes it for an entry.
     let backend = &backend.relaxed();
     let path = format!(
@@ -65,29 +88,46 @@ pub(crate) fn race(backend: &Backend) -> Result<()> {
             |_| Err(object_store::Error::Generic { store: "chipmink", source: "a thread died".into() });
         writers.into_iter().map(|writer| writer.join().unwrap_or_else(lost)).collect()
     });
-    let winners = answers.iter().filter(|answer| answer.is_ok()).count();
     let stands = backend.get(&path, 64);
     let _ = backend.delete(&path);
-    let place = || backend.label().to_owned();
+    judge(backend, answers, stands)
+}
+
+/// What the answers of a race mean, and what stands under its name.
+fn judge(backend: &Backend, answers: Vec<object_store::Result<()>>, stands: Result<Bytes>) -> Result<()> {
+    let winners = answers.iter().filter(|answer| answer.is_ok()).count();
+    let unconditional = |winners, is_known| StoreError::Unconditional {
+        place: backend.label().to_owned(),
+        writers: WRITERS,
+        winners,
+        is_known,
+    };
     match (winners, stands) {
         (1, Ok(found)) => {
             let winner = answers.iter().position(Result::is_ok).unwrap_or(WRITERS);
             if found == vec![winner as u8; 64] {
                 return Ok(());
             }
-            Err(StoreError::Unconditional { place: place(), writers: WRITERS, winners: WRITERS })
+            Err(unconditional(WRITERS, true))
         }
         (0, _) => {
             let mut failures = answers.into_iter().filter_map(Result::err);
             let failure = failures.find(|error| !matches!(error, object_store::Error::AlreadyExists { .. }));
             match failure {
+                Some(error) if is_unknown_request(&error) => Err(unconditional(0, false)),
                 Some(error) => Err(backend.write_error("testing conditional writes", error)),
-                None => Err(StoreError::Unconditional { place: place(), writers: WRITERS, winners: 0 }),
+                None => Err(unconditional(0, true)),
             }
         }
         (1, Err(error)) => Err(error),
-        (winners, _) => Err(StoreError::Unconditional { place: place(), writers: WRITERS, winners }),
+        (winners, _) => Err(unconditional(winners, true)),
     }
+}
+
+/// Whether a service says that it does not know conditional writes.
+fn is_unknown_request(error: &object_store::Error) -> bool {
+    RemoteFailure::of(error).is_some_and(|failure| failure.kind == FailureKind::Unsupported)
+        || matches!(error, object_store::Error::NotImplemented { .. })
 }
 
 /// Microseconds since 1970-01-01 UTC.

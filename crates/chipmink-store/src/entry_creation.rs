@@ -4,7 +4,7 @@ use crate::error::{Result, StoreError};
 use crate::inner::Inner;
 use crate::log::{ReadEntry, read_entry};
 use bytes::Bytes;
-use chipmink_format::{FormatError, RootEntry, root_path};
+use chipmink_format::{ConditionalWrites, FormatError, RootEntry, root_path};
 
 /// How often the same bytes are sent again before the outcome counts as unknown.
 const TRIES: usize = 4;
@@ -19,8 +19,13 @@ pub(crate) enum Outcome {
     Spent,
 }
 
-/// Creates the entry and finds out what became of it.
-pub(crate) fn create_entry(inner: &Inner, entry: &RootEntry, bytes: &Bytes) -> Result<Outcome> {
+/// Creates the entry and finds out what became of it; `verdict` says what the place does with conditional writes.
+pub(crate) fn create_entry(
+    inner: &Inner,
+    entry: &RootEntry,
+    bytes: &Bytes,
+    verdict: ConditionalWrites,
+) -> Result<Outcome> {
     let path = root_path(entry.number);
     let unknown = |reason: String| StoreError::OutcomeUnknown {
         place: inner.backend.label().to_owned(),
@@ -31,7 +36,7 @@ pub(crate) fn create_entry(inner: &Inner, entry: &RootEntry, bytes: &Bytes) -> R
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let failure = match inner.backend.create(&path, bytes.clone()) {
+        let failure = match inner.backend.create_entry(&path, bytes.clone(), verdict) {
             Ok(()) => return Ok(Outcome::Won),
             Err(failure) => failure,
         };

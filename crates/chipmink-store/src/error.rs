@@ -1,5 +1,6 @@
 //! Failures of a store.
 
+use crate::remote::RemoteFailure;
 use chipmink_format::FormatError;
 use chipmink_types::{BlobError, TimeId, WriteId};
 use std::io;
@@ -38,17 +39,18 @@ pub enum StoreError {
         /// Where it is.
         place: String,
     },
-    /// Several writers were told that they alone had created one object.
+    /// The place does not keep two writers from creating one object.
     #[error(
-        "{place} does not honour conditional writes ({winners} of {writers} creators of one name won); a repository there could be damaged by two writers, so none is made"
-    )]
+        "{place} does not honour conditional writes ({}), so two writers could damage a repository there; use a service that does, or pass single_writer=True if only one process at a time will ever write there", race(*writers, *winners, *is_known))]
     Unconditional {
         /// The place.
         place: String,
-        /// How many tried.
+        /// How many tried to create one object.
         writers: usize,
-        /// How many were told that they had won.
+        /// How many were told that they had.
         winners: usize,
+        /// Whether it knows such requests at all.
+        is_known: bool,
     },
     /// The place can be read and not written.
     #[error("{place} can only be read: {reason}")]
@@ -92,7 +94,7 @@ pub enum StoreError {
         source: object_store::Error,
     },
     /// The place failed.
-    #[error("{context} failed: {source}")]
+    #[error("{context} failed: {}", plain(source))]
     Storage {
         /// What was being done, on what.
         context: String,
@@ -141,6 +143,18 @@ pub enum StoreError {
     Blob(#[from] BlobError),
 }
 
+/// What a failure of a place is called: buckets explain theirs.
+fn plain(error: &object_store::Error) -> String {
+    RemoteFailure::of(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+fn race(writers: usize, winners: usize, is_known: bool) -> String {
+    match is_known {
+        true => format!("{winners} of {writers} creators of one name won"),
+        false => "it does not know them".to_owned(),
+    }
+}
+
 fn shown(time: Option<TimeId>) -> String {
     time.map_or_else(|| "no version".to_owned(), |time| format!("version {time}"))
 }
@@ -187,7 +201,9 @@ impl From<StoreError> for BlobError {
         match error {
             StoreError::Blob(error) => error,
             StoreError::Storage { context, source } => {
-                BlobError::Storage { context, source: Box::new(source) }
+                let failure = RemoteFailure::of(&source).cloned();
+                let source = failure.map_or_else(|| Box::new(source) as _, |failure| Box::new(failure) as _);
+                BlobError::Storage { context, source }
             }
             other => BlobError::Storage { context: "the repository".to_owned(), source: Box::new(other) },
         }

@@ -167,6 +167,18 @@ impl Inner {
         Ok(())
     }
 
+    /// Whether this process may publish here, as far as is known without asking.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        let is_broken = self.log().state.conditional_writes == ConditionalWrites::Broken;
+        if !is_broken || self.options.single_writer {
+            return Ok(());
+        }
+        let reason = "it does not honour conditional writes, and two writers could damage it; pass \
+                      single_writer=True if only one process at a time writes there"
+            .to_owned();
+        Err(StoreError::ReadOnly { place: self.backend.label().to_owned(), reason })
+    }
+
     /// Notes what was found out of the store.
     pub(crate) fn note_verdict(&self, verdict: ConditionalWrites) {
         self.log_mut().state.conditional_writes = verdict;

@@ -13,7 +13,8 @@
 //!
 //! - [`Store`]: an open repository; reads are checked against digests ([`chipmink_types::BlobSource`]).
 //! - [`PackTransaction`]: one save ([`chipmink_types::BlobSink`]), published by compare-and-set.
-//! - [`Place`], [`Backend`]: where it lies. [`local`] is the durable backend on disk, with the seam for faults.
+//! - [`Place`], [`Backend`]: where it lies. [`local`] is the durable backend on disk, with the seam for faults;
+//!   [`RemotePlace`] is a bucket, whose failures say what to look at ([`RemoteFailure`]).
 //! - [`Staging`]: a pool in front of another place; versions go below one after another.
 //! - [`VerifyReport`]: what a check of everything found.
 //!
@@ -41,6 +42,7 @@ mod random;
 mod raw;
 mod read;
 mod region;
+mod remote;
 mod staging;
 mod store;
 mod transaction;
@@ -52,6 +54,7 @@ pub use error::{Result, StoreError};
 pub use options::{Compression, StoreOptions};
 pub use place::Place;
 pub use raw::{RawFile, RawPlaces};
+pub use remote::{FailureKind, RemoteFailure, RemoteKind, RemoteOptions, RemotePlace};
 pub use staging::{Persisted, StagedState, Staging};
 pub use store::{Entries, Head, Store};
 pub use transaction::{PackTransaction, Publication, TransactionStats};

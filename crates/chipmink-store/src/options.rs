@@ -43,6 +43,9 @@ pub struct StoreOptions {
     pub memory_bytes: u64,
     /// How blobs are compressed.
     pub compression: Compression,
+    /// Whether the caller vouches that nobody else writes, so that a place may be used that does not honour conditional
+    /// writes. Elsewhere it changes nothing.
+    pub single_writer: bool,
     /// Longest blob that is read, in decoded bytes; a longer one is taken for damage.
     pub blob_bytes_max: u64,
 }
@@ -65,6 +68,7 @@ impl Default for StoreOptions {
             pack_bytes: 4 << 30,
             memory_bytes: 4 << 30,
             compression: Compression::Automatic,
+            single_writer: false,
             blob_bytes_max: 64 << 30,
         }
     }

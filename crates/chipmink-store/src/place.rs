@@ -1,6 +1,8 @@
 //! [`Place`]: where a repository lies.
 
 use crate::error::StoreError;
+use crate::remote::{RemoteKind, RemotePlace};
+use std::fmt;
 use std::path::PathBuf;
 
 /// Where a repository lies.
@@ -13,13 +15,16 @@ pub enum Place {
     Memory,
     /// Shared memory of this name: it outlives the processes that use it, until the machine is shut down.
     Shared(String),
+    /// A prefix in a bucket.
+    Remote(RemotePlace),
 }
 
 impl Place {
-    /// Understands a path, or a URL with the scheme `file`, or `memory://`, or `shm://NAME`.
+    /// Understands a path, `memory://`, `shm://NAME`, or a URL with the scheme `file`, `s3`, `gs` or `az`; the last three with
+    /// options, as in `s3://bucket/prefix?region=eu-west-1`.
     ///
     /// # Errors
-    /// When the text is empty or a URL with another scheme or a host.
+    /// When the text is empty, a URL with another scheme, or one that does not say what it should. Options are not shown.
     pub fn parse(text: &str) -> Result<Self, StoreError> {
         let unsupported =
             |reason: &str| StoreError::Place { place: text.to_owned(), reason: reason.to_owned() };
@@ -29,7 +34,11 @@ impl Place {
         let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) else {
             return Ok(Place::Local(PathBuf::from(text)));
         };
-        match scheme.to_ascii_lowercase().as_str() {
+        let scheme = scheme.to_ascii_lowercase();
+        if let Some(kind) = RemoteKind::of_scheme(&scheme) {
+            return RemotePlace::parse(kind, rest).map(Place::Remote);
+        }
+        match scheme.as_str() {
             "file" => {
                 let path =
                     rest.strip_prefix("localhost").filter(|path| path.starts_with('/')).unwrap_or(rest);
@@ -49,8 +58,39 @@ impl Place {
             }
             "shm" => Ok(Place::Shared(rest.to_owned())),
             other => Err(unsupported(&format!(
-                "the scheme {other:?} is not built yet; give a folder, a file:// URL, memory:// or shm://NAME"
+                "there is no scheme {other:?}; give a folder, or a URL that begins with file://, memory://, shm://, s3://, gs:// or az://"
             ))),
+        }
+    }
+
+    /// Takes options, which count for more than those of the URL.
+    ///
+    /// # Errors
+    /// When a place of this kind has no such option, or the value means nothing. It is not shown.
+    pub fn with_options<'a>(
+        self,
+        options: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, StoreError> {
+        let mut options = options.into_iter().peekable();
+        match (self, options.peek()) {
+            (place, None) => Ok(place),
+            (Place::Remote(place), _) => place.with_options(options).map(Place::Remote),
+            (place, Some((name, _))) => Err(StoreError::Place {
+                place: place.to_string(),
+                reason: format!("the option {name} is for buckets"),
+            }),
+        }
+    }
+}
+
+/// Without options: a place is shown in errors and logs.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Local(path) => path.display().fmt(f),
+            Place::Memory => f.write_str("memory://"),
+            Place::Shared(name) => write!(f, "shm://{name}"),
+            Place::Remote(place) => place.fmt(f),
         }
     }
 }
@@ -97,7 +137,7 @@ mod tests {
     fn other_places_are_refused_by_name() {
         for wrong in [
             "",
-            "s3://bucket/prefix",
+            "ftp://bucket/prefix",
             "memory://3",
             "shm://",
             "shm://a/b",
@@ -109,6 +149,6 @@ mod tests {
             let error = Place::parse(wrong).unwrap_err();
             assert!(matches!(&error, StoreError::Place { place, .. } if place == wrong), "{error}");
         }
-        assert!(Place::parse("s3://bucket").unwrap_err().to_string().contains("not built yet"));
+        assert!(Place::parse("ftp://bucket").unwrap_err().to_string().contains("s3://"));
     }
 }

@@ -12,7 +12,7 @@ use crate::raw::RawPlaces;
 use crate::transaction::PackTransaction;
 use crate::verify::{self, VerifyReport};
 use bytes::Bytes;
-use chipmink_format::{Commit, ConditionalWrites, FormatError, RefTarget, RootEntry, root_path};
+use chipmink_format::{Commit, FormatError, RefTarget, RootEntry, root_path};
 use chipmink_types::{BlobError, BlobSource, Digest, RepositoryId, TimeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,9 +62,9 @@ impl Store {
     /// # Errors
     /// As [`Store::create`].
     pub fn create_in(backend: Backend, options: StoreOptions) -> Result<Self> {
-        creation::create(&backend, &options)?;
+        let verdict = creation::create(&backend, &options)?;
         let store = Store::open_in(backend, options)?;
-        store.inner.note_verdict(ConditionalWrites::Honoured);
+        store.inner.note_verdict(verdict);
         Ok(store)
     }
 
@@ -214,6 +214,14 @@ impl Store {
         self.inner.raw_places(blobs)
     }
 
+    /// Whether this process may publish here, as far as is known without asking.
+    ///
+    /// # Errors
+    /// When the place was found not to honour conditional writes, and the caller does not vouch for being alone.
+    pub fn check_writable(&self) -> Result<()> {
+        self.inner.check_writable()
+    }
+
     /// Begins a save.
     pub fn begin(&self) -> PackTransaction {
         PackTransaction::new(Arc::clone(&self.inner))
@@ -254,6 +262,7 @@ pub(crate) fn backend(place: Place, options: &StoreOptions) -> Result<Backend> {
     match place {
         Place::Local(root) => Ok(Backend::local(LocalDisk::new(root, Arc::new(System), options.durable))),
         Place::Memory => Ok(Backend::memory(options.memory_bytes)),
+        Place::Remote(place) => Ok(Backend::remote(place.connect()?, &place.to_string())),
         Place::Shared(name) => Err(StoreError::Place {
             place: format!("shm://{name}"),
             reason: "a store does not open shared memory by name; give it the pool".to_owned(),

@@ -6,7 +6,7 @@
 //! 3. The bytes for a number never change until an entry has been read there.
 
 use crate::compression::Chooser;
-use crate::creation::{now_micros, race};
+use crate::creation::{now_micros, verdict};
 use crate::entry_creation::{Outcome, create_entry};
 use crate::error::{Result, StoreError};
 use crate::generations::DigestSet;
@@ -18,8 +18,8 @@ use crate::region::{RegionHistory, RegionSave};
 use bytes::Bytes;
 use chipmink_digest::digest;
 use chipmink_format::{
-    Codec, Commit, ConditionalWrites, InlineCommit, MergePart, PackInfo, RefChange, RefMove, RootEntry,
-    STATE_EVERY, StatePlace, decode_segment, merge_segments, pack_path, root_path,
+    Codec, Commit, ConditionalWrites, InlineCommit, MergePart, PackInfo, RefChange, RefMove, RefTarget,
+    RootEntry, STATE_EVERY, StatePlace, decode_segment, merge_segments, pack_path, root_path,
 };
 use chipmink_types::{BlobError, BlobKind, BlobSink, Digest, RegionForecast, RegionOutline, TimeId, WriteId};
 use hashbrown::HashSet;
@@ -39,6 +39,21 @@ pub struct Publication {
     pub expected: Option<TimeId>,
     /// The commit to move it to.
     pub commit: Commit,
+}
+
+/// A ref, and what it is to be moved to.
+struct Move<'a> {
+    ref_name: &'a str,
+    expected: Option<TimeId>,
+    to: Target<'a>,
+}
+
+/// What a ref is moved to.
+enum Target<'a> {
+    /// A commit that the entry brings.
+    Commit(&'a Bytes),
+    /// One that is there; `None`: the ref goes away.
+    Existing(Option<RefTarget>),
 }
 
 /// Figures of a transaction.
@@ -279,8 +294,7 @@ impl PackTransaction {
             log.state.clone()
         };
         if state.conditional_writes == ConditionalWrites::Untested {
-            race(&self.inner.backend)?;
-            state.conditional_writes = ConditionalWrites::Honoured;
+            state.conditional_writes = verdict(&self.inner.backend, &self.inner.options)?;
         }
         let bytes = state.encode();
         let name = digest(&bytes);
@@ -303,6 +317,25 @@ impl PackTransaction {
     /// [`StoreError::RefMoved`] when the ref is not where it was expected; [`StoreError::OutcomeUnknown`] when it could
     /// not be found out whether the entry exists; else when the place fails, and then nothing was published.
     pub fn publish(&mut self, publication: &Publication) -> Result<TimeId> {
+        let commit = Bytes::from(publication.commit.encode());
+        let Publication { ref_name, expected, .. } = publication;
+        self.publish_move(&Move { ref_name, expected: *expected, to: Target::Commit(&commit) })
+    }
+
+    /// Moves a ref to a version that is there, or deletes it. Returns the number of the entry that did it.
+    ///
+    /// # Errors
+    /// As [`PackTransaction::publish`].
+    pub fn move_ref(
+        &mut self,
+        ref_name: &str,
+        expected: Option<TimeId>,
+        to: Option<RefTarget>,
+    ) -> Result<TimeId> {
+        self.publish_move(&Move { ref_name, expected, to: Target::Existing(to) })
+    }
+
+    fn publish_move(&mut self, publication: &Move<'_>) -> Result<TimeId> {
         self.check()?;
         let inner = Arc::clone(&self.inner);
         let _turn = inner.publishing();
@@ -318,12 +351,9 @@ impl PackTransaction {
         }
     }
 
-    fn publish_in_turn(&mut self, inner: &Inner, publication: &Publication) -> Result<TimeId> {
+    fn publish_in_turn(&mut self, inner: &Inner, publication: &Move<'_>) -> Result<TimeId> {
         let label = || inner.backend.label().to_owned();
-        if inner.log().state.conditional_writes == ConditionalWrites::Broken {
-            let reason = "it was found not to honour conditional writes".to_owned();
-            return Err(StoreError::ReadOnly { place: label(), reason });
-        }
+        inner.check_writable()?;
         // Somebody may have emptied the folder since: an entry without those before it would be a ruin.
         if inner.backend.byte_len(&root_path(inner.log().head.number))?.is_none() {
             return Err(StoreError::Replaced { place: label() });
@@ -336,13 +366,13 @@ impl PackTransaction {
         }
         self.write_state()?;
         self.seal(true)?;
-        let commit = Bytes::from(publication.commit.encode());
         let write_id = WriteId(random::bytes());
         loop {
             let synced = if inner.options.durable { Some(inner.sync_all()?) } else { None };
-            let entry = self.entry(inner, publication, &commit, write_id, synced)?;
+            let entry = self.entry(inner, publication, write_id, synced)?;
             let bytes = Bytes::from(entry.encode());
-            match create_entry(inner, &entry, &bytes)? {
+            let verdict = self.state.map_or(inner.log().state.conditional_writes, |(_, verdict)| verdict);
+            match create_entry(inner, &entry, &bytes, verdict)? {
                 Outcome::Won => {
                     // From here on the packs are not this transaction's to remove.
                     self.is_over = true;
@@ -368,10 +398,10 @@ impl PackTransaction {
     }
 
     /// The error if the ref is not where it is expected.
-    fn moved(&self, inner: &Inner, publication: &Publication) -> Option<StoreError> {
-        let found = inner.log().target(&publication.ref_name).map(|target| target.time);
+    fn moved(&self, inner: &Inner, publication: &Move<'_>) -> Option<StoreError> {
+        let found = inner.log().target(publication.ref_name).map(|target| target.time);
         (found != publication.expected).then(|| StoreError::RefMoved {
-            ref_name: publication.ref_name.clone(),
+            ref_name: publication.ref_name.to_owned(),
             expected: publication.expected,
             found,
         })
@@ -380,8 +410,7 @@ impl PackTransaction {
     fn entry(
         &self,
         inner: &Inner,
-        publication: &Publication,
-        commit: &Bytes,
+        publication: &Move<'_>,
         write_id: WriteId,
         synced: Option<TimeId>,
     ) -> Result<RootEntry> {
@@ -413,8 +442,15 @@ impl PackTransaction {
         // Somebody may have written a newer one since.
         entry.state =
             self.state.map(|(place, _)| place).into_iter().chain(log.place).max_by_key(|place| place.covers);
-        entry.commits = vec![InlineCommit { bytes: commit.clone(), aliases: Vec::new() }];
-        entry.refs = vec![RefChange { name: publication.ref_name.clone(), to: RefMove::Inline(0) }];
+        let to = match publication.to {
+            Target::Commit(bytes) => {
+                entry.commits = vec![InlineCommit { bytes: bytes.clone(), aliases: Vec::new() }];
+                RefMove::Inline(0)
+            }
+            Target::Existing(Some(target)) => RefMove::Existing(target),
+            Target::Existing(None) => RefMove::Deleted,
+        };
+        entry.refs = vec![RefChange { name: publication.ref_name.to_owned(), to }];
         entry.packs_added = self.sealed.iter().map(|pack| pack.info).collect();
         // A merge of packs of which one is covered or gone by now would name blobs twice or in vain.
         let free: HashSet<_> = log.uncovered.iter().map(|pack| pack.name).collect();

@@ -226,6 +226,48 @@ fn a_store_without_conditional_writes_is_refused() {
     let objects = UnrulyStore::new(Arc::new(InMemory::new())).always(Misdeed::Replaces);
     let error = Store::create_in(Backend::remote(Arc::new(objects), "memory"), options()).unwrap_err();
     assert!(matches!(error, StoreError::Unconditional { winners: 16, .. }), "{error}");
+    assert!(error.to_string().contains("single_writer"), "{error}");
+}
+
+#[test]
+fn a_store_without_conditional_writes_can_be_used_by_one_writer() {
+    let objects = Arc::new(UnrulyStore::new(Arc::new(InMemory::new())).always(Misdeed::Replaces));
+    let backend = || Backend::remote(objects.clone(), "memory");
+    let alone = StoreOptions { single_writer: true, ..options() };
+    let store = Store::create_in(backend(), alone.clone()).unwrap();
+    let mut random = Random::new(10);
+    let first = namespace(&mut random, 3);
+    toy::save(&store, &first, "").unwrap();
+    // The verdict is in the root state: who does not vouch for being alone is told without another race.
+    let other = Store::open_in(backend(), options()).unwrap();
+    assert_eq!(toy::load(&other, TimeId(1)).unwrap(), first);
+    let error = toy::save(&other, &first, "").unwrap_err();
+    assert!(
+        matches!(error, StoreError::ReadOnly { .. }) && error.to_string().contains("single_writer"),
+        "{error}"
+    );
+    let again = Store::open_in(backend(), alone).unwrap();
+    for number in 2..70 {
+        let values = namespace(&mut random, 3);
+        assert_eq!(toy::save(&again, &values, "").unwrap(), TimeId(number));
+        assert_eq!(toy::load(&again, TimeId(number)).unwrap(), values);
+    }
+    assert!(again.verify(true).unwrap().is_clean());
+    // It looks before it writes, so that a second writer is found out if it is not too near.
+    let error = toy::save(&store, &first, "").unwrap_err();
+    assert!(matches!(error, StoreError::RefMoved { .. }), "{error}");
+}
+
+#[test]
+fn a_place_that_honours_conditional_writes_is_used_with_them_by_one_writer_too() {
+    let objects = UnrulyStore::new(Arc::new(InMemory::new()));
+    let alone = StoreOptions { single_writer: true, ..options() };
+    let store = Store::create_in(Backend::remote(Arc::new(objects.clone()), "memory"), alone).unwrap();
+    toy::save(&store, &namespace(&mut Random::new(11), 3), "").unwrap();
+    // A create that is refused shows that creates are asked for.
+    objects.next(&[Misdeed::FailsAndGoesDeaf]);
+    let error = toy::save(&store, &namespace(&mut Random::new(12), 3), "").unwrap_err();
+    assert!(matches!(error, StoreError::OutcomeUnknown { .. }), "{error}");
 }
 
 #[test]

@@ -94,6 +94,30 @@ pub enum Error {
         /// The ref.
         name: String,
     },
+    /// There is such a ref.
+    #[error(
+        "there is a ref {name:?} already, at version {time}; take another name, or delete that one first"
+    )]
+    RefExists {
+        /// The ref.
+        name: String,
+        /// Where it points.
+        time: TimeId,
+    },
+    /// A ref cannot have that name.
+    #[error("{name:?} cannot be the name of a branch or tag: {reason}")]
+    RefName {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A save was to move a tag.
+    #[error("{name:?} is a tag, which saves do not move; save to a branch")]
+    TagMoves {
+        /// The tag.
+        name: String,
+    },
     /// A save to the ref is running.
     #[error(
         "another save to ref {ref_name:?} is running on this repository object; wait until it has finished"
@@ -156,7 +180,8 @@ impl Error {
             Error::Format(error) => of_format(error),
             Error::Blob(error) => of_blob(error),
             Error::Digest(_) | Error::DamagedVersion { .. } => ErrorKind::Damaged,
-            Error::Graph(_) => ErrorKind::Unsupported,
+            Error::Graph(_) | Error::RefName { .. } | Error::TagMoves { .. } => ErrorKind::Unsupported,
+            Error::RefExists { .. } => ErrorKind::RefMoved,
             Error::Walk(WalkError::Blob(error)) => of_blob(error),
             Error::Walk(WalkError::Interrupted) => ErrorKind::Interrupted,
             Error::Walk(_) => ErrorKind::Unsupported,

@@ -1,4 +1,4 @@
-//! [`OpenOptions`] and [`SaveRequest`].
+//! [`OpenOptions`], [`SaveRequest`] and [`OnConflict`].
 
 use chipmink_store::StoreOptions;
 
@@ -26,6 +26,29 @@ impl Default for OpenOptions {
     }
 }
 
+/// What a save does when another writer has moved its ref meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnConflict {
+    /// It fails; nothing is published, and nothing lost.
+    #[default]
+    Error,
+    /// The version follows the other's newest one, of which nothing is taken over.
+    Retry,
+    /// The version begins a new ref, named after the old one with a number.
+    Branch,
+}
+
+impl OnConflict {
+    /// The names that [`OnConflict::from_name`] knows.
+    pub const NAMES: [&'static str; 3] = ["error", "retry", "branch"];
+
+    /// The choice of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let all = [OnConflict::Error, OnConflict::Retry, OnConflict::Branch];
+        Self::NAMES.iter().position(|known| *known == name).map(|at| all[at])
+    }
+}
+
 /// What a save is to be.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SaveRequest {
@@ -39,6 +62,8 @@ pub struct SaveRequest {
     pub author: String,
     /// The code that ran before it; empty if it is not known.
     pub code: String,
+    /// What is done when another writer has moved the ref.
+    pub on_conflict: OnConflict,
 }
 
 impl Default for SaveRequest {
@@ -49,6 +74,7 @@ impl Default for SaveRequest {
             message: String::new(),
             author: String::new(),
             code: String::new(),
+            on_conflict: OnConflict::default(),
         }
     }
 }

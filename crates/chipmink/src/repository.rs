@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::history::{Log, Version};
 use crate::options::{OpenOptions, SaveRequest};
 use crate::read::{MapCheck, PlanPods, Planner, RegionMapper, names_of, together};
-use crate::save::{Prepared, Saved};
+use crate::save::{Begun, Prepared, Saved};
 use crate::shared::Shared;
 use crate::staging::{self, Status};
 use bytes::Bytes;
@@ -27,13 +27,19 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Opens the repository at a path, `file://` URL, `memory://` or `shm://NAME`, and creates it if there is none and the
-    /// options allow.
+    /// Opens the repository at a path or URL (see [`Place::parse`]), and creates it if there is none and the options allow.
     ///
     /// # Errors
     /// When there is none and none is to be made, the place cannot be used, or this build cannot read it.
     pub fn open(place: &str, options: OpenOptions) -> Result<Self> {
-        let place = Place::parse(place)?;
+        Repository::open_place(Place::parse(place)?, options)
+    }
+
+    /// As [`Repository::open`], at a place that is understood already.
+    ///
+    /// # Errors
+    /// As [`Repository::open`].
+    pub fn open_place(place: Place, options: OpenOptions) -> Result<Self> {
         if options.staging.is_some() {
             let (store, stager) = staging::open_staged(place, &options)?;
             return Ok(Repository { shared: Arc::new(Shared::new(store, Some(stager))) });
@@ -66,6 +72,10 @@ impl Repository {
         Repository { shared: Arc::new(Shared::new(store, None)) }
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// The store beneath.
     pub fn store(&self) -> &Store {
         &self.shared.store
@@ -76,12 +86,20 @@ impl Repository {
         self.shared.store.label()
     }
 
-    /// Walks `source`, whose lock the caller holds: the first step of a save.
+    /// Takes hold of a ref for a save. It may have to ask the place for the newest version.
     ///
     /// # Errors
-    /// When another save to the ref is running, its newest version cannot be read, or the walk fails.
+    /// When another save to the ref is running, or its newest version cannot be read.
+    pub fn begin(&self, request: &SaveRequest) -> Result<Begun> {
+        Begun::new(&self.shared, request)
+    }
+
+    /// Begins a save and walks `source`, whose lock the caller holds.
+    ///
+    /// # Errors
+    /// As [`Repository::begin`], or when the walk fails.
     pub fn prepare(&self, source: &mut dyn GraphSource, request: &SaveRequest) -> Result<Prepared> {
-        Prepared::walk(&self.shared, source, request)
+        self.begin(request)?.walk(source)
     }
 
     /// Saves what `source` holds: all steps in one.

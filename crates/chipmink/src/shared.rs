@@ -138,6 +138,14 @@ impl Shared {
         Ok(())
     }
 
+    /// A ref is gone: who saves to it again begins anew.
+    pub(crate) fn forget_base(&self, ref_name: &str) {
+        let mut state = self.state();
+        if matches!(state.bases.get(ref_name), Some(Some(_))) {
+            state.bases.remove(ref_name);
+        }
+    }
+
     /// Commit and manifest of a version.
     pub(crate) fn place(&self, time: TimeId) -> Result<Place> {
         if let Some(place) = self.state().places.get(&time) {
@@ -166,6 +174,14 @@ impl Shared {
 impl Held {
     pub(crate) fn base_mut(&mut self) -> &mut Base {
         self.base.get_or_insert_default()
+    }
+
+    /// The save went to another ref: the base is of that one, and the old ref is continued from its newest version.
+    pub(crate) fn rename(&mut self, ref_name: &str) {
+        let mut state = self.shared.state();
+        state.bases.remove(&self.ref_name);
+        state.bases.insert(ref_name.to_owned(), None);
+        self.ref_name = ref_name.to_owned();
     }
 
     /// The base is now a version that this object has saved.

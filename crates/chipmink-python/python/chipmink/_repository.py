@@ -20,7 +20,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 from chipmink import _chipmink, _rebuild
 from chipmink._errors import (
@@ -35,11 +35,13 @@ from chipmink._errors import (
 from chipmink._live import live_namespace
 from chipmink._results import Diff, Report, Saved, Skipped, Version
 from chipmink._staging import Progress, Status, parse_size, watcher
+from chipmink._storage import StorageOptions, as_text
 from chipmink._stream import Allow
 
 __all__ = ["LazyVersion", "Repository", "find_open", "open"]
 
 DEFAULT_REF = "main"
+_TAG = "tag/"
 #: Seconds that are waited at once, between two looks at signals and progress.
 _WAIT_SLICE = 0.1
 
@@ -61,10 +63,14 @@ def open(
     staging: str | None = None,
     size: int | str | None = None,
     progress: Progress = False,
+    single_writer: bool = False,
+    on_conflict: str = "error",
+    **storage: Unpack[StorageOptions],
 ) -> Repository:
     """Opens the repository at a place, and creates it if there is none.
 
-    ``place`` is a folder, or a URL such as ``file:///data/run7``, or ``memory://``: a new repository in the memory of this
+    ``place`` is a folder, or a URL such as ``file:///data/run7``; a prefix in a bucket (``s3://bucket/prefix``, ``gs://`` or
+    ``az://``), which the keywords of ``StorageOptions`` say how to reach; or ``memory://``: a new repository in the memory of this
     process, which is gone when it is closed. That takes at most ``memory_bytes`` (4 GiB if not given); when they are full a
     save raises ``StorageError``, and no version goes away by itself. With ``durable=False`` a save does not wait until the
     disk has the bytes: a power failure may lose the last versions, but damages none. ``ref`` is the line of versions that
@@ -74,7 +80,12 @@ def open(
     difference unless it is ``"none"``. With ``track_pages=True`` (Linux 6.7) the kernel tells which pages of large arrays were
     written since the last save, and only these are hashed; see the README for what it cannot see. Large arrays are mapped when they are loaded instead of being read, where that can be done; ``map=False`` reads
     everything. What is mapped is compared with its digests by ``verify``: in the ``"background"``, so that damage raises
-    ``DamagedError`` at the next use of the repository; ``"eager"``, before the load returns; or ``"never"``. The others are
+    ``DamagedError`` at the next use of the repository; ``"eager"``, before the load returns; or ``"never"``. Several
+    processes may write to one place, if it honours conditional writes; a bucket that does not is refused, unless
+    ``single_writer=True`` says that only one process at a time ever writes there. If another writer
+    has added to the same line since this repository object last looked, a save raises ``RefMovedError`` and nothing is lost;
+    with ``on_conflict="retry"`` the version is put behind the other's (of which it takes nothing over), with ``"branch"`` it begins a
+    line of its own, such as ``main-2``, which later saves go on with. The others are
     budgets of memory in bytes.
 
     ``shm://NAME`` is a repository in shared memory: other processes can open it, and it outlives them all, until the machine is
@@ -100,6 +111,9 @@ def open(
         staging=staging,
         size=size,
         progress=progress,
+        single_writer=single_writer,
+        on_conflict=on_conflict,
+        **storage,
     )
 
 
@@ -124,6 +138,9 @@ class Repository:
         staging: str | None = None,
         size: int | str | None = None,
         progress: Progress = False,
+        single_writer: bool = False,
+        on_conflict: str = "error",
+        **storage: Unpack[StorageOptions],
     ) -> None:
         if size is not None and staging is None and not os.fspath(place).startswith("shm://"):
             raise ValueError(f"size is that of shared memory, and {os.fspath(place)!r} is none; give staging= with it")
@@ -154,7 +171,11 @@ class Repository:
             memory_bytes=memory_bytes,
             staging=staging,
             segment_bytes=parse_size(size),
+            single_writer=single_writer,
+            on_conflict=on_conflict,
+            storage=as_text(storage),
         )
+        self._url = self._handle.url() or self._url
         self._staged = staging is not None
         self._progress = progress
         if (reason := self._handle.untracked()) is not None:
@@ -212,7 +233,9 @@ class Repository:
                 unsteady = tuple(walked.unsteady())
                 if strict and unsteady:
                     raise UnsupportedError(f"not saved, because strict=True and {_unsteady(unsteady)}")
-                number, figures = walked.publish()
+                number, figures, ref = walked.publish()
+                # Another one after a conflict: later saves follow there.
+                self._ref = ref
             finally:
                 # Does nothing once published.
                 walked.discard()
@@ -222,7 +245,7 @@ class Repository:
         if unsteady:
             warnings.warn(f"saved, but {_unsteady(unsteady)}", UnsteadyVariableWarning, stacklevel=2)
         report = Report(skipped=skipped, stubs=stubs, unsteady=unsteady, seconds=seconds, **figures)
-        return Saved(number, report, self._waiter(number) if self._staged else None)
+        return Saved(number, report, self._waiter(number) if self._staged else None, ref)
 
     def _waiter(self, number: int) -> Callable[[float | None, Progress], bool]:
         def wait(timeout: float | None, progress: Progress) -> bool:
@@ -270,14 +293,14 @@ class Repository:
 
     def load(
         self,
-        version: int | None = None,
+        version: int | str | None = None,
         names: Iterable[str] | None = None,
         *,
         allow: Allow | None = None,
     ) -> dict[str, Any]:
         """Makes the variables of a version again: all of them, or those named, with what they share still shared.
 
-        ``None`` is the newest version. Functions of the saved namespace are bound to the dict that is returned; if
+        ``None`` is the newest version, a str the one of a tag or the newest of a branch. Functions of the saved namespace are bound to the dict that is returned; if
         ``names`` leaves out variables that they read, these are loaded too and the functions are bound to a dict of
         their own. ``allow`` restricts what may be imported and called, as in ``chipmink.loads``.
         """
@@ -293,7 +316,7 @@ class Repository:
         # What is only read stands behind what was asked for.
         return dict(loaded[: len(wanted)])
 
-    def at(self, version: int | None = None, *, allow: Allow | None = None) -> LazyVersion:
+    def at(self, version: int | str | None = None, *, allow: Allow | None = None) -> LazyVersion:
         """A read-only mapping of the variables of a version, each loaded when it is first asked for.
 
         Variables taken from one such mapping share with each other what they shared when they were saved.
@@ -301,9 +324,43 @@ class Repository:
         self._usable()
         return LazyVersion(self, self._number(version), allow)
 
-    def names(self, version: int | None = None) -> list[str]:
+    def names(self, version: int | str | None = None) -> list[str]:
         """The names of a version, in the order of the namespace."""
         return self._usable().names(self._number(version))
+
+    def branch(self, name: str, version: int | str | None = None) -> None:
+        """Begins a line of versions at a version; ``chipmink.open(place, ref=name)`` saves to it.
+
+        ``None`` is the newest version of this repository object's own line.
+        """
+        if name.startswith(_TAG):
+            raise UnsupportedError(f"{name!r} cannot be the name of a branch: {_TAG!r} begins the names of tags")
+        self._usable().create_ref(name, self._number(version))
+
+    def tag(self, name: str, version: int | str | None = None) -> None:
+        """Gives a version a name that stays with it; loads take that name instead of the number."""
+        self._usable().create_ref(_TAG + name, self._number(version))
+
+    def delete_branch(self, name: str) -> None:
+        """Takes a line's name away. Its versions stay."""
+        if name.startswith(_TAG):
+            raise NotFoundError(f"there is no branch {name!r}; delete_tag takes tags away")
+        self._usable().delete_ref(name)
+
+    def delete_tag(self, name: str) -> None:
+        """Takes a version's name away. The version stays."""
+        self._usable().delete_ref(_TAG + name)
+
+    @property
+    def branches(self) -> dict[str, int]:
+        """The newest version of each line."""
+        return {name: number for name, number in self._usable().refs().items() if not name.startswith(_TAG)}
+
+    @property
+    def tags(self) -> dict[str, int]:
+        """The version of each tag."""
+        found = self._usable().refs().items()
+        return {name.removeprefix(_TAG): number for name, number in found if name.startswith(_TAG)}
 
     def log(self, limit: int | None = None) -> list[Version]:
         """The versions of the repository, newest first."""
@@ -321,14 +378,14 @@ class Repository:
             for number, ref, message, micros, commit, parents, author in versions
         ]
 
-    def diff(self, earlier: int, later: int) -> Diff:
+    def diff(self, earlier: int | str, later: int | str) -> Diff:
         """Which variables differ between two versions. Nothing is loaded for it."""
         added, removed, changed = self._usable().diff(self._number(earlier), self._number(later))
         return Diff(tuple(added), tuple(removed), tuple(changed))
 
     def checkout(
         self,
-        version: int | None,
+        version: int | str | None,
         namespace: dict[str, Any],
         *,
         force: bool = False,
@@ -448,7 +505,13 @@ class Repository:
             handle.raise_background_failure()
         return handle
 
-    def _number(self, version: int | None) -> int:
+    def _number(self, version: int | str | None) -> int:
+        if isinstance(version, str):
+            refs = self._usable().refs()
+            number = refs.get(_TAG + version, refs.get(version))
+            if number is None:
+                raise NotFoundError(f"the repository at {self._url!r} has no tag and no branch {version!r}")
+            return number
         if version is not None:
             return int(version)
         number = self._usable().newest(self._ref)
@@ -551,6 +614,9 @@ def _url(place: str) -> str:
     if place == "memory://":
         # Each is another one.
         return f"memory://{next(_memory_numbers)}"
+    if place.startswith(("s3://", "gs://", "az://")):
+        # What follows may be secret.
+        return place.partition("?")[0]
     return place if "://" in place else pathlib.Path(place).absolute().as_uri()
 
 

@@ -63,6 +63,8 @@ class Saved(int):
 
     # Only what a program asks for: an int subclass cannot have slots.
     report: Report
+    ref: str
+    """The line of versions that it was added to; empty if it was made from a plain number."""
     # Waits until the version is durable, at most so many seconds; `None`: it is.
     _wait: Callable[[float | None, Progress], bool] | None
 
@@ -71,10 +73,12 @@ class Saved(int):
         number: int,
         report: Report | None = None,
         wait: Callable[[float | None, Progress], bool] | None = None,
+        ref: str = "",
     ) -> Saved:
         saved = super().__new__(cls, number)
         saved.report = Report() if report is None else report
         saved._wait = wait
+        saved.ref = ref
         return saved
 
     @property

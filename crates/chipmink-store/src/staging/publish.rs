@@ -41,7 +41,8 @@ impl Inner {
                     }
                 }
             };
-            match create_entry(self, &entry, &bytes)? {
+            let verdict = self.log().state.conditional_writes;
+            match create_entry(self, &entry, &bytes, verdict)? {
                 Outcome::Won => {
                     let published = published(staged, &entry);
                     self.take(&ReadEntry { digest: digest(&bytes), entry })?;

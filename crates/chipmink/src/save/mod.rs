@@ -14,5 +14,5 @@ mod table;
 mod writer;
 
 pub(crate) use delta::Delta;
-pub use prepared::{Prepared, Published, Report, Saved};
+pub use prepared::{Begun, Prepared, Published, Report, Saved};
 pub(crate) use writer::{Written, write_version};

@@ -2,17 +2,21 @@
 
 use super::{Delta, Written, write_version};
 use crate::base::{Base, BaseRegions, Place};
-use crate::error::Result;
-use crate::options::SaveRequest;
+use crate::error::{Error, Result};
+use crate::options::{OnConflict, SaveRequest};
+use crate::refs::{TAG_PREFIX, check_name};
 use crate::shared::{Held, Shared};
 use chipmink_format::{Commit, Extensions, Text};
-use chipmink_store::{PackTransaction, Publication, TransactionStats};
+use chipmink_store::{PackTransaction, Publication, StoreError, TransactionStats};
 use chipmink_types::{
     GraphSource, SkippedVariable, TimeId, VariableRoot, WalkOutcome, WalkRequest, WalkStats,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How often a save meets another writer before it fails: each time that one was faster.
+const CONFLICTS_MAX: usize = 100;
 
 /// Figures of a save.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -52,22 +56,43 @@ pub struct Prepared {
     request: SaveRequest,
 }
 
-impl Prepared {
+/// A save that holds its ref and has walked nothing yet.
+///
+/// It is a step of its own because it may ask the place, which may be far away, and needs nothing of the source.
+#[derive(Debug)]
+pub struct Begun {
+    shared: Arc<Shared>,
+    held: Held,
+    request: SaveRequest,
+}
+
+impl Begun {
+    pub(crate) fn new(shared: &Arc<Shared>, request: &SaveRequest) -> Result<Self> {
+        check_name(&request.ref_name)?;
+        if request.ref_name.starts_with(TAG_PREFIX) {
+            return Err(Error::TagMoves { name: request.ref_name.clone() });
+        }
+        shared.store.check_writable()?;
+        let held = Shared::hold(shared, &request.ref_name)?;
+        Ok(Begun { shared: Arc::clone(shared), held, request: request.clone() })
+    }
+
     /// Walks `source`, whose lock the caller holds.
-    pub(crate) fn walk(
-        shared: &Arc<Shared>,
-        source: &mut dyn GraphSource,
-        request: &SaveRequest,
-    ) -> Result<Self> {
-        let mut held = Shared::hold(shared, &request.ref_name)?;
+    ///
+    /// # Errors
+    /// When the walk fails.
+    pub fn walk(self, source: &mut dyn GraphSource) -> Result<Prepared> {
+        let Begun { shared, mut held, request } = self;
         shared.align_source(&mut held, source);
         let mut transaction = shared.store.begin();
         let earlier = BaseRegions { base: held.base_mut(), store: &shared.store };
         let walk = WalkRequest { accessed: request.accessed.as_deref(), earlier: Some(&earlier) };
         let outcome = source.walk(&walk, &mut transaction).inspect_err(|_| shared.source_is_at(&held))?;
-        Ok(Prepared { shared: Arc::clone(shared), held, outcome, transaction, request: request.clone() })
+        Ok(Prepared { shared, held, outcome, transaction, request })
     }
+}
 
+impl Prepared {
     /// What the walk found.
     pub fn outcome(&self) -> &WalkOutcome {
         &self.outcome
@@ -101,16 +126,22 @@ impl Prepared {
     pub fn publish(self) -> Published {
         let Prepared { shared, mut held, outcome, mut transaction, request } = self;
         let result = publish(&shared, held.base_mut(), &outcome, &mut transaction, &request);
-        if result.is_ok() {
+        let mut ref_name = request.ref_name;
+        let result = result.map(|(saved, moved)| {
+            if moved != ref_name {
+                held.rename(&moved);
+                ref_name = moved;
+            }
             held.keep();
             if let Some(stager) = &shared.stager {
                 stager.wake();
             }
-        }
+            saved
+        });
         drop(held);
         // What a failed save wrote is removed here.
         drop(transaction);
-        Published { shared, outcome, ref_name: request.ref_name, result }
+        Published { shared, outcome, ref_name, result }
     }
 
     /// Gives the save up.
@@ -128,7 +159,7 @@ fn publish(
     outcome: &WalkOutcome,
     transaction: &mut PackTransaction,
     request: &SaveRequest,
-) -> Result<Saved> {
+) -> Result<(Saved, String)> {
     let Written { manifest, delta, rows, tables } = write_version(base, outcome, &shared.store, transaction)?;
     let commit = Commit {
         parents: base.place.iter().map(|place| place.commit).collect(),
@@ -143,10 +174,9 @@ fn publish(
         statistics: statistics(&outcome.stats),
         extensions: Extensions::default(),
     };
-    let digest = commit.digest();
-    let publication = Publication { ref_name: request.ref_name.clone(), expected: base.expected, commit };
-    let time = transaction.publish(&publication)?;
-    let place = Place { time, commit: digest, manifest };
+    let mut publication = Publication { ref_name: request.ref_name.clone(), expected: base.expected, commit };
+    let time = publish_somewhere(shared, transaction, &mut publication, request.on_conflict)?;
+    let place = Place { time, commit: publication.commit.digest(), manifest };
     Delta::apply(delta, base, place);
     shared.note_place(place);
     let TransactionStats { blobs_new, blob_bytes, bytes_written, .. } = transaction.stats();
@@ -158,7 +188,37 @@ fn publish(
         rows_written: rows,
         tables_written: tables,
     };
-    Ok(Saved { time, report })
+    Ok((Saved { time, report }, publication.ref_name))
+}
+
+/// Publishes, and does what is asked for when the ref has moved: the packs stay, only the entry is another one.
+fn publish_somewhere(
+    shared: &Shared,
+    transaction: &mut PackTransaction,
+    publication: &mut Publication,
+    on_conflict: OnConflict,
+) -> Result<TimeId> {
+    let ref_name = publication.ref_name.clone();
+    for _ in 0..CONFLICTS_MAX {
+        match (transaction.publish(publication), on_conflict) {
+            (Err(StoreError::RefMoved { .. }), OnConflict::Retry) => {
+                let newest = shared.store.head().refs.get(&ref_name).copied();
+                publication.expected = newest.map(|newest| newest.time);
+                if let Some(newest) = newest {
+                    publication.commit.parents = vec![newest.commit];
+                }
+            }
+            (Err(StoreError::RefMoved { .. }), OnConflict::Branch) => {
+                let refs = shared.store.head().refs;
+                let names = (2u64..).map(|number| format!("{ref_name}-{number}"));
+                publication.ref_name =
+                    names.into_iter().find(|name| !refs.contains_key(name)).unwrap_or_default();
+                publication.expected = None;
+            }
+            (outcome, _) => return Ok(outcome?),
+        }
+    }
+    Ok(transaction.publish(publication)?)
 }
 
 /// What a commit says of its walk; zeros are left out.
@@ -194,6 +254,11 @@ impl Published {
     /// The version, if there is one.
     pub fn saved(&self) -> Option<&Saved> {
         self.result.as_ref().ok()
+    }
+
+    /// The ref that was moved: another than was asked for after [`OnConflict::Branch`].
+    pub fn ref_name(&self) -> &str {
+        &self.ref_name
     }
 
     /// Tells the source, under the caller's lock, whether what it learned has become known.
