@@ -25,6 +25,8 @@ import soak
         237572,
         # A root that came to exist in another pod got another slot than its unchanged caller named.
         900040,
+        # A definition began to refer to one that a variable used which was left alone.
+        2014592,
     ],
 )
 def test_a_session_that_went_wrong_once(seed):

@@ -384,8 +384,19 @@ impl Walker<'_, '_> {
         }
         let visits = std::mem::take(&mut self.visits);
         let mut met: HashSet<u32> = HashSet::new();
+        let mut joined: HashSet<u32> = HashSet::new();
         for visit in visits.iter().filter(|visit| visit.is_definition) {
             let Mode::Written(finished) = &visit.mode else { continue };
+            let own = self.session.pod(visit.pod).map(|state| state.component);
+            // A definition that this one refers to now, and did not before, becomes one group with it for all its users.
+            for dependency in &finished.tables.dependencies {
+                if let Some(state) = self.session.pod(*dependency)
+                    && state.is_definition
+                    && own != Some(state.component)
+                {
+                    joined.insert(state.component);
+                }
+            }
             let Some(state) = self.session.pod(visit.pod) else { continue };
             let (component, old) = (state.component, state.record.clone());
             met.insert(component);
@@ -406,7 +417,7 @@ impl Walker<'_, '_> {
             .filter(|state| state.is_definition && state.visit == NONE && met.contains(&state.component))
             .map(|state| state.component)
             .collect();
-        for component in torn {
+        for component in torn.into_iter().chain(joined) {
             if self.session.tracker.activate(component) {
                 self.activated.push(component);
             }
