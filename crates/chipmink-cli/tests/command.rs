@@ -224,7 +224,7 @@ fn errors_name_what_is_missing() {
         (vec!["show", place, "1", "gone"], "not-found"),
         (vec!["cat", place, "01ff"], "argument"),
         (vec!["cat", place, "0100000000000000000000000000000000"], "damaged"),
-        (vec!["log", "s3://bucket"], "unsupported"),
+        (vec!["log", "ftp://host/place"], "unsupported"),
     ] {
         let with_json: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
         let (status, _, errors) = call(&with_json);
