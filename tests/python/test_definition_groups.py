@@ -75,16 +75,17 @@ def test_an_instance_that_its_class_holds_stays_one(tmp_path):
 
 def test_a_definition_that_begins_to_use_another_shares_it(tmp_path):
     """The used one's other users are saved again, though they were not accessed and it has not changed."""
-    made: dict = {"__name__": "__main__"}
-    exec("def used(): return 7\ndef keep(box): return lambda: box\n", made)  # noqa: S102
-    box: list = []
-    namespace = {"__name__": "__main__", "user": [made["used"]], "other": made["keep"](box), "inner": box}
-    with chipmink.open(tmp_path / "repo", durable=False) as repo:
-        repo.save(namespace)
-        box.append(made["used"])
-        loaded = repo.load(repo.save(namespace, accessed=["other", "inner"]))
-        assert loaded["user"][0] is loaded["other"]()[0] is loaded["inner"][0]
-        box.clear()
-        loaded = repo.load(repo.save(namespace, accessed=["other", "inner"]))
-        assert loaded["user"][0]() == 7
-        assert loaded["other"]() is loaded["inner"] == []
+    for policy in ("lga", "lga-siblings", "bundle-all"):
+        namespace: dict = {"__name__": "__main__"}
+        exec("def used(): return 7\ndef keep(box): return lambda: box\n", namespace)  # noqa: S102
+        namespace["other"] = namespace["keep"](box := [])
+        namespace["inner"] = box
+        with chipmink.open(tmp_path / policy, durable=False, policy=policy) as repo:
+            repo.save(namespace)
+            box.append(namespace["used"])
+            loaded = repo.load(repo.save(namespace, accessed=["other", "inner"]))
+            assert loaded["used"] is loaded["other"]()[0] is loaded["inner"][0]
+            box.clear()
+            loaded = repo.load(repo.save(namespace, accessed=["other", "inner"]))
+            assert loaded["used"]() == 7
+            assert loaded["other"]() is loaded["inner"] == []
