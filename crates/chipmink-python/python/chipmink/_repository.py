@@ -78,8 +78,8 @@ def open(
     ``"random:SEED"``, ``"lga"`` or ``"lga-siblings"``). ``compression`` is ``"auto"`` (what pays, as suits the place),
     ``"lz4"`` or ``"zstd"`` (all that shrinks), or ``"none"``; of buffers saved before, what changed a little is stored as a
     difference unless it is ``"none"``. With ``track_pages=True`` (Linux 6.7) the kernel tells which pages of large arrays were
-    written since the last save, and only these are hashed; see the README for what it cannot see. Large arrays are mapped when they are loaded instead of being read, where that can be done; ``map=False`` reads
-    everything. What is mapped is compared with its digests by ``verify``: in the ``"background"``, so that damage raises
+    written since the last save, and only these are hashed; see the README for what it cannot see. Large arrays are mapped
+    when they are loaded instead of being read, where that can be done; ``map=False`` reads everything. What is mapped is compared with its digests by ``verify``: in the ``"background"``, so that damage raises
     ``DamagedError`` at the next use of the repository; ``"eager"``, before the load returns; or ``"never"``. Several
     processes may write to one place, if it honours conditional writes; a bucket that does not is refused, unless
     ``single_writer=True`` says that only one process at a time ever writes there. If another writer
