@@ -5,7 +5,8 @@
 #   make check           the quick part of it, for between two edits
 #   make demo            a data-science session saved after every cell, next to pickle, dill and cloudpickle
 #   make bench           the measurements, into benches/results/
-#   make soak            100,000 random graphs, and 200 savers and agents killed at random moments
+#   make soak            100,000 random graphs, 200 savers and agents killed at random moments, 10,000 simulated histories of
+#                        writers over a network that fails, and the model of their protocol with wider bounds
 #
 # Another Python, with an environment of its own:  make test PYTHON=python3.13
 
@@ -28,6 +29,7 @@ FAST_TESTS := tests/python/test_api.py $(wildcard tests/python/test_reducers_*.p
 LIBRARY_TESTS := $(wildcard $(addprefix tests/python/test_,libraries.py torch*.py arrow.py numpy_types.py models.py))
 SOAK_GRAPHS ?= 100000
 SOAK_KILLS ?= 200
+SOAK_SIMULATIONS ?= 10000
 
 .PHONY: all build test test-libraries check format lint rust-test python-test types demo bench soak clean
 
@@ -96,6 +98,8 @@ bench: $(STAMPS)/group-demo
 soak: build $(STAMPS)/group-test
 	$(PY) tests/python/soak.py --graphs $(SOAK_GRAPHS)
 	$(PY) tests/python/staging_kills.py --kills $(SOAK_KILLS)
+	CHIPMINK_SIMULATIONS=$(SOAK_SIMULATIONS) cargo test --package chipmink-test-simulation -- --nocapture
+	cargo test --package chipmink-test-protocol -- --ignored --nocapture
 
 clean:
 	cargo clean

@@ -4,14 +4,20 @@
 #![forbid(unsafe_code)]
 
 mod crash;
+mod explore;
 mod fault;
 mod image;
+mod network;
 mod random;
 pub mod toy;
+mod turns;
 mod unruly;
 
 pub use crash::{CrashDisk, Moment, SyncCall};
+pub use explore::{Counterexample, Explored, Model, explore};
 pub use fault::{Call, Fault, FaultDisk, Timing};
 pub use image::{Image, Images};
+pub use network::{Link, Network, Trouble, Troubles, Weather};
 pub use random::Random;
+pub use turns::{Turns, Work, pause};
 pub use unruly::{Misdeed, UnrulyStore};

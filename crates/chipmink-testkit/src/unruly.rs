@@ -24,10 +24,20 @@ pub enum Misdeed {
     FailsAndGoesDeaf,
 }
 
-#[derive(Debug, Default)]
+type Work = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
 struct Orders {
     misdeeds: Vec<Misdeed>,
     is_deaf: bool,
+    /// What is done while the next request for a root entry waits for its answer.
+    meanwhile: Option<Work>,
+}
+
+impl fmt::Debug for Orders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Orders").field("misdeeds", &self.misdeeds).field("is_deaf", &self.is_deaf).finish()
+    }
 }
 
 /// An object store that misbehaves on order; clones are one store.
@@ -76,6 +86,19 @@ impl UnrulyStore {
         orders.is_deaf = false;
     }
 
+    /// Does this, once and in another thread, after the next creation or read of a root entry was carried out and before it is
+    /// answered.
+    pub fn meanwhile(&self, work: impl FnOnce() + Send + 'static) {
+        self.orders().meanwhile = Some(Box::new(work));
+    }
+
+    fn answer_late(&self, location: &Path) {
+        let work = if location.as_ref().starts_with("root/") { self.orders().meanwhile.take() } else { None };
+        if let Some(work) = work {
+            std::thread::spawn(work).join().expect("what is done meanwhile must not fail");
+        }
+    }
+
     fn listens(&self) -> Result<()> {
         if self.orders().is_deaf { Err(failure()) } else { Ok(()) }
     }
@@ -99,7 +122,11 @@ impl ObjectStore for UnrulyStore {
         };
         self.listens()?;
         match misdeed {
-            None => self.store.put_opts(location, payload, options).await,
+            None => {
+                let put = self.store.put_opts(location, payload, options).await;
+                self.answer_late(location);
+                put
+            }
             Some(Misdeed::StoresAndFails) => {
                 self.store.put_opts(location, payload, options).await?;
                 Err(failure())
@@ -126,7 +153,12 @@ impl ObjectStore for UnrulyStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.listens()?;
-        self.store.get_opts(location, options).await
+        let only_looks = options.head;
+        let found = self.store.get_opts(location, options).await;
+        if !only_looks {
+            self.answer_late(location);
+        }
+        found
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
