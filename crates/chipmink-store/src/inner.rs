@@ -145,9 +145,12 @@ impl Inner {
         *self.chooser.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
     }
 
-    /// Takes an entry that follows the head, of this process or another.
+    /// Takes an entry that follows the head, of this process or another. Another thread may have read and taken it.
     pub(crate) fn take(&self, read: &ReadEntry) -> Result<()> {
         let mut log = self.log_mut();
+        if read.entry.number <= log.head.number {
+            return Ok(());
+        }
         log.apply(read).map_err(|source| StoreError::Format {
             place: self.backend.label().to_owned(),
             object: root_path(read.entry.number),
@@ -233,13 +236,14 @@ impl Inner {
         }
     }
 
-    /// Takes an entry of another writer, if it follows the head.
+    /// Takes an entry of another writer, if it follows the head or another thread has taken it.
     pub(crate) fn take_foreign(
         &self,
         read: &ReadEntry,
         repository: chipmink_types::RepositoryId,
     ) -> Result<()> {
-        let follows = read.entry.previous == Some(self.log().head);
+        let head = self.log().head;
+        let follows = read.entry.previous == Some(head) || read.entry.number <= head.number;
         if read.entry.repository != repository || !follows {
             return Err(StoreError::Replaced { place: self.backend.label().to_owned() });
         }
