@@ -15,7 +15,7 @@ mod run;
 use run::{Figures, run};
 
 /// Runs of `make test`.
-const RUNS: u64 = 400;
+const RUNS: u64 = 300;
 
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
