@@ -6,6 +6,8 @@
 //!   ([`chipmink_types::LiveDigests`]).
 //! - [`MappedRegion`]: pieces of files as one range of memory, copy-on-write, within a [`MapBudget`].
 //! - [`pool`]: named objects in shared memory, which hold versions and outlive their writer; Linux only.
+//! - [`mapping_at`], [`shared_memory`]: what others share with this process, told by address and read without touching it;
+//!   Linux only.
 //! - [`segment`]: named shared memory in which processes publish bytes for each other; Linux only.
 //!
 //! It knows neither Python nor repositories. It refuses to guess: memory of which it cannot prove that it is unchanged
@@ -13,6 +15,8 @@
 
 pub mod dirty;
 mod error;
+#[cfg(target_os = "linux")]
+mod foreign;
 mod live;
 mod mapping;
 #[cfg(target_os = "linux")]
@@ -22,6 +26,8 @@ pub mod segment;
 
 pub use dirty::{DirtyPages, Untracked, Verdict};
 pub use error::{Result, ShmError};
+#[cfg(target_os = "linux")]
+pub use foreign::{Mapping, MappingKind, mapping_at, shared_memory};
 pub use live::{LiveMemo, LivePolicy, live_digests};
 pub use mapping::{
     MOST_MAPPINGS, MOST_RUNS, MapBudget, MappedRegion, Permit, Piece, keeps_unlinked_files, page_len,

@@ -8,6 +8,7 @@ mod ids;
 mod live;
 mod load;
 mod pool;
+mod shared;
 mod walk;
 
 pub use blob::{BlobError, BlobKind, BlobSink, BlobSource, RegionForecast, RegionOutline};
@@ -15,6 +16,7 @@ pub use ids::{DIGEST_LEN, Digest, ParseDigestError, PodKey, RepositoryId, Slot, 
 pub use live::{LiveDigests, LiveRegion, Look};
 pub use load::{LoadPlan, LoadPod, LoadRoot, LoadShape, LoadVariable, PodSource};
 pub use pool::{PoolError, PoolObject, PoolWriter, SharedPool};
+pub use shared::{SharedBytes, SharedMemory};
 pub use walk::{
     Component, EarlierRegions, Export, GlobalName, GraphSource, GridKind, PodRecord, RegionRecord,
     ShapeClass, ShapeRecord, SkippedVariable, VariableRoot, ViewRecord, WalkError, WalkOutcome, WalkRequest,

@@ -17,6 +17,7 @@
 //! - [`Status`], [`run_agent`]: what is staged in shared memory, and how it becomes durable.
 //! - [`Log`], [`Version`], [`Diff`]: history.
 //! - [`live_digests`]: what a source may ask for digests of memory that nobody has written to.
+//! - [`shared_memory`]: what a source may ask for memory that other processes share.
 //!
 //! 1. Nothing is taken as known before its version is visible: a failed save leaves base and source as they were.
 //! 2. What a save writes is a function of what changed. A co-variable whose pods are the very same keeps its digest without
@@ -42,6 +43,8 @@ mod staging;
 
 pub use chipmink_shm::pool::{SegmentKind, SegmentSummary};
 pub use chipmink_shm::{MappedRegion, live_digests};
+#[cfg(target_os = "linux")]
+pub use chipmink_shm::{Mapping, MappingKind, mapping_at, shared_memory};
 pub use chipmink_store::{Compression, Place};
 pub use describe::Description;
 pub use diff::Diff;

@@ -188,12 +188,13 @@ struct MapQuery {
 
 const QUERY_SHARED: u64 = 8;
 
-/// The end of the mapping that covers an address, and whether it is private and has no file.
-pub(super) fn query_map(maps: impl AsFd, address: usize) -> Result<(usize, bool)> {
+/// The mapping that covers an address, and whether it is private and has no file.
+pub(crate) fn query_map(maps: impl AsFd, address: usize) -> Result<(Range<usize>, bool)> {
     let mut query =
         MapQuery { size: size_of::<MapQuery>() as u64, query_addr: address as u64, ..MapQuery::default() };
     // SAFETY: PROCMAP_QUERY reads and writes one `procmap_query`, which has this layout; no name is asked for.
     unsafe { ioctl(maps, Updater::<{ opcode::read_write::<MapQuery>(b'f', 17) }, _>::new(&mut query)) }?;
     let is_private = query.vma_flags & QUERY_SHARED == 0 && query.inode == 0;
-    Ok((usize::try_from(query.vma_end).map_err(|_| Errno::INVAL)?, is_private))
+    let number = |value: u64| usize::try_from(value).map_err(|_| Errno::INVAL);
+    Ok((number(query.vma_start)?..number(query.vma_end)?, is_private))
 }

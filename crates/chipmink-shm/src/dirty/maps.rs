@@ -12,7 +12,7 @@ pub(super) fn first_not_private(range: &Range<usize>) -> io::Result<Option<usize
     let mut at = range.start;
     while at < range.end {
         match query_map(&maps, at) {
-            Ok((end, true)) if end > at => at = end,
+            Ok((mapped, true)) if mapped.end > at => at = mapped.end,
             // No mapping covers it.
             Ok(_) | Err(Errno::NOENT) => return Ok(Some(at)),
             Err(Errno::NOTTY | Errno::INVAL) => return read_maps(BufReader::new(maps), range),

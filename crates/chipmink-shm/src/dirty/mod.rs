@@ -26,6 +26,8 @@ mod protect;
 mod self_test;
 
 #[cfg(target_os = "linux")]
+pub(crate) use ioctl::query_map;
+#[cfg(target_os = "linux")]
 pub use protect::WriteProtection;
 
 use std::fmt;
