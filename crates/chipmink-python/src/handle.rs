@@ -170,8 +170,12 @@ impl Handle {
         let repository = py.detach(|| Repository::open_place(place, options)).map_err(raise)?;
         let shadow_bytes = shadow_bytes.unwrap_or(SHADOW_BYTES);
         let live = track_pages.then(chipmink::live_digests);
+        #[cfg(target_os = "linux")]
+        let shared = Some(chipmink::shared_memory());
+        #[cfg(not(target_os = "linux"))]
+        let shared = None;
         let untracked = live.as_ref().and_then(|live| live.unavailable());
-        let session = PySession::new(py, SessionOptions { policy, shadow_bytes, live })?;
+        let session = PySession::new(py, SessionOptions { policy, shadow_bytes, live, shared })?;
         Ok(Handle {
             repository,
             mapping,

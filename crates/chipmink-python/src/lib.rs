@@ -7,6 +7,7 @@ mod command;
 mod errors;
 mod handle;
 mod mapping;
+mod memory;
 mod stream;
 mod walked;
 
@@ -20,6 +21,8 @@ mod _chipmink {
     use crate::command::run_command;
     #[pymodule_export]
     use crate::handle::Handle;
+    #[pymodule_export]
+    use crate::memory::mapping_of;
     #[pymodule_export]
     use crate::stream::{dumps, loads, stream_len};
     #[pymodule_export]

@@ -36,6 +36,7 @@ mod reader;
 mod reduce;
 mod region;
 mod restrict;
+mod segment;
 mod shape;
 mod stream;
 mod strings;

@@ -97,6 +97,14 @@ impl<'py> Loader<'py, '_> {
                     }
                     continue;
                 }
+                Part::State if delivered.is_none() => {
+                    let reduction = self.reduction(top)?;
+                    if let (Some(object), Some(setter)) = (reduction.object.clone(), reduction.setter.clone())
+                        && self.fill_segment(&object, &setter)?
+                    {
+                        return self.close(object);
+                    }
+                }
                 _ => {}
             }
             let step = match delivered.take() {
@@ -173,7 +181,7 @@ impl<'py> Loader<'py, '_> {
         }
     }
 
-    fn before_call(&self, callable: &Bound<'py, PyAny>) -> Result<()> {
+    pub(super) fn before_call(&self, callable: &Bound<'py, PyAny>) -> Result<()> {
         match &self.restriction {
             Some(restriction) => restriction.before_call(self.py, callable),
             None => Ok(()),

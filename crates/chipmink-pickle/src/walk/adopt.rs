@@ -33,6 +33,7 @@ pub(crate) struct PendingPod {
     pub(super) is_final: bool,
     pub(super) is_definition: bool,
     pub(super) is_opaque: bool,
+    pub(super) is_shared: bool,
     /// The shadow built in this walk.
     pub(super) shadow: Option<Arc<Shadow>>,
     pub(super) is_proved: bool,
@@ -95,6 +96,7 @@ impl Walker<'_, '_> {
             pod.group = *label as u32;
             components[*label].pods.push(WalkedPod { key: key(pod.id), record: pod.record.clone() });
             groups[*label].is_opaque |= pod.is_opaque;
+            groups[*label].is_shared |= pod.is_shared;
             reads[*label].extend(pod.record.names.iter().cloned());
         }
         for label in 0..count {
@@ -342,6 +344,7 @@ impl Walker<'_, '_> {
             is_final: visit.is_final,
             is_definition: visit.is_definition,
             is_opaque: visit.is_opaque,
+            is_shared: visit.is_shared,
             shadow,
             is_proved,
             is_changed,

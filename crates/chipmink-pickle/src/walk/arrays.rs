@@ -6,6 +6,7 @@ use super::ndarray::{self, ArrayObject, view};
 use super::regions::{Content, RUN, span_words};
 use super::session::NONE;
 use super::shadow::{header, kind as word};
+use super::shared::Owning;
 use super::walker::{Step, Walker};
 use crate::py::Obj;
 use chipmink_digest::CHUNK_LEN;
@@ -90,12 +91,23 @@ impl Walker<'_, '_> {
         }
         let object = self.stood_for(object);
         let (base, last) = ndarray::owner(self.py, object, self.session.kinds.ndarray());
+        let owning = match ndarray::is_array(base, self.session.kinds.ndarray()) {
+            true => Owning::Alone,
+            false => self.owning(base)?,
+        };
+        if let Owning::Shared(owner, span) = owning {
+            if !span.holds(own) {
+                return Err(super::shared::shrunk().into());
+            }
+            let distance = (array.data as isize).wrapping_sub(span.start as isize);
+            return Ok(ArrayPlace { place: Place::Of(owner, distance), base: Some(base) });
+        }
         let (base_span, is_whole) = match self.memory_of(base)? {
             _ if base == object => (Some(own), true),
             // A wrapper of some library, which says nothing of its memory.
             None if last != object => (self.memory_of(last)?, false),
             // What nobody else refers to is stored for what shows it.
-            span => (span, base.refcount() > 1),
+            span => (span, base.refcount() > 1 && matches!(owning, Owning::Alone)),
         };
         let seen = Seen {
             span: own,

@@ -105,6 +105,13 @@ impl Walker<'_, '_> {
             self.memoize(object, number);
             return Ok(());
         }
+        // SAFETY: the export keeps its exporter alive.
+        let exporter = unsafe { Obj::from_ptr(buffer.0.obj) };
+        if let Some(number) = self.shared_buffer(exporter, span, is_read_only)? {
+            drop(buffer);
+            self.memoize(object, number);
+            return Ok(());
+        }
         let number = if span.len() >= tag::REGION_THRESHOLD {
             let region = self.region(Content::run(span))?;
             self.write_region(kind, region)

@@ -166,6 +166,8 @@ pub(crate) struct Visit {
     pub is_sibling: bool,
     pub is_definition: bool,
     pub is_opaque: bool,
+    /// It holds memory that other processes may write.
+    pub is_shared: bool,
     pub depth: u32,
     /// Nothing below it is split off.
     pub is_final: bool,

@@ -43,8 +43,8 @@ pub(crate) fn image(
     namespace: &Bound<'_, PyDict>,
     objects: &[Bound<'_, PyAny>],
 ) -> PyResult<Image> {
-    let mut session =
-        PySession::new(py, SessionOptions { policy: Box::new(BundleAll), shadow_bytes: 0, live: None })?;
+    let options = SessionOptions { policy: Box::new(BundleAll), shadow_bytes: 0, live: None, shared: None };
+    let mut session = PySession::new(py, options)?;
     let dict = Obj::of(namespace.as_any());
     let context = session.context(py, Some(dict))?;
     let mut sink = NoSink;

@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     NamespaceMarker,
     /// A marker of the reducers: a value for the side record.
     SideMarker,
+    /// A marker of the reducers: bytes of memory that other processes share.
+    SharedBytes,
     /// There is a reducer in our own table.
     Registered,
     /// There is one in `copyreg.dispatch_table`.
@@ -68,6 +70,7 @@ pub(crate) struct Kinds {
     pickle_buffer: usize,
     namespace_marker: usize,
     side_marker: usize,
+    shared_bytes: usize,
     ndarray: usize,
     dtype_meta: usize,
     pub(crate) scalars: Option<&'static Scalars>,
@@ -117,6 +120,7 @@ impl Kinds {
             pickle_buffer: py.import("pickle")?.getattr("PickleBuffer")?.as_ptr() as usize,
             namespace_marker: type_of("NamespaceMarker")?,
             side_marker: type_of("Side")?,
+            shared_bytes: type_of("SharedBytes")?,
             ndarray: 0,
             dtype_meta: 0,
             scalars: None,
@@ -179,6 +183,8 @@ impl Kinds {
             Kind::NamespaceMarker
         } else if addr == self.side_marker {
             Kind::SideMarker
+        } else if addr == self.shared_bytes {
+            Kind::SharedBytes
         } else if addr == self.pickle_buffer {
             Kind::PickleBuffer
         } else if object.is_function() {

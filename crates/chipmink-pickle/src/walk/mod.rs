@@ -28,6 +28,7 @@ mod scalars;
 mod session;
 mod shadow;
 mod shapes;
+mod shared;
 mod sharing;
 mod source;
 mod take_over;

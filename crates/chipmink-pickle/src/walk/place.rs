@@ -116,6 +116,7 @@ impl Walker<'_, '_> {
                     self.is_temporary = is_temporary;
                     return self.numpy_scalar(object);
                 }
+                Kind::SharedBytes => return self.shared_bytes(object),
                 Kind::Dtype => {
                     self.place_here(at);
                     return self.start_dtype(object);

@@ -57,7 +57,7 @@ pub(crate) fn span_words(span: Span) -> [u64; 2] {
 }
 
 /// Root and chunks of what a region was when it was saved last, if it was cut at the same places as far as both reach.
-fn previous_version(known: &RegionRecord, now: &RegionRecord) -> Option<(Digest, u64)> {
+pub(crate) fn previous_version(known: &RegionRecord, now: &RegionRecord) -> Option<(Digest, u64)> {
     let cut = |record: &RegionRecord| (record.grid, record.row_len, record.first_chunk_len);
     let grid = Grid::of(known).ok().filter(|_| cut(known) == cut(now))?;
     Some((known.root, grid.chunk_count()))
@@ -79,7 +79,7 @@ impl Content {
         Content { span, grid: RUN, byte_offset: 0, is_frozen: false }
     }
 
-    fn record(&self) -> RegionRecord {
+    pub(crate) fn record(&self) -> RegionRecord {
         RegionRecord {
             grid: self.grid.0,
             row_len: self.grid.1,
@@ -110,7 +110,7 @@ impl Walker<'_, '_> {
         Ok(ordinal as u32)
     }
 
-    fn stream_region(&mut self, region: StreamRegion, content: &Content) -> u32 {
+    pub(crate) fn stream_region(&mut self, region: StreamRegion, content: &Content) -> u32 {
         if let Some(stream) = &mut self.stream {
             stream.regions.push(region);
         }
@@ -234,7 +234,7 @@ impl Walker<'_, '_> {
         Ok(digest)
     }
 
-    fn store_tree(&mut self, digests: &[Digest]) -> Step<Digest> {
+    pub(crate) fn store_tree(&mut self, digests: &[Digest]) -> Step<Digest> {
         let sink = &mut *self.sink;
         let root = tree_of(digests).finish(&mut |digest, bytes| -> Result<(), BlobError> {
             sink.put(BlobKind::DigestNode, digest, bytes).map(|_| ())
@@ -295,7 +295,7 @@ fn tree_of(digests: &[Digest]) -> TreeBuilder {
     tree
 }
 
-fn root_of(digests: &[Digest]) -> Digest {
+pub(crate) fn root_of(digests: &[Digest]) -> Digest {
     let root: Result<Digest, std::convert::Infallible> = tree_of(digests).finish(&mut |_, _| Ok(()));
     match root {
         Ok(root) => root,

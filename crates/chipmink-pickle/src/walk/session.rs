@@ -14,7 +14,7 @@ use super::shapes::Shapes;
 use super::tracker::Tracker;
 use crate::py::Obj;
 use chipmink_podding::{Policy, TypePrior, Volatility};
-use chipmink_types::{LiveDigests, PodRecord};
+use chipmink_types::{LiveDigests, PodRecord, SharedMemory};
 use hashbrown::HashMap;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -39,6 +39,8 @@ pub struct SessionOptions {
     pub shadow_bytes: u64,
     /// Knows digests of memory that nobody has written to; `None`: all is hashed.
     pub live: Option<Box<dyn LiveDigests>>,
+    /// Reads memory that other processes share; `None`: objects over such memory cannot be saved.
+    pub shared: Option<Box<dyn SharedMemory>>,
 }
 
 /// What is known of a pod.
@@ -195,6 +197,7 @@ pub struct PySession {
     /// Bytes that the pods' shadows take.
     pub(crate) shadow_total: u64,
     pub(crate) live: Option<Box<dyn LiveDigests>>,
+    pub(crate) shared: Option<Box<dyn SharedMemory>>,
     pub(crate) reducers: Py<PyModule>,
     pub(crate) context_type: Py<PyAny>,
     /// `signal.getsignal`, as the interpreter defines it.
@@ -238,6 +241,7 @@ impl PySession {
             shadow_bytes: options.shadow_bytes,
             shadow_total: 0,
             live: options.live,
+            shared: options.shared,
             context_type: reducers.getattr("Context")?.unbind(),
             reducers: reducers.unbind(),
             getsignal: py.import("_signal")?.getattr("getsignal")?.unbind(),

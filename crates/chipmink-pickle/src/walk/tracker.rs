@@ -34,6 +34,8 @@ pub(crate) struct Group {
     pub names: Vec<String>,
     /// The walker cannot see into something of it.
     pub is_opaque: bool,
+    /// Some of its memory may be written by other processes: it is walked in every save.
+    pub is_shared: bool,
     /// A definition group: the names are those of the variables that use it, and it is active only if all of them are.
     pub is_definition: bool,
     is_active: bool,
@@ -41,7 +43,7 @@ pub(crate) struct Group {
 
 impl Group {
     pub(crate) fn new(names: Vec<String>, is_opaque: bool) -> Self {
-        Group { names, is_opaque, is_definition: false, is_active: true }
+        Group { names, is_opaque, is_shared: false, is_definition: false, is_active: true }
     }
 }
 
@@ -86,12 +88,18 @@ impl Tracker {
             return Plan::Walk(vec![true; variables().len()]);
         };
         let changes = self.watch.as_ref().map_or(Changes::Anything, |watch| watch.changes(py, dict));
-        if changes == Changes::Nothing && accessed.iter().all(|name| !self.bindings.contains_key(name)) {
+        let has_shared = self.groups.iter().any(|group| group.is_shared);
+        if changes == Changes::Nothing
+            && !has_shared
+            && accessed.iter().all(|name| !self.bindings.contains_key(name))
+        {
             self.next_watch = None;
             return Plan::Nothing;
         }
         let variables = variables();
-        let mut todo: Vec<&str> = accessed.iter().map(String::as_str).collect();
+        let shared = self.groups.iter().filter(|group| group.is_shared);
+        let shared: Vec<String> = shared.flat_map(|group| group.names.iter().cloned()).collect();
+        let mut todo: Vec<&str> = accessed.iter().chain(&shared).map(String::as_str).collect();
         for (name, value) in &variables {
             let is_unchanged = match &changes {
                 Changes::Nothing => true,

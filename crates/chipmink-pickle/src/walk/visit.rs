@@ -83,6 +83,7 @@ impl Walker<'_, '_> {
             is_sibling: split.is_sibling,
             is_definition: split.is_definition,
             is_opaque: false,
+            is_shared: false,
             depth,
             is_final: split.is_final,
             met: 0,

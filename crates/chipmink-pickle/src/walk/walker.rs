@@ -110,6 +110,10 @@ pub(crate) struct Walker<'w, 'py> {
     pub literals: HashMap<usize, Option<Obj>>,
     /// The instances of subclasses whose memory an array of a reducer shows, by the address of that array; kept.
     pub stand_ins: HashMap<usize, Obj>,
+    /// Whether objects of a type may own memory that other processes share; the types are kept.
+    pub sharing_types: HashMap<usize, bool>,
+    /// By address of an object that owns memory of arrays; kept.
+    pub owning: HashMap<usize, super::shared::Owning>,
     /// Some variables are not walked: objects of theirs must be noticed.
     pub some_inactive: bool,
     /// Reducers by type, kept.
@@ -184,6 +188,8 @@ impl<'w, 'py> Walker<'w, 'py> {
             literals: HashMap::new(),
             stand_ins: HashMap::new(),
             rules: HashMap::new(),
+            sharing_types: HashMap::new(),
+            owning: HashMap::new(),
             some_inactive: false,
             activated: Vec::new(),
             variable: 0,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any, final
 
-__all__ = ["Handle", "Walked", "__version__", "dumps", "loads", "run_command", "stream_len"]
+__all__ = ["Handle", "Walked", "__version__", "dumps", "loads", "mapping_of", "run_command", "stream_len"]
 
 __version__: str
 
@@ -12,6 +12,7 @@ def loads(
     data: Any, buffers: Iterable[Any] | None = None, allow: Iterable[str] | Callable[[str, str], bool] | None = None
 ) -> Any: ...
 def stream_len(head: bytes) -> int: ...
+def mapping_of(of: Any, whole: bool = False) -> tuple[int, int, str, int, int, int, str | None] | None: ...
 def run_command(arguments: list[str]) -> int: ...
 @final
 class Handle:

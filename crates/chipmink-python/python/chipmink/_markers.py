@@ -6,7 +6,7 @@ import weakref
 from types import CodeType, FunctionType
 from typing import Any
 
-__all__ = ["NAMESPACE", "CapturedGlobals", "Context", "NamespaceMarker", "Side", "Stub", "Value"]
+__all__ = ["NAMESPACE", "CapturedGlobals", "Context", "NamespaceMarker", "SharedBytes", "Side", "Stub", "Value"]
 
 
 class NamespaceMarker:
@@ -31,6 +31,23 @@ class Side:
 
     def __repr__(self) -> str:
         return f"Side({self.value!r})"
+
+
+class SharedBytes:
+    """Bytes that ``owner`` has mapped at an address, and that other processes may write: read without touching them.
+
+    It loads as a bytearray.
+    """
+
+    __slots__ = ("address", "byte_len", "owner")
+
+    def __init__(self, owner: Any, address: int, byte_len: int) -> None:
+        self.owner = owner
+        self.address = address
+        self.byte_len = byte_len
+
+    def __repr__(self) -> str:
+        return f"SharedBytes({self.address:#x}, {self.byte_len})"
 
 
 class Stub:

@@ -11,6 +11,7 @@ import copyreg
 import dataclasses
 import gc
 import itertools
+import mmap
 import pickle
 import sys
 import threading
@@ -20,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from chipmink import _numpy, _rebuild
+from chipmink import _numpy, _rebuild, _shared
 from chipmink._markers import Context, Stub
 
 __all__ = ["BY_NAME", "REDUCERS", "standard_stream"]
@@ -50,6 +51,11 @@ def reduce_memoryview(view: memoryview, ctx: Context) -> tuple[Any, ...] | Stub:
         return Stub("memoryview", "builtins.memoryview", "it was released")
     except TypeError:
         whole = False
+    if type(base) is mmap.mmap:
+        part = None if whole or ctx.namespace is None else _shared.reduce_view(view, base)
+        if part is not None:
+            return part
+        whole = whole and ctx.namespace is not None and _shared.has_value(base)
     if not whole and view.nbytes and view.format in _NATIVE_FORMATS:
         part = _numpy.array_over(view)
         if part is not None:

@@ -141,7 +141,6 @@ BY_NAME: dict[tuple[str, str], Any] = {
     ("zipfile", "ZipFile"): _stub("file", lambda obj: f"it was the archive {obj.filename!r}; files are not opened again"),
     ("tarfile", "TarFile"): _stub("file", lambda obj: f"it was the archive {obj.name!r}; files are not opened again"),
     ("ipykernel.iostream", "OutStream"): reduce_file,
-    ("mmap", "mmap"): _stub("mapping", "it was a memory-mapped file; files are not opened again"),
     ("posix", "ScandirIterator"): _stub("directory", "it was an open directory; directories are not opened again"),
     ("_socket", "socket"): _stub("socket", _socket),
     ("socket", "socket"): _stub("socket", _socket),

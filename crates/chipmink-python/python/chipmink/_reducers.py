@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from chipmink import _arrow, _numpy, _pandas, _reduce_classes, _reduce_functions, _reduce_objects, _reduce_stubs, _torch, _values
-from chipmink._markers import NAMESPACE, Context, NamespaceMarker, Side, Stub
+from chipmink import _arrow, _numpy, _pandas, _reduce_classes, _reduce_functions, _reduce_objects, _reduce_stubs, _shared, _torch, _values
+from chipmink._markers import NAMESPACE, Context, NamespaceMarker, SharedBytes, Side, Stub
 from chipmink._numpy import describe_dtype
 from chipmink._reduce_classes import reduce_class
+from chipmink._shared import may_share_memory, shared_owner
 from chipmink._values import value_of
 
 __all__ = [
@@ -27,13 +28,16 @@ __all__ = [
     "VALUES",
     "Context",
     "NamespaceMarker",
+    "SharedBytes",
     "Side",
     "Stub",
     "describe_dtype",
     "generation",
+    "may_share_memory",
     "reduce_class",
     "register",
     "resolve",
+    "shared_owner",
     "value_of",
 ]
 
@@ -44,6 +48,7 @@ DISPATCH: dict[type, Reducer] = {
     **_reduce_objects.REDUCERS,
     **_reduce_classes.REDUCERS,
     **_reduce_functions.REDUCERS,
+    **_shared.REDUCERS,
 }
 """Exact type to rule. Only ``register`` changes it."""
 
@@ -53,6 +58,7 @@ _BY_NAME: dict[tuple[str, str], Reducer] = {
     **_numpy.BY_NAME,
     **_arrow.BY_NAME,
     **_pandas.BY_NAME,
+    **_shared.BY_NAME,
     **_torch.BY_NAME,
 }
 

@@ -14,9 +14,10 @@ import warnings
 import weakref
 from typing import Any
 
+from chipmink import _shared
 from chipmink._markers import Context
 
-__all__ = ["BY_NAME", "make_generator", "make_parameter", "make_tensor", "tensor_setstate"]
+__all__ = ["BY_NAME", "make_generator", "make_parameter", "make_shared_parameter", "make_shared_tensor", "make_tensor", "tensor_setstate"]
 
 
 def _library() -> Any:
@@ -31,10 +32,19 @@ def reduce_tensor(tensor: Any, ctx: Context) -> Any:
         return tensor.__reduce_ex__(5)
     if tensor._backward_hooks:
         warnings.warn(f"hooks of a tensor of shape {tuple(tensor.shape)} are not saved", stacklevel=2)
-    # The first element is that of what is shown, since torch has no negative strides.
-    layout = (_shown(tensor), str(tensor.dtype).removeprefix("torch."), 0, tuple(tensor.shape), tensor.stride())
     flags = (1 if tensor.is_conj() else 0) | (2 if tensor.is_neg() else 0)
     maker: Any = make_parameter if kind is torch.nn.Parameter else make_tensor
+    is_shared = ctx.namespace is not None and tensor.is_shared()
+    segment = _shared.storage_segment(tensor.untyped_storage()) if is_shared and tensor.untyped_storage().nbytes() else None
+    if segment is not None:
+        shown, first = segment, tensor.storage_offset() * tensor.element_size()
+        maker = make_shared_parameter if kind is torch.nn.Parameter else make_shared_tensor
+    else:
+        # Only storages without a byte lie nowhere and are shared all the same.
+        flags |= 4 if is_shared else 0
+        # The first element is that of what is shown, since torch has no negative strides.
+        shown, first = _shown(tensor), 0
+    layout = (shown, str(tensor.dtype).removeprefix("torch."), first, tuple(tensor.shape), tensor.stride())
     arguments = (*layout, tensor.requires_grad, flags)
     state = {"grad": tensor.grad} if tensor.is_leaf and tensor.grad is not None else {}
     if tensor.__dict__:
@@ -85,11 +95,48 @@ def make_tensor(
         # The part of the storage that was saved begins between two elements.
         storage, start = _storage(shown.copy())
     made.set_(storage, (start + first) // size, shape, strides)
+    if flags & 4:
+        made.share_memory_()
+    return _finished(made, requires_grad, flags)
+
+
+def _finished(made: Any, requires_grad: bool, flags: int) -> Any:
+    torch = _library()
     if flags & 1:
         made = torch._conj(made)
     if flags & 2:
         made = torch._neg_view(made)
     return made.requires_grad_(requires_grad)
+
+
+def make_shared_tensor(
+    segment: Any,
+    dtype: str,
+    first: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    requires_grad: bool,
+    flags: int,
+) -> Any:
+    """Makes a tensor in shared memory; ``first`` counts bytes, ``strides`` count elements."""
+    torch = _library()
+    made = torch.empty(0, dtype=getattr(torch, dtype))
+    made.set_(_shared.segment_storage(segment), first // made.element_size(), shape, strides)
+    return _finished(made, requires_grad, flags)
+
+
+def make_shared_parameter(
+    segment: Any,
+    dtype: str,
+    first: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    requires_grad: bool,
+    flags: int,
+) -> Any:
+    """Makes a parameter in shared memory, of what such a tensor is made of."""
+    tensor = make_shared_tensor(segment, dtype, first, shape, strides, False, flags)
+    return _library().nn.Parameter(tensor, requires_grad)
 
 
 def make_parameter(shown: Any, dtype: str, first: int, *rest: Any) -> Any:
