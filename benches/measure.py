@@ -120,6 +120,12 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def anonymous_bytes() -> int:
+    """Memory of this process in RAM that belongs to no file, nor to a segment of shared memory."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["RssAnon"].split()[0]) * 1024
+
+
 def bytes_read() -> int:
     """Bytes that this process has asked read calls for, from any file."""
     fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())

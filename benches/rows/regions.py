@@ -1,7 +1,7 @@
 """Large arrays that change a little: bytes written, and time against hashing or writing all of it.
 
 Weights are 16-bit numbers as bfloat16 has them (numpy has no such type, and none is needed to count bytes). ``--arrays-scale``
-makes the arrays smaller for small machines; at 1 they have 512 MiB and 1 GiB.
+makes the arrays smaller for small machines; at 1 they have 512 MiB and 1 GiB, and the segment of shared memory 2 GiB.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ import functools
 import os
 import statistics
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 
 import chipmink
 
-from benches.measure import Result, folder
+from benches.measure import Result, anonymous_bytes, folder
 from benches.rows import Options, Row
 
 MEBIBYTE = 1 << 20
@@ -143,6 +146,57 @@ def one_element(options: Options) -> list[Result]:
     ]
 
 
+ATTACH = """
+import sys
+from multiprocessing import resource_tracker, shared_memory
+resource_tracker.register = lambda *_: None
+print(shared_memory.SharedMemory(sys.argv[1]).buf[int(sys.argv[2])])
+"""
+
+
+def shared_segment(options: Options) -> list[Result]:
+    """A segment of shared memory is saved where it lies, and loaded as one that another process can attach to."""
+    import numpy
+
+    random = numpy.random.default_rng(4)
+    size = int(2048 * MEBIBYTE * options.arrays_scale)
+    shm = SharedMemory(create=True, size=size)
+    try:
+        for start in range(0, size, 16 * MEBIBYTE):
+            length = min(16 * MEBIBYTE, size - start)
+            shm.buf[start : start + length] = random.bytes(length)
+        with folder() as place, chipmink.open(place / "repo", durable=False) as repo:
+            repo.save({"nothing": None})
+            before = anonymous_bytes()
+            highest = [before]
+            done = threading.Event()
+
+            def watch() -> None:
+                while not done.wait(0.002):
+                    highest.append(max(highest.pop(), anonymous_bytes()))
+
+            watcher = threading.Thread(target=watch)
+            watcher.start()
+            began = time.perf_counter()
+            saved = repo.save({"shm": shm})
+            middle = time.perf_counter()
+            repo.save({"shm": shm})
+            ended = time.perf_counter()
+            done.set()
+            watcher.join()
+            loaded = repo.load(saved)["shm"]
+            command = [sys.executable, "-c", ATTACH, loaded.name, str(size - 1)]
+            there = int(subprocess.run(command, capture_output=True, check=True).stdout)
+            if there != shm.buf[size - 1] or bytes(loaded.buf[: 16 * MEBIBYTE]) != bytes(shm.buf[: 16 * MEBIBYTE]):
+                raise AssertionError("the loaded segment is not what was saved")
+            del loaded
+    finally:
+        shm.close()
+        shm.unlink()
+    rates = f"first save {size / (middle - began) / 1e9:.2f}, unchanged {size / (ended - middle) / 1e9:.2f} GB/s"
+    return [Result("shared memory saved", "64 MiB of anonymous memory", highest[0] - before, 64 * MEBIBYTE, 1.0, "B", note=rates)]
+
+
 def _disk(place: Any) -> int:
     return sum(os.stat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(place) for name in names)
 
@@ -166,3 +220,4 @@ ROWS["arrays/bf16/codec"] = codec
 ROWS["arrays/fp32/dense"] = functools.partial(dense, True)
 ROWS["arrays/fp32/dense, no fsync"] = functools.partial(dense, False)
 ROWS["arrays/float64/one element"] = one_element
+ROWS["arrays/shared memory"] = shared_segment
