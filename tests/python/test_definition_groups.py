@@ -89,3 +89,22 @@ def test_a_definition_that_begins_to_use_another_shares_it(tmp_path):
             loaded = repo.load(repo.save(namespace, accessed=["other", "inner"]))
             assert loaded["used"]() == 7
             assert loaded["other"]() is loaded["inner"] == []
+
+
+def test_a_definition_changed_through_a_name_that_is_gone(tmp_path):
+    """Its other users are saved again, though the accessed name does not lead to it any more."""
+    for policy in ("lga", "lga-siblings", "bundle-all"):
+        for held in ("Kept", "[Kept]", "Kept()", "[Kept()]"):
+            for gone in (True, False):
+                namespace: dict = {"__name__": "__main__"}
+                exec(f"class Kept:\n    tag = 1\nuser = {held}\nmade = Kept()\nkept = Kept\ndel Kept", namespace)  # noqa: S102
+                kind = namespace.pop("kept")
+                with chipmink.open(tmp_path / f"{policy}{held}{gone}", durable=False, policy=policy) as repo:
+                    repo.save(namespace)
+                    kind.tag = 2
+                    if gone:
+                        del namespace["user"]
+                    else:
+                        namespace["user"] = "something else"
+                    loaded = repo.load(repo.save(namespace, accessed=["user"]))
+                    assert type(loaded["made"]).tag == 2, (policy, held, gone)

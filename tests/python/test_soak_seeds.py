@@ -27,6 +27,8 @@ import soak
         900040,
         # A definition began to refer to one that a variable used which was left alone.
         2014592,
+        # A definition was changed through a name that was deleted then.
+        5024490,
     ],
 )
 def test_a_session_that_went_wrong_once(seed):

@@ -411,16 +411,18 @@ impl Walker<'_, '_> {
             }
         }
         self.visits = visits;
-        // A group of which only a part was met would fall apart: one part for these users, the whole for the others.
-        let torn: HashSet<u32> = self
-            .session
+        // A group of which only a part was met would fall apart: one part for these users, the whole for the others. And what
+        // was not met at all may have been changed through a variable that does not lead to it any more.
+        let session = &*self.session;
+        let is_left = |component: u32| met.contains(&component) || session.tracker.is_touched(component);
+        let left: HashSet<u32> = session
             .pods
             .iter()
             .flatten()
-            .filter(|state| state.is_definition && state.visit == NONE && met.contains(&state.component))
+            .filter(|state| state.is_definition && state.visit == NONE && is_left(state.component))
             .map(|state| state.component)
             .collect();
-        for component in torn.into_iter().chain(joined) {
+        for component in left.into_iter().chain(joined) {
             if self.session.tracker.activate(component) {
                 self.activated.push(component);
             }

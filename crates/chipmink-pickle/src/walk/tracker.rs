@@ -39,11 +39,13 @@ pub(crate) struct Group {
     /// A definition group: the names are those of the variables that use it, and it is active only if all of them are.
     pub is_definition: bool,
     is_active: bool,
+    /// Some variable of it is walked, or was accessed and is gone.
+    is_touched: bool,
 }
 
 impl Group {
     pub(crate) fn new(names: Vec<String>, is_opaque: bool) -> Self {
-        Group { names, is_opaque, is_shared: false, is_definition: false, is_active: true }
+        Group { names, is_opaque, is_shared: false, is_definition: false, is_active: true, is_touched: true }
     }
 }
 
@@ -80,7 +82,7 @@ impl Tracker {
         variables: &mut dyn FnMut() -> Vec<(String, Obj)>,
     ) -> Plan {
         self.any_inactive = false;
-        self.groups.iter_mut().for_each(|group| group.is_active = false);
+        self.groups.iter_mut().for_each(|group| (group.is_active, group.is_touched) = (false, false));
         // Names that are bound anew while the walk, or the writing of what it found, goes on count for the next save.
         self.next_watch = Watch::begin(py, dict);
         let Some(accessed) = accessed.filter(|_| self.is_known) else {
@@ -142,8 +144,10 @@ impl Tracker {
             active.insert(name);
         }
         for group in &mut self.groups {
-            let mut walked = group.names.iter().map(|name| active.contains(name));
-            group.is_active = if group.is_definition { walked.all(|is| is) } else { walked.any(|is| is) };
+            let is_walked = |name: &String| active.contains(name);
+            group.is_touched = group.names.iter().any(is_walked);
+            group.is_active =
+                if group.is_definition { group.names.iter().all(is_walked) } else { group.is_touched };
         }
         active
     }
@@ -180,6 +184,11 @@ impl Tracker {
     /// Whether a group was walked.
     pub(crate) fn is_active(&self, group: u32) -> bool {
         self.groups.get(group as usize).is_none_or(|group| group.is_active)
+    }
+
+    /// Whether objects of a group may have been changed through one of its variables.
+    pub(crate) fn is_touched(&self, group: u32) -> bool {
+        self.groups.get(group as usize).is_some_and(|group| group.is_touched)
     }
 
     /// The group's number after an adopt that keeps the inactive ones.
