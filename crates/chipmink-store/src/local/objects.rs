@@ -168,9 +168,8 @@ fn read(input: &dyn Input, path: &Path, range: Range<u64>) -> Result<Bytes> {
     if len > LARGE_READ && Vec::<u8>::new().try_reserve_exact(len).is_err() {
         return Err(fail(io::Error::from(io::ErrorKind::OutOfMemory)));
     }
-    let mut bytes = vec![0; len];
-    match input.read_at(&mut bytes, range.start) {
-        Ok(filled) if filled == len => Ok(bytes.into()),
+    match input.read_new(len, range.start) {
+        Ok(bytes) if bytes.len() == len => Ok(bytes.into()),
         Ok(_) => Err(fail(io::ErrorKind::UnexpectedEof.into())),
         Err(error) => Err(fail(error)),
     }

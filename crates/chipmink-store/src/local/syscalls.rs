@@ -44,6 +44,17 @@ pub trait Input: fmt::Debug + Send + Sync {
     /// As `pread(2)`.
     fn read_at(&self, buffer: &mut [u8], byte_offset: u64) -> io::Result<usize>;
 
+    /// Reads `len` bytes at `byte_offset`; fewer only at the end of the file.
+    ///
+    /// # Errors
+    /// As `pread(2)`.
+    fn read_new(&self, len: usize, byte_offset: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        let filled = self.read_at(&mut bytes, byte_offset)?;
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
     /// What the file is.
     ///
     /// # Errors

@@ -76,6 +76,24 @@ impl Input for SystemInput {
         Ok(filled)
     }
 
+    /// Without writing zeros first, which took a twelfth of the time of a load of small objects.
+    #[cfg(unix)]
+    fn read_new(&self, len: usize, byte_offset: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(len);
+        while bytes.len() < len {
+            let at = byte_offset + bytes.len() as u64;
+            match rustix::io::pread(&self.0, rustix::buffer::spare_capacity(&mut bytes), at) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error == rustix::io::Errno::INTR => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // The capacity may be larger than was asked for.
+        bytes.truncate(len);
+        Ok(bytes)
+    }
+
     fn stat(&self) -> io::Result<Stat> {
         Ok(stat_of(&self.0.metadata()?))
     }
