@@ -108,3 +108,16 @@ def test_a_definition_changed_through_a_name_that_is_gone(tmp_path):
                         namespace["user"] = "something else"
                     loaded = repo.load(repo.save(namespace, accessed=["user"]))
                     assert type(loaded["made"]).tag == 2, (policy, held, gone)
+
+
+def test_a_definition_that_is_tied_to_a_variable_later(tmp_path):
+    """Its other names are saved again, though they were not accessed."""
+    for policy in ("lga", "lga-siblings", "bundle-all"):
+        namespace: dict = {"__name__": "__main__"}
+        exec("def keep(box): return lambda: box\nf = g = keep((1.5, [2]))\ninside = f()\ndel keep", namespace)  # noqa: S102
+        with chipmink.open(tmp_path / policy, durable=False, policy=policy) as repo:
+            repo.save(namespace)
+            namespace["user"] = [namespace["inside"], namespace["f"]]
+            loaded = repo.load(repo.save(namespace, accessed=["f"]))
+            assert loaded["f"] is loaded["g"] is loaded["user"][1]
+            assert loaded["inside"] is loaded["user"][0] is loaded["g"]()

@@ -29,6 +29,8 @@ import soak
         2014592,
         # A definition was changed through a name that was deleted then.
         5024490,
+        # A variable began to refer to an object inside a definition that another variable used which was left alone.
+        5036422,
     ],
 )
 def test_a_session_that_went_wrong_once(seed):

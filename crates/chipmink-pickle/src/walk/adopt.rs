@@ -388,8 +388,15 @@ impl Walker<'_, '_> {
         let visits = std::mem::take(&mut self.visits);
         let mut met: HashSet<u32> = HashSet::new();
         let mut joined: HashSet<u32> = HashSet::new();
-        for visit in visits.iter().filter(|visit| visit.is_definition) {
+        for visit in &visits {
             let Mode::Written(finished) = &visit.mode else { continue };
+            if !visit.is_definition {
+                // One of which an inner object is referred to is no definition group any more, but tied to who refers to it.
+                let inside = finished.tables.inside();
+                let tied = inside.iter().filter_map(|pod| self.session.pod(*pod));
+                joined.extend(tied.filter(|state| state.is_definition).map(|state| state.component));
+                continue;
+            }
             let own = self.session.pod(visit.pod).map(|state| state.component);
             // A definition that this one refers to now, and did not before, becomes one group with it for all its users.
             for dependency in &finished.tables.dependencies {
