@@ -11,7 +11,7 @@ use chipmink::{Compression, OnConflict, OpenOptions, Place, PlanPods, Repository
 use chipmink_pickle::rebuild::{Allowlist, LiveDefinitions, Variables, rebuild, rebuild_if_live};
 use chipmink_pickle::{PySession, RebuildOptions, SessionOptions};
 use chipmink_podding::policy_by_name;
-use chipmink_types::{BlobError, LoadPlan, PodSource, RegionRecord, TimeId};
+use chipmink_types::{BlobError, Digest, LoadPlan, PodSource, RegionRecord, TimeId};
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -102,6 +102,15 @@ impl PodSource for FarPods {
 }
 
 impl Handle {
+    /// What of a region differs from memory whose chunks have these digests.
+    pub(crate) fn difference(
+        &self,
+        region: &RegionRecord,
+        live: &[Digest],
+    ) -> chipmink::Result<Option<Vec<(u64, Vec<u8>)>>> {
+        self.repository.difference(region, live)
+    }
+
     fn pods(&self, plan: &LoadPlan) -> Box<dyn PodSource> {
         let pods = self.repository.pods(plan);
         match self.url {

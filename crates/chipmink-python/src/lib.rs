@@ -8,6 +8,7 @@ mod errors;
 mod handle;
 mod mapping;
 mod memory;
+mod restore;
 mod stream;
 mod walked;
 
@@ -23,6 +24,8 @@ mod _chipmink {
     use crate::handle::Handle;
     #[pymodule_export]
     use crate::memory::mapping_of;
+    #[pymodule_export]
+    use crate::restore::{Patch, StoredRegion, apply_patches};
     #[pymodule_export]
     use crate::stream::{dumps, loads, stream_len};
     #[pymodule_export]

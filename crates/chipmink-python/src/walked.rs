@@ -2,6 +2,7 @@
 
 use crate::errors::raise;
 use crate::handle::{Handle, Names, closed};
+use crate::restore::StoredRegion;
 use chipmink::{Prepared, Saved};
 use chipmink_types::{SkippedVariable, TimeId, VariableRoot};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -124,6 +125,23 @@ impl Walked {
         *self.prepared() = Some(prepared);
         let diffs = diffs.map_err(raise)?;
         Ok(diffs.into_iter().map(|diff| (diff.added, diff.removed, diff.changed)).collect())
+    }
+
+    /// Of the variables named, those that differ from a version in nothing but the content of one large buffer.
+    fn restorable(
+        &self,
+        py: Python<'_>,
+        number: u64,
+        names: Vec<String>,
+    ) -> PyResult<Vec<(String, StoredRegion)>> {
+        let mut prepared = self.prepared().take().ok_or_else(over)?;
+        let (prepared, found) = py.detach(move || {
+            let found = prepared.restorable(TimeId(number), &names);
+            (prepared, found)
+        });
+        *self.prepared() = Some(prepared);
+        let found = found.map_err(raise)?;
+        Ok(found.into_iter().map(|(name, region)| (name, StoredRegion(region))).collect())
     }
 
     /// Makes the version visible; returns its number, figures, and the ref that it is the newest version of.

@@ -5,13 +5,13 @@ use crate::diff::{Diff, diff};
 use crate::error::{Error, Result};
 use crate::history::{Log, Version};
 use crate::options::{OpenOptions, SaveRequest};
-use crate::read::{MapCheck, PlanPods, Planner, RegionMapper, names_of, together};
+use crate::read::{MapCheck, PlanPods, Planner, RegionMapper, names_of, read_difference, together};
 use crate::save::{Begun, Prepared, Saved};
 use crate::shared::Shared;
 use crate::staging::{self, Status};
 use bytes::Bytes;
 use chipmink_store::{Backend, Place, Store, VerifyReport};
-use chipmink_types::{BlobSource, Digest, GraphSource, LoadPlan, TimeId};
+use chipmink_types::{BlobSource, Digest, GraphSource, LoadPlan, RegionRecord, TimeId};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -148,6 +148,15 @@ impl Repository {
 
     fn planner(&self, time: TimeId) -> Result<Planner<'_>> {
         Ok(Planner::new(time, self.shared.manifest(time)?, &self.shared.store))
+    }
+
+    /// What of a region differs from bytes in memory whose chunks have the digests `live`: offsets and the region's bytes,
+    /// checked. `None` if it is more than half of the region.
+    ///
+    /// # Errors
+    /// When a chunk or node is missing or damaged.
+    pub fn difference(&self, region: &RegionRecord, live: &[Digest]) -> Result<Option<Vec<(u64, Vec<u8>)>>> {
+        Ok(read_difference(&self.shared.store, region, live)?)
     }
 
     /// The bytes of a plan's pods and regions.

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Unpack
 
-from chipmink import _chipmink, _rebuild
+from chipmink import _chipmink, _in_place, _rebuild
 from chipmink._errors import (
     ClosedError,
     DamagedError,
@@ -394,7 +394,8 @@ class Repository:
         """Makes a live namespace equal to a version, and returns what it changed there.
 
         Names whose objects equal the version's keep them, the others are bound to loaded objects, and names that the
-        version lacks are deleted. Everything is loaded before the first binding changes. If the namespace holds
+        version lacks are deleted. A large array that only the namespace refers to stays the same object, too, if nothing but
+        values of it differ: they are written into it. Everything is loaded before the first binding changes. If the namespace holds
         objects that the version last saved or checked out does not, ``UnsavedChangesError`` is raised, unless
         ``force=True``. The next ``save`` continues from this version.
         """
@@ -404,14 +405,15 @@ class Repository:
             handle = self._usable()
             number = self._number(version)
             order = handle.names(number)
-            lost, different, foreign = self._compare(handle, namespace, number)
+            lost, different, foreign, stored = self._compare(handle, namespace, number)
             if lost and not force:
                 raise UnsavedChangesError(
                     f"checkout of version {number} would lose changes of {_listed(lost)}: "
                     "save first, or pass force=True"
                 )
             unlike = set(different)
-            wanted = [name for name in order if name in unlike]
+            patches = _in_place.alone_in(handle, namespace, stored)
+            wanted = [name for name in order if name in unlike and name not in patches]
             # Functions are bound to the live namespace itself, so that they go on reading and writing its names.
             found = handle.load_only(number, wanted, namespace, allow, namespace, True)
             if found is None:
@@ -421,16 +423,19 @@ class Repository:
             loaded = dict(found or ())
             handle.set_base(self._ref, number)
             added = tuple(name for name in wanted if name not in namespace)
-            changed = tuple(name for name in wanted if name in namespace)
+            changed = tuple(name for name in order if name in patches or (name in loaded and name in namespace))
             for name in foreign:
                 del namespace[name]
             namespace.update(loaded)
+            _chipmink.apply_patches(list(patches.values()))
         return Diff(added, tuple(foreign), changed)
 
     def _compare(
         self, handle: _chipmink.Handle, namespace: dict[str, Any], number: int
-    ) -> tuple[list[str], list[str], list[str]]:
-        """Names whose objects no version holds, names of the version that are to be loaded, and names that it lacks."""
+    ) -> tuple[list[str], list[str], list[str], list[tuple[str, _chipmink.StoredRegion]]]:
+        """Names whose objects no version holds, names of the version that are to be loaded, names that it lacks, and what of
+        the second only one large buffer differs in.
+        """
         base = handle.base(self._ref)
         if base is None:
             base = handle.newest(self._ref)
@@ -438,6 +443,7 @@ class Repository:
         try:
             against = [number] if base is None else [number, base]
             (foreign, missing, differing), *rest = walked.compare(against)
+            stored = walked.restorable(number, _in_place.candidates(namespace, differing))
         finally:
             walked.discard()
         foreign = [name for name in foreign if name in namespace and name not in _INTERPRETERS]
@@ -447,7 +453,7 @@ class Repository:
             unlike.intersection_update([*added, *changed])
         lost = [name for name in namespace if name in unlike and name not in _INTERPRETERS]
         different = [name for name in (*missing, *differing) if name not in _INTERPRETERS or name not in namespace]
-        return lost, different, foreign
+        return lost, different, foreign, stored
 
     def verify(self, *, full: bool = True) -> list[str]:
         """Reads the repository and returns what is wrong with it, one line each; ``full=False`` leaves out blobs."""

@@ -11,4 +11,5 @@ pub(crate) use descriptors::Descriptors;
 pub use mapped::{MapCheck, RegionMapper, Unchecked};
 pub(crate) use plan::{Planner, names_of};
 pub use pods::PlanPods;
+pub(crate) use pods::read_difference;
 pub(crate) use together::together;

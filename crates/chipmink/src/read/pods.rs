@@ -38,6 +38,38 @@ pub(super) fn region_chunks(store: &Store, region: &RegionRecord) -> Result<Vec<
     Ok(chunks.into_iter().zip(grid.chunks()).map(|(digest, (_, len))| (digest, len)).collect())
 }
 
+/// What differs between bytes in memory, whose chunks have the digests `live`, and a region: where it begins, and its bytes
+/// in the region. `None` if it is more than half of all.
+pub(crate) fn read_difference(
+    store: &Store,
+    region: &RegionRecord,
+    live: &[Digest],
+) -> Result<Option<Vec<(u64, Vec<u8>)>>, BlobError> {
+    let chunks = region_chunks(store, region)?;
+    let mut runs: Vec<(u64, Vec<(Digest, u64)>)> = Vec::new();
+    let (mut at, mut differing, mut end) = (0, 0, None);
+    for (i, (digest, len)) in chunks.into_iter().enumerate() {
+        if live.get(i) != Some(&digest) {
+            differing += len;
+            match runs.last_mut().filter(|_| end == Some(at)) {
+                Some((_, run)) => run.push((digest, len)),
+                None => runs.push((at, vec![(digest, len)])),
+            }
+            end = Some(at + len);
+        }
+        at += len;
+    }
+    if differing > region.byte_len / 2 {
+        return Ok(None);
+    }
+    let read = |(at, run): (u64, Vec<(Digest, u64)>)| {
+        let mut bytes = vec![0; run.iter().map(|(_, len)| *len as usize).sum()];
+        store.read_into(&run, &mut bytes)?;
+        Ok((at, bytes))
+    };
+    runs.into_iter().map(read).collect::<Result<_, _>>().map(Some)
+}
+
 impl PlanPods {
     pub(crate) fn new(store: Store, plan: &LoadPlan) -> Self {
         let pods = plan.pods.iter().map(|pod| (pod.digest, pod.byte_len)).collect();

@@ -8,6 +8,7 @@ mod groups;
 mod matching;
 mod patch;
 mod prepared;
+mod restore;
 mod rows;
 mod stored;
 mod table;
