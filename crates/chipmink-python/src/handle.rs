@@ -7,7 +7,7 @@ use crate::errors::raise;
 use crate::mapping::{Mapper, Mapping};
 use crate::walked::{Losses, Walked};
 use bytes::Bytes;
-use chipmink::{Compression, OnConflict, OpenOptions, Place, PlanPods, Repository, SaveRequest};
+use chipmink::{Compression, OnConflict, OpenOptions, Pieces, Place, PlanPods, Repository, SaveRequest};
 use chipmink_pickle::rebuild::{Allowlist, LiveDefinitions, Variables, rebuild, rebuild_if_live};
 use chipmink_pickle::{PySession, RebuildOptions, SessionOptions};
 use chipmink_podding::policy_by_name;
@@ -107,7 +107,7 @@ impl Handle {
         &self,
         region: &RegionRecord,
         live: &[Digest],
-    ) -> chipmink::Result<Option<Vec<(u64, Vec<u8>)>>> {
+    ) -> chipmink::Result<Option<Pieces>> {
         self.repository.difference(region, live)
     }
 

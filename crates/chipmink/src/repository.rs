@@ -5,7 +5,7 @@ use crate::diff::{Diff, diff};
 use crate::error::{Error, Result};
 use crate::history::{Log, Version};
 use crate::options::{OpenOptions, SaveRequest};
-use crate::read::{MapCheck, PlanPods, Planner, RegionMapper, names_of, read_difference, together};
+use crate::read::{MapCheck, Pieces, PlanPods, Planner, RegionMapper, names_of, read_difference, together};
 use crate::save::{Begun, Prepared, Saved};
 use crate::shared::Shared;
 use crate::staging::{self, Status};
@@ -155,7 +155,7 @@ impl Repository {
     ///
     /// # Errors
     /// When a chunk or node is missing or damaged.
-    pub fn difference(&self, region: &RegionRecord, live: &[Digest]) -> Result<Option<Vec<(u64, Vec<u8>)>>> {
+    pub fn difference(&self, region: &RegionRecord, live: &[Digest]) -> Result<Option<Pieces>> {
         Ok(read_difference(&self.shared.store, region, live)?)
     }
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any, final
 
-__all__ = ["Handle", "Walked", "__version__", "dumps", "loads", "mapping_of", "run_command", "stream_len"]
+__all__ = ["Handle", "Patch", "StoredRegion", "Walked", "__version__", "apply_patches", "dumps", "loads", "mapping_of", "run_command", "stream_len"]
 
 __version__: str
 

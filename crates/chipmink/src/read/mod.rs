@@ -10,6 +10,6 @@ mod together;
 pub(crate) use descriptors::Descriptors;
 pub use mapped::{MapCheck, RegionMapper, Unchecked};
 pub(crate) use plan::{Planner, names_of};
-pub use pods::PlanPods;
 pub(crate) use pods::read_difference;
+pub use pods::{Pieces, PlanPods};
 pub(crate) use together::together;

@@ -38,13 +38,16 @@ pub(super) fn region_chunks(store: &Store, region: &RegionRecord) -> Result<Vec<
     Ok(chunks.into_iter().zip(grid.chunks()).map(|(digest, (_, len))| (digest, len)).collect())
 }
 
+/// Parts of a region: where each begins, and its bytes.
+pub type Pieces = Vec<(u64, Vec<u8>)>;
+
 /// What differs between bytes in memory, whose chunks have the digests `live`, and a region: where it begins, and its bytes
 /// in the region. `None` if it is more than half of all.
 pub(crate) fn read_difference(
     store: &Store,
     region: &RegionRecord,
     live: &[Digest],
-) -> Result<Option<Vec<(u64, Vec<u8>)>>, BlobError> {
+) -> Result<Option<Pieces>, BlobError> {
     let chunks = region_chunks(store, region)?;
     let mut runs: Vec<(u64, Vec<(Digest, u64)>)> = Vec::new();
     let (mut at, mut differing, mut end) = (0, 0, None);
