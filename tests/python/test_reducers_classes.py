@@ -344,6 +344,19 @@ def test_generic_classes_and_protocols(copy):
     assert copy(Movie)(title="t") == {"title": "t"} and copy(Movie).__total__ is False
 
 
+def test_classes_made_where_no_module_is_known(copy):
+    """Called in a namespace without ``__name__``, such as that of a bare ``exec``, ``type`` knows none."""
+    made: dict = {}
+    exec("Plain, Of, Words = (type(name, (base,), {}) for name, base in (('Plain', object), ('Of', tuple), ('Words', dict)))", made)  # noqa: S102
+    assert not hasattr(made["Of"], "__module__")
+    plain, of, words, kinds = copy([made["Plain"](), made["Of"]((1, 2)), made["Words"](a=1), [made["Of"], made["Words"]]])
+    assert type(plain).__qualname__ == "Plain"
+    assert of == (1, 2)
+    assert type(of) is kinds[0]
+    assert words == {"a": 1}
+    assert type(words) is kinds[1]
+
+
 def test_types_of_the_interpreter(copy):
     for kind in (type(None), type(...), types.FunctionType, types.GeneratorType, type({}.keys()), type(iter([]))):
         assert copy(kind) is kind

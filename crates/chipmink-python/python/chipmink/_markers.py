@@ -6,7 +6,12 @@ import weakref
 from types import CodeType, FunctionType
 from typing import Any
 
-__all__ = ["NAMESPACE", "CapturedGlobals", "Context", "NamespaceMarker", "SharedBytes", "Side", "Stub", "Value"]
+__all__ = ["NAMESPACE", "CapturedGlobals", "Context", "NamespaceMarker", "SharedBytes", "Side", "Stub", "Value", "place_of"]
+
+
+def place_of(kind: type) -> tuple[str, str]:
+    """Module and name of a class. A class that was made where nothing says what module it is has none."""
+    return str(getattr(kind, "__module__", "")), kind.__qualname__
 
 
 class NamespaceMarker:

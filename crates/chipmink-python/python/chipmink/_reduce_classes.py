@@ -19,7 +19,7 @@ from typing import Any
 from chipmink import _rebuild
 from chipmink._errors import UnsupportedError
 from chipmink._live import note_class
-from chipmink._markers import Context, Side
+from chipmink._markers import Context, Side, place_of
 from chipmink._reduce_functions import importable_name
 
 __all__ = ["REDUCERS", "reduce_class"]
@@ -96,7 +96,7 @@ def _refuse_foreign(cls: type) -> None:
         for value in cls.__dict__.values()
     )
     if foreign:
-        name = f"{cls.__module__}.{cls.__qualname__}"
+        name = ".".join(place_of(cls))
         raise UnsupportedError(
             f"class {name} is made by an extension module and no import finds it; "
             "give it a name in its module, or register a reducer for its instances"
@@ -147,7 +147,7 @@ def _attributes(cls: type, left_out: Any) -> dict[str, Any]:
 def _registered(cls: abc.ABCMeta) -> list[type]:
     references = _abc._get_dump(cls)[0]
     found = [subclass for subclass in (reference() for reference in references) if subclass is not None]
-    return sorted(found, key=lambda subclass: (subclass.__module__, subclass.__qualname__))
+    return sorted(found, key=place_of)
 
 
 _PAYLOADS: dict[type, Any] = {

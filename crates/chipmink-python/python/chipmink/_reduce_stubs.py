@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from chipmink._markers import Context, Stub
+from chipmink._markers import Context, Stub, place_of
 from chipmink._reduce_objects import standard_stream
 
 __all__ = ["BY_NAME", "REDUCERS"]
@@ -23,8 +23,7 @@ Describe = Callable[[Any], str]
 
 def type_name(obj: Any) -> str:
     """Module and name of an object's type."""
-    kind = type(obj)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return ".".join(place_of(type(obj)))
 
 
 def _stub(kind: str, describe: Describe | str) -> Callable[[Any, Context], Any]:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from chipmink import _arrow, _numpy, _pandas, _reduce_classes, _reduce_functions, _reduce_objects, _reduce_stubs, _shared, _torch, _values
-from chipmink._markers import NAMESPACE, Context, NamespaceMarker, SharedBytes, Side, Stub
+from chipmink._markers import NAMESPACE, Context, NamespaceMarker, SharedBytes, Side, Stub, place_of
 from chipmink._numpy import describe_dtype
 from chipmink._reduce_classes import reduce_class
 from chipmink._shared import may_share_memory, shared_owner
@@ -84,7 +84,7 @@ def resolve(kind: type) -> Reducer | None:
     if found is not None:
         return found
     for base in kind.__mro__:
-        found = _BY_NAME.get((base.__module__, base.__qualname__))
+        found = _BY_NAME.get(place_of(base))
         if found is not None:
             return None if kind is not base and _reduces_itself(kind, base) else found
         if base in _INHERITED:

@@ -25,7 +25,7 @@ from typing import Any
 
 from chipmink import _chipmink
 from chipmink._errors import UnsupportedError
-from chipmink._markers import Context, SharedBytes, Side, Stub
+from chipmink._markers import Context, SharedBytes, Side, Stub, place_of
 
 __all__ = [
     "BY_NAME",
@@ -103,7 +103,7 @@ def may_share_memory(kind: type) -> bool:
 
 
 def _is_tensor(kind: type) -> bool:
-    return (kind.__module__, kind.__qualname__) == ("torch", "Tensor")
+    return place_of(kind) == ("torch", "Tensor")
 
 
 def shared_owner(base: Any) -> tuple[Any, tuple[int, int] | None]:

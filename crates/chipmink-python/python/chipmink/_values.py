@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from chipmink._markers import Value
+from chipmink._markers import Value, place_of
 
 __all__ = ["RULES", "NotAValue", "described", "value_of"]
 
@@ -37,9 +37,9 @@ def described(thing: Any) -> Any:
         return kind(described(item) for item in thing)
     if kind is dict:
         return {described(key): described(value) for key, value in thing.items()}
-    if kind is type and getattr(sys.modules.get(thing.__module__), thing.__qualname__, None) is thing:
+    if kind is type and getattr(sys.modules.get(place_of(thing)[0]), thing.__qualname__, None) is thing:
         return thing
-    rule = RULES.get((kind.__module__, kind.__qualname__))
+    rule = RULES.get(place_of(kind))
     found = None if rule is None else rule(thing)
     if found is None:
         raise NotAValue
