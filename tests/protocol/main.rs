@@ -15,10 +15,12 @@
 //! Two writers with two commits each and a sweeper with two sweeps; one request that is delayed (and if it is carried out
 //! at once, only its answer was lost), one that is carried out twice, and one death: 5,535,338 states where both writers
 //! save to one ref, 4,094,920 where each has its own. With refs beside and tags, where a version may follow a parent that
-//! no ref holds any more: 474,706 states with two commits and one and one sweep, 150,411 with one commit each and two sweeps.
-//! With a reader that opens twice, one commit each, two sweeps and no faults: 12,547 states. An entry is sent twice before its
+//! no ref holds any more: 1,176,879 states with two commits and one and one sweep, 650,432 with one commit each and two sweeps.
+//! With a reader that opens twice, one commit each, two sweeps and no faults: 50,865 states. In these a sweep raises the floor
+//! as far as it may, to the number of its own entry; in the two large ones to that of the entry before. An entry is sent twice before its
 //! outcome counts as unknown, and a commit writes a second pack at most once. Mirror images of the two writers count once.
-//! `make soak` goes further (two delayed requests, and all bounds at once).
+//! `make soak` goes further: two delayed requests (17,755,829 states with own refs), all bounds at once beside (27,458,688),
+//! and the floor at any height.
 //!
 //! # Mistakes
 //!
@@ -34,13 +36,14 @@ mod writer;
 
 use chipmink_testkit::{Explored, explore};
 use protocol::{Mistake, Protocol};
-use state::Faults;
+use state::{Faults, Raise};
 
 /// States beyond which a model is larger than was meant.
 const STATES_MAX: usize = 100_000_000;
 
 /// A delayed request, a repeated one, and the death of one party.
 const ONE_OF_EACH: Faults = Faults { delayed: 1, duplicated: 1, crashes: 1 };
+const ALL_RAISES: &[Raise] = &[Raise::No, Raise::ToBase, Raise::ToItself];
 const NO_FAULTS: Faults = Faults { delayed: 0, duplicated: 0, crashes: 0 };
 
 /// Both writers save to one ref: who comes second is refused.
@@ -51,6 +54,7 @@ const ONE_REF: Protocol = Protocol {
     has_own_refs: false,
     saves_beside: false,
     has_tags: false,
+    raises: &[Raise::No, Raise::ToBase],
     faults: ONE_OF_EACH,
     mistake: None,
 };
@@ -86,13 +90,16 @@ fn of_writers_of_one_ref_the_second_is_refused() {
 
 #[test]
 fn refused_versions_go_beside_and_tags_stay_whole() {
-    holds("beside, one sweep", &Protocol { commits: [2, 1], sweeps: 1, ..BESIDE });
-    holds("beside, two sweeps", &Protocol { commits: [1, 1], ..BESIDE });
+    holds("beside, one sweep", &Protocol { commits: [2, 1], sweeps: 1, raises: ALL_RAISES, ..BESIDE });
+    holds("beside, two sweeps", &Protocol { commits: [1, 1], raises: ALL_RAISES, ..BESIDE });
 }
 
 #[test]
 fn readers_find_every_version_that_is_retained() {
-    holds("readers", &Protocol { commits: [1, 1], reads: 2, faults: NO_FAULTS, ..OWN_REFS });
+    holds(
+        "readers",
+        &Protocol { commits: [1, 1], reads: 2, faults: NO_FAULTS, raises: ALL_RAISES, ..OWN_REFS },
+    );
 }
 
 /// What takes minutes.
@@ -102,6 +109,8 @@ fn two_delayed_requests_and_all_of_everything() {
     let two_delayed = Faults { delayed: 2, ..ONE_OF_EACH };
     holds("own refs, two delayed", &Protocol { faults: two_delayed, ..OWN_REFS });
     holds("one ref, two delayed", &Protocol { faults: two_delayed, commits: [2, 1], ..ONE_REF });
+    holds("own refs, floor to any height", &Protocol { raises: ALL_RAISES, ..OWN_REFS });
+    holds("one ref, floor to any height", &Protocol { raises: ALL_RAISES, ..ONE_REF });
     holds("beside", &BESIDE);
     holds("readers", &Protocol { reads: 2, faults: Faults { crashes: 1, ..NO_FAULTS }, ..OWN_REFS });
 }

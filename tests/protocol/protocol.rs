@@ -2,7 +2,8 @@
 
 use crate::canonical::{canonical, mirrored};
 use crate::state::{
-    BESIDE, Birth, COMMITS, FIRST_PACK, Faults, NOWHERE, Packs, Phase, REFS, Request, State, Told, WRITERS,
+    BESIDE, Birth, COMMITS, FIRST_PACK, Faults, NOWHERE, Packs, Phase, REFS, Raise, Request, State, Told,
+    WRITERS,
 };
 use chipmink_testkit::Model;
 
@@ -50,6 +51,8 @@ pub(crate) struct Protocol {
     pub(crate) saves_beside: bool,
     /// Whether a commit may make a ref to the version that it sees.
     pub(crate) has_tags: bool,
+    /// How far a sweep may raise the floor.
+    pub(crate) raises: &'static [Raise],
     /// Faults that may happen.
     pub(crate) faults: Faults,
     pub(crate) mistake: Option<Mistake>,
@@ -173,12 +176,14 @@ impl Protocol {
             Request::Condemn { sweep, condemned, adds, raises, .. } => {
                 state.live = state.live.without(condemned).with(adds);
                 state.condemned = state.condemned.with(condemned);
-                if raises {
-                    // The floor is now the number on which the entry builds.
-                    for birth in state.births.iter_mut().filter(|birth| **birth == Birth::Earlier) {
-                        *birth = Birth::BelowFloor;
-                    }
-                }
+                let falls = |birth: Birth| match raises {
+                    Raise::No => false,
+                    Raise::ToBase => birth == Birth::Earlier,
+                    Raise::ToItself => true,
+                };
+                state.births.iter_mut().filter(|birth| falls(**birth)).for_each(|birth| {
+                    *birth = Birth::BelowFloor;
+                });
                 state.sweeper.is_published |= state.sweeper.over == sweep;
                 next_number(state);
             }

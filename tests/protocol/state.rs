@@ -101,6 +101,18 @@ pub(crate) enum Birth {
     Newest,
 }
 
+/// How far the entry of a sweep raises the floor.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub(crate) enum Raise {
+    /// It does not.
+    #[default]
+    No,
+    /// To the number of the entry before it.
+    ToBase,
+    /// To its own number.
+    ToItself,
+}
+
 /// What the caller of a commit was told, until that cannot be wrong any more.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub(crate) enum Told {
@@ -175,8 +187,8 @@ pub(crate) struct Sweeper {
     pub(crate) phase: Phase,
     pub(crate) is_fresh: bool,
     pub(crate) sent: u8,
-    /// Whether its entry will raise the floor.
-    pub(crate) raises: bool,
+    /// How far its entry will raise the floor.
+    pub(crate) raises: Raise,
     /// Whether its entry stands in the log.
     pub(crate) is_published: bool,
     /// Live packs that nothing needs.
@@ -223,7 +235,7 @@ pub(crate) enum Request {
         sweep: u8,
         condemned: Packs,
         adds: Packs,
-        raises: bool,
+        raises: Raise,
         is_fresh: bool,
     },
 }

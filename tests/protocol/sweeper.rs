@@ -1,7 +1,8 @@
 //! The sweeper: it marks, condemns, and removes what is condemned.
 //!
-//! 1. *Mark* at the newest entry: what the refs point at is needed, of each blob one live pack. Whether the floor is raised
-//!    to that entry's number is left open, and whether a pack of which only X lives is copied into a new one.
+//! 1. *Mark* at the newest entry: what the refs point at is needed, of each blob one live pack. Whether the floor is raised,
+//!    to that entry's number or to that of its own, is left open, and whether a pack of which only X lives is copied into a
+//!    new one.
 //! 2. *List* the packs: those that no entry names and that were begun below the new floor are orphans.
 //! 3. *Condemn* in an entry what is dead and orphaned, raise the floor, add the new pack. If another stands there: mark again.
 //! 4. *Remove* what the log says is condemned, of any sweep. A sweep that died is taken up by the next here.
@@ -10,7 +11,7 @@
 
 use crate::protocol::{Answer, Mistake, Party, Protocol, Step, Take, is_at_work};
 use crate::state::{
-    Birth, FIRST_PACK, Packs, Phase, Request, SWEEPS, State, Sweeper, all_holders, swept_pack,
+    Birth, FIRST_PACK, Packs, Phase, Raise, Request, SWEEPS, State, Sweeper, all_holders, swept_pack,
 };
 
 /// How often the same entry is sent.
@@ -96,7 +97,7 @@ impl Protocol {
         let moved = mostly_dead(state, needed);
         let sweep = usize::from(state.sweeper.over);
         let may_move = state.sweeper.adds.is_empty() && !state.stored.has(swept_pack(sweep));
-        for raises in [false, true] {
+        for raises in self.raises.iter().copied() {
             for moves in [false, true] {
                 if moves && (moved.is_empty() || !may_move || state.sweeper.sent > 0) {
                     continue;
@@ -115,10 +116,10 @@ impl Protocol {
                     next.sweeper.phase = Phase::Writing;
                 }
                 let what = match (raises, moves) {
-                    (false, false) => "marks",
-                    (true, false) => "marks, to raise the floor",
-                    (false, true) => "marks, to move what lives",
-                    (true, true) => "marks, to raise the floor and move what lives",
+                    (Raise::No, false) => "marks",
+                    (_, false) => "marks, to raise the floor",
+                    (Raise::No, true) => "marks, to move what lives",
+                    (_, true) => "marks, to raise the floor and move what lives",
                 };
                 take(Step::Acts(Party::Sweeper, what), next);
             }
@@ -130,8 +131,10 @@ impl Protocol {
         let named = next.live.with(next.condemned).with(next.sweeper.adds);
         let unnamed = next.stored.without(named);
         let ignores_floor = self.makes(Mistake::IgnoresFloor);
-        let is_old = |pack: &usize| next.births[*pack] != Birth::Newest || ignores_floor;
-        if next.sweeper.raises || ignores_floor {
+        let raises = next.sweeper.raises;
+        let is_new = |birth: Birth| birth == Birth::Newest && raises != Raise::ToItself;
+        let is_old = |pack: &usize| ignores_floor || !is_new(next.births[*pack]);
+        if raises != Raise::No || ignores_floor {
             let old = unnamed.iter().filter(is_old);
             next.sweeper.orphans = old.fold(Packs::NONE, |all, pack| all.with(Packs::one(pack)));
         }
@@ -139,7 +142,7 @@ impl Protocol {
         if self.makes(Mistake::RemovesAfterCheck) {
             next.sweeper.doomed = found;
             next.sweeper.phase = Phase::Checking;
-        } else if found.is_empty() && !next.sweeper.raises {
+        } else if found.is_empty() && raises == Raise::No {
             next.sweeper.doomed = next.condemned;
             begin_removal(next);
         } else {
@@ -154,7 +157,7 @@ impl Protocol {
             sweep: sweeper.over,
             condemned: sweeper.dead.with(sweeper.orphans),
             adds: if parts { Packs::NONE } else { sweeper.adds },
-            raises: sweeper.raises && !self.makes(Mistake::IgnoresFloor),
+            raises: if self.makes(Mistake::IgnoresFloor) { Raise::No } else { sweeper.raises },
             is_fresh: sweeper.is_fresh,
         };
         let answered = |next: &mut State, answer| {
