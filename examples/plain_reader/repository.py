@@ -72,8 +72,19 @@ class Entry:
         self.segments = input.list(lambda: _segment(input))
         self.condemned = input.list(lambda: input.take(16))
         input.list(lambda: input.take(16) if input.u8() == 0 else (input.take(16), input.varint(), input.take(8)))
-        input.extensions()
+        self.dropped = self._dropped(input.extensions().get(4, b"\0"))
         input.finish()
+
+    @staticmethod
+    def _dropped(data):
+        input, before = Input("dropped versions", data), 0
+        ranges = []
+        for _ in range(input.count()):
+            first = before + input.varint()
+            before = first + input.varint()
+            ranges.append(range(first, before + 1))
+        input.finish()
+        return ranges
 
     @staticmethod
     def _commit(input):
@@ -219,10 +230,13 @@ class Repository:
                 raise Damaged(f"root entry {number} is not the one that the next one names")
 
     def versions(self):
-        """(number, commit) of every version, newest first."""
+        """(number, commit) of every version that no sweep has dropped, newest first."""
+        dropped = []
         for entry in self.entries():
-            for commit in entry.commits:
-                yield entry.number, Commit(commit)
+            dropped += entry.dropped
+            if not any(entry.number in numbers for numbers in dropped):
+                for commit in entry.commits:
+                    yield entry.number, Commit(commit)
 
     def commit(self, number):
         """The commit of a version."""

@@ -97,11 +97,14 @@ class Input:
         return self.varint() << zeros
 
     def extensions(self):
+        """Tag to bytes."""
+        found = {}
         for _ in range(self.count()):
             tag = self.varint()
-            self.bytes()
+            found[tag] = self.bytes()
             if tag % 2:
                 raise Unsupported(f"{self.what}: extension {tag}")
+        return found
 
     def finish(self):
         if self.left():

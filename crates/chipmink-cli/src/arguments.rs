@@ -1,6 +1,8 @@
 //! What can be asked for.
 
+use chipmink::KeepEvery;
 use clap::{Args, Parser, Subcommand};
+use std::time::Duration;
 
 /// Looks into chipmink repositories, and makes durable what is staged for them
 #[derive(Parser, Debug)]
@@ -20,6 +22,8 @@ pub(crate) enum Command {
     Diff(DiffArguments),
     /// Check that everything the versions reach is there and undamaged
     Verify(VerifyArguments),
+    /// Drop versions, and give back the room of what no version needs any more
+    Sweep(SweepArguments),
     /// Write out the bytes of a pod, any other blob, or a buffer
     Cat(CatArguments),
     /// Make durable what other processes stage in shared memory, also after they were killed
@@ -80,6 +84,33 @@ pub(crate) struct VerifyArguments {
     /// Check the tables and whether every blob has a place, without reading pods and buffers
     #[arg(long)]
     pub(crate) quick: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SweepArguments {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Keep so many newest versions of each branch
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) keep_last: Option<u64>,
+    /// Keep the newest version of each branch of every such time, as 1d, or of every so many numbers
+    #[arg(long, value_name = "TIME|N", value_parser = keep_every)]
+    pub(crate) keep_every: Option<KeepEvery>,
+    /// Drop versions that have only a tag, and their tags
+    #[arg(long)]
+    pub(crate) drop_tagged: bool,
+    /// Of what is kept, keep the newest versions that fit into so many bytes, as 10GiB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) max_bytes: Option<u64>,
+    /// Keep versions that are not older than this, as 30d
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) older_than: Option<Duration>,
+    /// Delete what was condemned at least so long ago; 1h if not given
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) grace: Option<Duration>,
+    /// Only say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Args, Debug)]
@@ -149,6 +180,34 @@ fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << unit).ok_or_else(wrong)
 }
 
+/// A time: a number with a unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no time: give a number with s, m, h, d or w, as 12h");
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 604_800,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+}
+
+/// Of how many numbers, or of what time, one version is kept.
+fn keep_every(text: &str) -> Result<KeepEvery, String> {
+    let every = match text.parse() {
+        Ok(count) => KeepEvery::Numbers(count),
+        Err(_) => KeepEvery::Time(duration(text)?),
+    };
+    match every {
+        KeepEvery::Numbers(0) | KeepEvery::Time(Duration::ZERO) => Err(format!("{text:?} is none")),
+        every => Ok(every),
+    }
+}
+
 impl Command {
     pub(crate) const fn is_json(&self) -> bool {
         match self {
@@ -157,6 +216,7 @@ impl Command {
             Command::Diff(arguments) => arguments.common.json,
             Command::Verify(arguments) => arguments.common.json,
             Command::Cat(arguments) => arguments.common.json,
+            Command::Sweep(arguments) => arguments.common.json,
             Command::Agent(arguments) => arguments.json,
             Command::Shm(ShmCommand::List { json } | ShmCommand::Rm { json, .. }) => *json,
         }
@@ -166,6 +226,18 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_have_a_unit() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("2w"), Ok(Duration::from_secs(2 * 7 * 86_400)));
+        assert_eq!(keep_every("10"), Ok(KeepEvery::Numbers(10)));
+        assert_eq!(keep_every("1d"), Ok(KeepEvery::Time(Duration::from_secs(86_400))));
+        for wrong in ["", "s", "1", "-1s", "1.5h", "1é", "99999999999999999999s", "99999999999999999w"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+        assert!(keep_every("0").is_err() && keep_every("0d").is_err());
+    }
 
     #[test]
     fn sizes_are_bytes_or_have_a_binary_unit() {

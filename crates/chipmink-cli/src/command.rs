@@ -1,7 +1,7 @@
 //! [`run`]: from arguments to output and exit status.
 
 use crate::arguments::{Arguments, Command, Common};
-use crate::{agent, cat, diff, log, shm, show, verify};
+use crate::{agent, cat, diff, log, shm, show, sweep, verify};
 use chipmink::{Error, OpenOptions, Repository};
 use chipmink_types::TimeId;
 use clap::Parser;
@@ -90,6 +90,7 @@ fn execute(command: &Command, out: &mut dyn Write) -> Result<u8, Failure> {
         Command::Show(arguments) => show::print(&open(&arguments.common)?, arguments, out)?,
         Command::Diff(arguments) => diff::print(&open(&arguments.common)?, arguments, out)?,
         Command::Cat(arguments) => cat::print(&open(&arguments.common)?, arguments, out)?,
+        Command::Sweep(arguments) => sweep::print(&open(&arguments.common)?, arguments, out)?,
         Command::Verify(arguments) => {
             let is_clean = verify::print(&open(&arguments.common)?, arguments, out)?;
             return Ok(if is_clean { GOOD } else { BAD });

@@ -1,6 +1,6 @@
 //! The `chipmink` command: it prints and parses, and decides nothing.
 //!
-//! It only reads, but for `agent`, which makes durable what is staged, and `shm rm`. [`run`] is the whole of it, so that other programs (the Python wheel) can install it under its name.
+//! It only reads, but for `agent`, which makes durable what is staged, `sweep` and `shm rm`. [`run`] is the whole of it, so that other programs (the Python wheel) can install it under its name.
 #![forbid(unsafe_code)]
 
 mod agent;
@@ -12,6 +12,7 @@ mod diff;
 mod log;
 mod shm;
 mod show;
+mod sweep;
 mod verify;
 mod view;
 

@@ -6,7 +6,7 @@
 use crate::error::Result;
 use crate::wire::{Input, put_bytes, put_varint};
 
-/// Extensions of one structure, by ascending tag. This version writes none and knows none.
+/// Extensions of one structure, by ascending tag. This version knows none that readers must obey.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Extensions(Vec<(u64, Vec<u8>)>);
 
@@ -19,6 +19,12 @@ impl Extensions {
     /// Tag and bytes of each.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
         self.0.iter().map(|(tag, bytes)| (*tag, bytes.as_slice()))
+    }
+
+    /// The bytes of an extension.
+    pub fn get(&self, tag: u64) -> Option<&[u8]> {
+        let at = self.0.binary_search_by_key(&tag, |(tag, _)| *tag).ok()?;
+        Some(&self.0[at].1)
     }
 
     /// Adds an extension that readers may ignore, in place of one with the same tag.

@@ -61,14 +61,17 @@ pub use pack::{
     FinishedPack, PACK_END_MAGIC, PACK_FOOTER_GUESS, PACK_HEADER_LEN, PACK_MAGIC, PackFooter, PackHeader,
     PackLayout, PlacedSegment,
 };
-pub use requirements::{FEATURE_CHUNK_DELTA, FEATURE_LZ4, FORMAT_VERSION, Requirements};
+pub use requirements::{FEATURE_CHUNK_DELTA, FEATURE_LZ4, FEATURE_SWEPT, FORMAT_VERSION, Requirements};
 pub use root::{
-    ConditionalWrites, InlineCommit, Lease, LeaseChange, PackInfo, PreviousEntry, ROOT_ENTRY_LEN_MAX,
-    ROOT_MAGIC, RefChange, RefMove, RefTarget, RootEntry, RootState, STATE_EVERY, SegmentInfo, StatePlace,
+    ConditionalWrites, DroppedRange, DroppedVersions, InlineCommit, Lease, LeaseChange, PackInfo,
+    PreviousEntry, ROOT_ENTRY_LEN_MAX, ROOT_MAGIC, RefChange, RefMove, RefTarget, RootEntry, RootState,
+    STATE_EVERY, SegmentInfo, StatePlace,
 };
 pub use row::{Dependency, PodRow, RowShape, parse_slot_key, slot_key};
 pub use stream::{
     STREAM_MAGIC, StreamParts, StreamPod, StreamRegion, bodies, decode_stream, encode_stream,
     encode_stream_head, stream_body_len, stream_len,
 };
-pub use tree::{Edit, TREE_KEY_MAX, TREE_LEVEL_MAX, TREE_NODE_LEN, Tree, TreeChange, TreeRoot, VisitRow};
+pub use tree::{
+    Edit, EnterNode, TREE_KEY_MAX, TREE_LEVEL_MAX, TREE_NODE_LEN, Tree, TreeChange, TreeRoot, VisitRow,
+};

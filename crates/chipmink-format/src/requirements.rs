@@ -11,9 +11,11 @@ pub const FEATURE_CHUNK_DELTA: u64 = 1;
 /// Feature bit for reading: blobs may be compressed with LZ4.
 pub const FEATURE_LZ4: u64 = 1 << 1;
 
+/// Feature bit for writing: versions were dropped and packs condemned, so what a version takes over must be proved to be there.
+pub const FEATURE_SWEPT: u64 = 1;
+
 const KNOWN_FOR_READING: u64 = FEATURE_CHUNK_DELTA | FEATURE_LZ4;
-/// To write, a build must also know what it takes over or sweeps: nothing beyond version 1 so far.
-const KNOWN_FOR_WRITING: u64 = 0;
+const KNOWN_FOR_WRITING: u64 = FEATURE_SWEPT;
 
 /// Versions and feature bits; they stand in every root entry and never get fewer from one entry to the next.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -128,5 +130,6 @@ mod tests {
         let known = Requirements { for_reading: FEATURE_CHUNK_DELTA | FEATURE_LZ4, ..plain };
         known.check_read("r").unwrap();
         known.check_write("r").unwrap();
+        Requirements { for_writing: FEATURE_SWEPT, ..known }.check_write("r").unwrap();
     }
 }

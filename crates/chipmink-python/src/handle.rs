@@ -7,7 +7,10 @@ use crate::errors::raise;
 use crate::mapping::{Mapper, Mapping};
 use crate::walked::{Losses, Walked};
 use bytes::Bytes;
-use chipmink::{Compression, OnConflict, OpenOptions, Pieces, Place, PlanPods, Repository, SaveRequest};
+use chipmink::{
+    Compression, KeepEvery, OnConflict, OpenOptions, Pieces, Place, PlanPods, Repository, Retention,
+    SaveRequest, SweepRequest,
+};
 use chipmink_pickle::rebuild::{Allowlist, LiveDefinitions, Variables, rebuild, rebuild_if_live};
 use chipmink_pickle::{PySession, RebuildOptions, SessionOptions};
 use chipmink_podding::policy_by_name;
@@ -102,6 +105,15 @@ impl PodSource for FarPods {
 }
 
 impl Handle {
+    /// The error of a load; if a sweep has dropped the version meanwhile, the one that says so.
+    fn or_dropped(&self, number: u64, error: PyErr) -> PyErr {
+        self.repository
+            .store()
+            .check_retained(TimeId(number))
+            .err()
+            .map_or(error, |dropped| raise(dropped.into()))
+    }
+
     /// What of a region differs from memory whose chunks have these digests.
     pub(crate) fn difference(
         &self,
@@ -249,7 +261,8 @@ impl Handle {
         let plan = py.detach(|| self.repository.plan(TimeId(number), names.as_deref())).map_err(raise)?;
         let mapper = self.mapping.mapper(&self.repository);
         let options = rebuild_options(namespace, allow, live, mapper.as_ref())?;
-        let loaded = rebuild(py, &plan, &mut *self.pods(&plan), &options)?;
+        let loaded = rebuild(py, &plan, &mut *self.pods(&plan), &options);
+        let loaded = loaded.map_err(|error| self.or_dropped(number, error))?;
         self.mapping.check_later(mapper.as_ref(), &plan, TimeId(number));
         Ok(loaded)
     }
@@ -272,9 +285,10 @@ impl Handle {
         let options = rebuild_options(namespace, allow, live, mapper.as_ref())?;
         let mut pods = self.pods(&plan);
         let loaded = match only_live {
-            true => rebuild_if_live(py, &plan, &mut *pods, &options)?,
-            false => rebuild(py, &plan, &mut *pods, &options).map(Some)?,
+            true => rebuild_if_live(py, &plan, &mut *pods, &options),
+            false => rebuild(py, &plan, &mut *pods, &options).map(Some),
         };
+        let loaded = loaded.map_err(|error| self.or_dropped(number, error))?;
         self.mapping.check_later(mapper.as_ref(), &plan, TimeId(number));
         Ok(loaded)
     }
@@ -349,6 +363,55 @@ impl Handle {
     fn diff(&self, py: Python<'_>, earlier: u64, later: u64) -> PyResult<Names> {
         let diff = py.detach(|| self.repository.diff(TimeId(earlier), TimeId(later))).map_err(raise)?;
         Ok((diff.added, diff.removed, diff.changed))
+    }
+
+    /// Drops versions and gives back room.
+    #[expect(clippy::too_many_arguments, reason = "they are the keyword arguments of the Python side")]
+    fn sweep<'py>(
+        &self,
+        py: Python<'py>,
+        keep_last: Option<u64>,
+        keep_numbers: Option<u64>,
+        keep_seconds: Option<f64>,
+        keep_tagged: bool,
+        max_bytes: Option<u64>,
+        older_than: Option<f64>,
+        grace: Option<f64>,
+        dry_run: bool,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        let periods = keep_seconds.map(|period| KeepEvery::Time(seconds(period)));
+        let retention = Retention {
+            keep_last,
+            keep_every: keep_numbers.map(KeepEvery::Numbers).or(periods),
+            keep_tagged,
+            max_bytes,
+            older_than: older_than.map(seconds),
+        };
+        let default = SweepRequest::default();
+        let grace = grace.map_or(default.grace, seconds);
+        let request = SweepRequest { retention, grace, dry_run };
+        let report = py.detach(|| self.repository.sweep(&request)).map_err(raise)?;
+        let figures = PyDict::new(py);
+        let dropped: Vec<u64> = report.versions_dropped.iter().map(|time| time.0).collect();
+        figures.set_item("dry_run", report.is_dry_run)?;
+        figures.set_item("versions_dropped", dropped)?;
+        figures.set_item("refs_deleted", report.refs_deleted)?;
+        for (name, value) in [
+            ("versions_kept", report.versions_kept),
+            ("packs_condemned", report.packs_condemned),
+            ("orphans_condemned", report.orphans_condemned),
+            ("condemned_bytes", report.condemned_bytes),
+            ("moved_bytes", report.moved_bytes),
+            ("packs_deleted", report.packs_deleted),
+            ("freed_bytes", report.freed_bytes),
+            ("packs_waiting", report.packs_waiting),
+            ("waiting_bytes", report.waiting_bytes),
+            ("kept_bytes", report.kept_bytes),
+        ] {
+            figures.set_item(name, value)?;
+        }
+        Ok(figures)
     }
 
     /// What is wrong with the repository, one line each.

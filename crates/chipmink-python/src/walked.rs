@@ -74,13 +74,17 @@ impl Walked {
     }
 
     /// Publishes and tells the session.
-    fn finish(&self, py: Python<'_>, prepared: Prepared) -> PyResult<(Saved, String)> {
+    /// `None`: a sweep took what the save builds on, and it must be walked anew.
+    fn finish(&self, py: Python<'_>, prepared: Prepared) -> PyResult<Option<(Saved, String)>> {
         let published = py.detach(move || prepared.publish());
         let ref_name = published.ref_name().to_owned();
         let mut guard = self.handle.get().session()?;
         let session = guard.as_mut().ok_or_else(closed)?;
-        let saved = published.finish(&mut session.source(self.namespace.bind(py))).map_err(raise)?;
-        Ok((saved, ref_name))
+        match published.finish(&mut session.source(self.namespace.bind(py))) {
+            Ok(saved) => Ok(Some((saved, ref_name))),
+            Err(error) if error.wants_new_walk() => Ok(None),
+            Err(error) => Err(raise(error)),
+        }
     }
 }
 
@@ -144,10 +148,11 @@ impl Walked {
         Ok(found.into_iter().map(|(name, region)| (name, StoredRegion(region))).collect())
     }
 
-    /// Makes the version visible; returns its number, figures, and the ref that it is the newest version of.
-    fn publish<'py>(&self, py: Python<'py>) -> PyResult<(u64, Bound<'py, PyDict>, String)> {
+    /// Makes the version visible; returns its number, figures, and the ref that it is the newest version of. `None` if a
+    /// sweep took what it builds on: walk again.
+    fn publish<'py>(&self, py: Python<'py>) -> PyResult<Option<(u64, Bound<'py, PyDict>, String)>> {
         let prepared = self.prepared().take().ok_or_else(over)?;
-        let (saved, ref_name) = self.finish(py, prepared)?;
+        let Some((saved, ref_name)) = self.finish(py, prepared)? else { return Ok(None) };
         *self.handle.get().losses() = self.losses.clone();
         let (walk, report) = (saved.report.walk, saved.report);
         let figures = PyDict::new(py);
@@ -163,7 +168,7 @@ impl Walked {
         ] {
             figures.set_item(name, value)?;
         }
-        Ok((saved.time.0, figures, ref_name))
+        Ok(Some((saved.time.0, figures, ref_name)))
     }
 
     /// Gives the save up; does nothing once it was published.

@@ -20,6 +20,18 @@ use tokio::runtime::Runtime;
 /// Bytes of one part of an upload. Stores ask for at least 5 MiB.
 const PART_LEN: usize = 8 << 20;
 
+/// Requests that are under way at once where many objects are read.
+const AT_ONCE: usize = 16;
+
+/// An object, as a listing tells of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ListedObject {
+    pub(crate) path: String,
+    pub(crate) byte_len: u64,
+    /// By the store's clock, in microseconds since 1970.
+    pub(crate) modified_at: i64,
+}
+
 /// How the futures of a store are run.
 #[derive(Clone, Debug)]
 enum Runner {
@@ -146,6 +158,11 @@ impl Backend {
     /// Whether a call that failed does nothing later.
     pub(crate) fn is_prompt(&self) -> bool {
         self.kind != PlaceKind::Remote || self.pool.is_some()
+    }
+
+    /// Whether new objects go to a pool in front of another place.
+    pub(crate) fn is_staged(&self) -> bool {
+        self.pool.as_ref().is_some_and(PoolObjects::is_above)
     }
 
     /// What kind of place it is.
@@ -322,6 +339,67 @@ impl Backend {
             Ok(())
         };
         self.run(read).map_err(|error| StoreError::storage(self.context("listing", prefix.as_ref()), error))
+    }
+
+    /// Objects under a prefix, in the order of the store.
+    pub(crate) fn list_objects(&self, prefix: &str) -> Result<Vec<ListedObject>> {
+        let prefix = Path::from(prefix);
+        let listed = self.run(self.objects.list(Some(&prefix)).try_collect::<Vec<_>>());
+        let listed =
+            listed.map_err(|error| StoreError::storage(self.context("listing", prefix.as_ref()), error))?;
+        let object = |meta: object_store::ObjectMeta| ListedObject {
+            path: meta.location.as_ref().to_owned(),
+            byte_len: meta.size,
+            modified_at: meta.last_modified.timestamp_micros(),
+        };
+        Ok(listed.into_iter().map(object).collect())
+    }
+
+    /// When an object was written, by the store's clock in microseconds since 1970, if it is there.
+    pub(crate) fn modified_at(&self, path: &str) -> Result<Option<i64>> {
+        match self.run(self.objects.head(&Path::from(path))) {
+            Ok(meta) => Ok(Some(meta.last_modified.timestamp_micros())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(StoreError::storage(self.context("looking at", path), error)),
+        }
+    }
+
+    /// The whole of several objects, none of which must be longer than `limit`; `None` for one that is not there. What is
+    /// far away is read at once.
+    pub(crate) fn get_all(&self, paths: &[String], limit: u64) -> Result<Vec<Option<Bytes>>> {
+        let get = |path: &String| match self.get(path, limit) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
+        };
+        if self.kind != PlaceKind::Remote {
+            return paths.iter().map(get).collect();
+        }
+        std::thread::scope(|scope| {
+            let share = paths.len().div_ceil(AT_ONCE).max(1);
+            let threads: Vec<_> = paths
+                .chunks(share)
+                .map(|paths| scope.spawn(move || paths.iter().map(get).collect::<Result<Vec<_>>>()))
+                .collect();
+            let mut all = Vec::with_capacity(paths.len());
+            for thread in threads {
+                let read = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                all.append(&mut read?);
+            }
+            Ok(all)
+        })
+    }
+
+    /// Removes objects, those that are gone already too.
+    pub(crate) fn delete_all(&self, paths: &[String]) -> Result<()> {
+        let mut failure = None;
+        for path in paths {
+            match self.delete(path) {
+                Err(error) if !error.is_missing() => drop(failure.get_or_insert(error)),
+                _ => {}
+            }
+        }
+        failure.map_or(Ok(()), Err)
     }
 
     /// Makes the directories of a repository, where there are directories.

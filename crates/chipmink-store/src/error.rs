@@ -112,6 +112,34 @@ pub enum StoreError {
         /// Why not.
         reason: String,
     },
+    /// A sweep has dropped the version.
+    #[error("version {time} of {place} was dropped by a sweep{when}; `chipmink log` lists what is left")]
+    Dropped {
+        /// The place.
+        place: String,
+        /// The number.
+        time: TimeId,
+        /// When, as ` on` and a date, if that is known.
+        when: String,
+    },
+    /// What is to be kept cannot be read, so nothing is deleted.
+    #[error(
+        "{place} was not swept: {reason}; look with `chipmink verify`, and let the sweep drop what cannot be mended"
+    )]
+    Unsweepable {
+        /// The place.
+        place: String,
+        /// What cannot be read.
+        reason: String,
+    },
+    /// Others published again and again while a sweep was being prepared.
+    #[error("{place} was not swept: others published {attempts} times meanwhile; sweep again")]
+    Outrun {
+        /// The place.
+        place: String,
+        /// How often it was tried.
+        attempts: usize,
+    },
     /// An object is damaged, or made by a later version.
     #[error("{object} in {place}: {source}")]
     Format {

@@ -106,6 +106,8 @@ impl Index {
         if let Some(at) = self.by_name.get(name) {
             self.packs[*at as usize].is_live = false;
         }
+        // The thesaurus knows one place of a blob. Where that was in the condemned pack, the others must be looked up again.
+        self.segments.iter_mut().for_each(|segment| segment.resident_since = None);
     }
 
     pub(crate) fn pack(&self, ordinal: u32) -> &Pack {
@@ -143,14 +145,16 @@ impl Index {
     /// Takes the rows of a pack that this process has written, whose own segment is its newest.
     pub(crate) fn learn(&mut self, name: PackName, rows: &[IndexRow]) {
         let Some(&pack) = self.by_name.get(&name) else { return };
+        let before = self.dropped();
         for row in rows {
             let IndexRow { byte_offset, stored_len, decoded_len, codec, base, .. } = *row;
             let location = Location { byte_offset, stored_len, decoded_len, pack, codec };
             self.remember(row.digest, Found { location, base });
         }
-        let dropped = self.dropped();
+        // Some of them may not have found room.
+        let is_resident = self.dropped() == before;
         if let Some(segment) = self.segments.last_mut().filter(|segment| segment.stands_in == pack) {
-            segment.resident_since = Some(dropped);
+            segment.resident_since = is_resident.then_some(before);
         }
     }
 

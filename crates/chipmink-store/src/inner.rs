@@ -12,6 +12,7 @@ use crate::region::RegionHistory;
 use bytes::Bytes;
 use chipmink_format::{ConditionalWrites, FormatError, PackInfo, pack_path, parse_pack_path, root_path};
 use chipmink_types::{Digest, TimeId};
+use chrono::DateTime;
 use smallvec::SmallVec;
 use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -30,6 +31,9 @@ pub(crate) struct Inner {
     /// One publication at a time: threads of one process need not race each other.
     publishing: Mutex<()>,
 }
+
+/// A blob and the bases below it, each with the pack that it lies in.
+pub(crate) type Chain = SmallVec<[(Digest, u32); 4]>;
 
 /// Bytes that the histories of regions may take: those of some ten thousand.
 const REGIONS_BYTES: u64 = 1 << 20;
@@ -101,19 +105,33 @@ impl Inner {
         *self.chooser.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(chooser);
     }
 
-    /// The packs that a blob and the bases below it lie in, if there are fewer than `max` deltas and all is found.
-    pub(crate) fn chain(&self, digest: &Digest, max: usize) -> Option<SmallVec<[u32; 4]>> {
+    /// A blob and the bases below it, with the live packs that they lie in, if there are fewer than `max` deltas and all is
+    /// found.
+    pub(crate) fn chain(&self, digest: &Digest, max: usize) -> Option<Chain> {
         let mut index = self.index();
-        let (mut packs, mut next) = (SmallVec::new(), *digest);
+        let (mut links, mut next) = (SmallVec::new(), *digest);
         for _ in 0..max {
             let found = index.find(&next).ok()??;
-            packs.push(found.location.pack);
+            links.push((next, found.location.pack));
             match found.base {
                 Some(base) => next = base,
-                None => return Some(packs),
+                None => return Some(links),
             }
         }
         None
+    }
+
+    /// Whether a version was not dropped, as far as this process has looked.
+    ///
+    /// # Errors
+    /// When it was: by which sweep.
+    pub(crate) fn check_retained(&self, time: TimeId) -> Result<()> {
+        let Some(range) = self.log().dropped.range_of(time) else { return Ok(()) };
+        let swept = read_entry(&self.backend, range.by).ok();
+        let swept_at = swept.and_then(|read| DateTime::from_timestamp_micros(read.entry.published_at));
+        let when =
+            swept_at.map_or_else(String::new, |at| format!(" on {}", at.format("%Y-%m-%d at %H:%M UTC")));
+        Err(StoreError::Dropped { place: self.backend.label().to_owned(), time, when })
     }
 
     pub(crate) fn cached_blob(&self, digest: &Digest) -> Option<Bytes> {
@@ -200,7 +218,11 @@ impl Inner {
             object: object(),
             source,
         })?;
-        self.log_mut().set_state(state);
+        self.log_mut().set_state(state).map_err(|source| StoreError::Format {
+            place: label(),
+            object: object(),
+            source,
+        })?;
         index_all(&mut self.index(), &self.log());
         Ok(self)
     }
@@ -252,6 +274,31 @@ impl Inner {
 
     /// Makes everything up to the head survive a power cut. Returns the head's number.
     pub(crate) fn sync_all(&self) -> Result<TimeId> {
+        loop {
+            let head = self.log().head.number;
+            let packs = self.log().unsynced_packs();
+            let is_there = |pack: &PackInfo| self.backend.byte_len(&pack_path(pack.name));
+            let mut has_gone = false;
+            for pack in &packs {
+                has_gone |= is_there(pack)?.is_none();
+            }
+            let synced = if has_gone { Ok(None) } else { self.sync_head().map(Some) };
+            match synced {
+                Ok(Some(head)) => return Ok(head),
+                Err(error) if !error.is_missing() => return Err(error),
+                // A sweep that this process has not heard of may have deleted a pack.
+                failed => {
+                    self.refresh()?;
+                    if self.log().head.number == head {
+                        failed?;
+                        return self.sync_head();
+                    }
+                }
+            }
+        }
+    }
+
+    fn sync_head(&self) -> Result<TimeId> {
         let (head, entries, packs) = {
             let log = self.log();
             if log.is_synced() {
@@ -280,7 +327,7 @@ impl Inner {
 }
 
 /// The index segments that are in force, newest last: merged ones, then those of the packs that no merge covers.
-fn segments(log: &Log) -> impl Iterator<Item = SegmentInForce> {
+pub(crate) fn segments(log: &Log) -> impl Iterator<Item = SegmentInForce> {
     let merged = log.state.segments.iter().map(|segment| SegmentInForce {
         stands_in: segment.pack,
         place: segment.place,

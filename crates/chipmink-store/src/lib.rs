@@ -18,7 +18,9 @@
 //! - [`Staging`]: a pool in front of another place; versions go below one after another.
 //! - [`VerifyReport`]: what a check of everything found.
 //!
-//! It refuses to know what pods mean, and never deletes what was published.
+//! - [`SweepRequest`]: which versions stay, when the room of the others is given back.
+//!
+//! It refuses to know what pods mean, and deletes nothing but packs that no retained version needs.
 #![forbid(unsafe_code)]
 
 mod backend;
@@ -33,6 +35,7 @@ mod inner;
 pub mod local;
 mod log;
 mod memory;
+mod merge;
 mod options;
 mod pack_check;
 mod pack_writer;
@@ -45,6 +48,7 @@ mod region;
 mod remote;
 mod staging;
 mod store;
+mod sweep;
 mod transaction;
 mod verify;
 
@@ -57,5 +61,6 @@ pub use raw::{RawFile, RawPlaces};
 pub use remote::{FailureKind, RemoteFailure, RemoteKind, RemoteOptions, RemotePlace};
 pub use staging::{Persisted, StagedState, Staging};
 pub use store::{Entries, Head, Store};
+pub use sweep::{KeepEvery, Retention, SweepReport, SweepRequest};
 pub use transaction::{PackTransaction, Publication, TransactionStats};
 pub use verify::{Problem, VerifyReport};

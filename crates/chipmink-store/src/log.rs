@@ -11,8 +11,9 @@ use crate::error::{Result, StoreError};
 use crate::pack_check::check_pack;
 use chipmink_digest::digest;
 use chipmink_format::{
-    FormatError, LeaseChange, PackInfo, PackName, PreviousEntry, ROOT_ENTRY_LEN_MAX, RefTarget, Requirements,
-    RootEntry, RootState, StatePlace, decode_blob, expansion_max, pack_path, parse_root_path, root_path,
+    DroppedVersions, FormatError, LeaseChange, PackInfo, PackName, PreviousEntry, ROOT_ENTRY_LEN_MAX,
+    RefTarget, Requirements, RootEntry, RootState, StatePlace, decode_blob, expansion_max, pack_path,
+    parse_root_path, root_path,
 };
 use chipmink_types::{Digest, TimeId};
 use hashbrown::{HashMap, HashSet};
@@ -47,6 +48,8 @@ pub(crate) struct Log {
     pub(crate) uncovered: Vec<PackInfo>,
     /// Numbers that are spent without a sound entry.
     pub(crate) void: Vec<TimeId>,
+    /// Versions that sweeps have dropped.
+    pub(crate) dropped: DroppedVersions,
 }
 
 /// How far what was not synced is believed: a power cut may have left it without its bytes.
@@ -166,7 +169,21 @@ fn all_numbers(backend: &Backend) -> Result<Vec<TimeId>> {
 impl Log {
     /// Reads the log of a repository, `None` if there is none.
     pub(crate) fn open(backend: &Backend, trust: Trust) -> Result<Option<Self>> {
-        let Some(highest) = newest_number(backend)? else { return Ok(None) };
+        let Some(mut highest) = newest_number(backend)? else { return Ok(None) };
+        loop {
+            let opened = Log::open_from(backend, trust, highest);
+            if opened.as_ref().is_ok_and(|log| log.void.is_empty()) {
+                return opened.map(Some);
+            }
+            // A sweep may have deleted a pack that the newest entry of a moment ago still named.
+            match newest_number(backend)? {
+                Some(newer) if newer > highest => highest = newer,
+                _ => return opened.map(Some),
+            }
+        }
+    }
+
+    fn open_from(backend: &Backend, trust: Trust, highest: TimeId) -> Result<Self> {
         let mut numbers = Numbers { backend, descending: None };
         let mut void = Vec::new();
         let mut first_failure = None;
@@ -183,7 +200,7 @@ impl Log {
                 Ok(mut log) => {
                     log.void.append(&mut void);
                     log.void.sort_unstable();
-                    return Ok(Some(log));
+                    return Ok(log);
                 }
                 Err(Unsound::Step { spent, failure }) => {
                     let lowest = spent.iter().copied().min().unwrap_or(number);
@@ -269,9 +286,15 @@ impl Log {
             unsynced_packs: HashMap::new(),
             uncovered: Vec::new(),
             void,
+            dropped: DroppedVersions::default(),
             state: RootState::new(newest.entry.repository),
         };
-        log.set_state(state);
+        let object = || place.map_or_else(String::new, |place| pack_path(place.pack));
+        log.set_state(state).map_err(|source| StoreError::Format {
+            place: backend.label().to_owned(),
+            object: object(),
+            source,
+        })?;
         for pack in log.state.packs.iter().filter(|pack| !pack.is_synced) {
             log.unsynced_packs.insert(pack.name, log.state.covers);
         }
@@ -286,17 +309,18 @@ impl Log {
     }
 
     /// Takes a root state for what all entries up to the head add up to.
-    pub(crate) fn set_state(&mut self, state: RootState) {
-        let covered: HashSet<PackName> =
-            state.segments.iter().flat_map(|segment| segment.covers.clone()).collect();
-        self.uncovered = state.packs.iter().filter(|pack| !covered.contains(&pack.name)).copied().collect();
+    pub(crate) fn set_state(&mut self, state: RootState) -> Result<(), FormatError> {
+        self.dropped = state.dropped()?;
+        self.uncovered = uncovered(&state);
         self.state = state;
+        Ok(())
     }
 
     /// Takes the entry that follows the head.
     pub(crate) fn apply(&mut self, read: &ReadEntry) -> Result<(), FormatError> {
         let entry = &read.entry;
         let changes = entry.ref_changes()?;
+        self.apply_sweep(entry)?;
         for (name, target) in changes {
             match target {
                 Some(target) => self.state.refs.insert(name, target),
@@ -318,8 +342,7 @@ impl Log {
             self.state.packs.retain(|pack| !entry.packs_condemned.contains(&pack.name));
             self.state.segments.retain(|segment| !entry.packs_condemned.contains(&segment.pack));
             // The packs of a merge that went with its own pack stand for themselves again.
-            let state = std::mem::replace(&mut self.state, RootState::new(entry.repository));
-            self.set_state(state);
+            self.uncovered = uncovered(&self.state);
             self.state.condemned.extend(entry.packs_condemned.iter().map(|name| (*name, entry.number)));
             entry.packs_condemned.iter().for_each(|name| {
                 self.unsynced_packs.remove(name);
@@ -354,6 +377,19 @@ impl Log {
         }
         self.head = PreviousEntry { number: entry.number, digest: read.digest };
         self.highest = self.highest.max(entry.number);
+        Ok(())
+    }
+
+    /// Takes what a sweep says beside the packs that it condemns.
+    fn apply_sweep(&mut self, entry: &RootEntry) -> Result<(), FormatError> {
+        let dropped = entry.dropped()?;
+        if !dropped.is_empty() {
+            dropped.into_iter().try_for_each(|range| self.dropped.insert(range))?;
+            self.state.set_dropped(&self.dropped);
+        }
+        if let Some(through) = entry.deleted_through()? {
+            self.state.condemned.retain(|(_, by)| *by > through);
+        }
         Ok(())
     }
 
@@ -406,6 +442,13 @@ impl Log {
     }
 }
 
+/// Live packs whose own index no merged segment covers.
+fn uncovered(state: &RootState) -> Vec<PackInfo> {
+    let covered: HashSet<PackName> =
+        state.segments.iter().flat_map(|segment| segment.covers.iter().copied()).collect();
+    state.packs.iter().filter(|pack| !covered.contains(&pack.name)).copied().collect()
+}
+
 /// Why a chain cannot be the log.
 enum Unsound {
     /// These numbers are spent; the log may end below them.
@@ -439,12 +482,14 @@ fn check_unsynced_packs(
     trust: Trust,
 ) -> std::result::Result<(), Unsound> {
     let synced_through = chain.iter().map(|read| read.entry.synced_through).max().flatten();
+    let condemned: HashSet<PackName> =
+        chain.iter().flat_map(|read| read.entry.packs_condemned.iter().copied()).collect();
     for read in chain.iter().rev() {
         if read.entry.is_synced || Some(read.entry.number) <= synced_through {
             continue;
         }
         let trust = if is_of_this_boot(&read.entry, backend) { Trust::Lengths } else { trust };
-        for pack in &read.entry.packs_added {
+        for pack in read.entry.packs_added.iter().filter(|pack| !condemned.contains(&pack.name)) {
             let found = backend.byte_len(&pack_path(pack.name)).map_err(Unsound::from)?;
             let failure = match (found, trust) {
                 (Some(found), _) if found != pack.byte_len => {

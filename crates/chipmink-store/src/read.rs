@@ -66,11 +66,12 @@ impl Inner {
     fn locate(&self, name: &Digest) -> Result<Found, BlobError> {
         let find = || self.index().find(name);
         let found = match find() {
-            Ok(None) => {
+            Ok(Some(found)) => return Ok(found),
+            // Its index may have been swept meanwhile.
+            Ok(None) | Err(_) => {
                 self.refresh()?;
                 find()
             }
-            other => other,
         };
         match found {
             Ok(Some(found)) => Ok(found),

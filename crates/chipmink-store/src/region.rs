@@ -8,12 +8,11 @@
 //!    again.
 
 use crate::compression::{Backoff, Chooser};
-use crate::inner::Inner;
+use crate::inner::{Chain, Inner};
 use bytes::Bytes;
 use chipmink_digest::{NodeKind, read_tree};
 use chipmink_format::DELTA_CHAIN_MAX;
 use chipmink_types::{BlobSource, Digest, RegionForecast, RegionOutline};
-use smallvec::SmallVec;
 use std::collections::VecDeque;
 
 /// Deltas that a chunk's chain may have when another is put on top. Each costs a read and a decoding, so a chain is ended long
@@ -38,8 +37,8 @@ pub(crate) struct RegionHistory {
 pub(crate) struct BaseChunk {
     pub(crate) digest: Digest,
     pub(crate) bytes: Bytes,
-    /// The packs that its chain of deltas needs.
-    pub(crate) packs: SmallVec<[u32; 4]>,
+    /// It and the bases below it.
+    pub(crate) chain: Chain,
 }
 
 /// The region whose chunks are being put.
@@ -117,9 +116,9 @@ impl RegionSave {
             return None;
         }
         let digest = self.previous_chunks(inner)?.get(usize::try_from(ordinal).ok()?).copied()?;
-        let packs = inner.chain(&digest, CHAIN_MAX)?;
+        let chain = inner.chain(&digest, CHAIN_MAX)?;
         let bytes = self.read(ordinal, inner)?;
-        Some(BaseChunk { digest, bytes, packs })
+        Some(BaseChunk { digest, bytes, chain })
     }
 
     /// Whether the delta that was tried last paid.

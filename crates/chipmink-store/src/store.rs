@@ -9,13 +9,15 @@ use crate::log::{Log, read_entry};
 use crate::options::StoreOptions;
 use crate::place::Place;
 use crate::raw::RawPlaces;
+use crate::sweep::{self, SweepReport, SweepRequest};
 use crate::transaction::PackTransaction;
 use crate::verify::{self, VerifyReport};
 use bytes::Bytes;
-use chipmink_format::{Commit, FormatError, RefTarget, RootEntry, root_path};
+use chipmink_format::{Commit, DroppedVersions, FormatError, RefTarget, RootEntry, root_path};
 use chipmink_types::{BlobError, BlobSource, Digest, RepositoryId, TimeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the root log says now, as far as this process has looked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -165,7 +167,7 @@ impl Store {
         Ok(read.entry)
     }
 
-    /// The entries of the root log, newest first.
+    /// The entries of the root log, newest first, without those that only dropped versions stand in.
     pub fn entries(&self) -> Entries {
         Entries { store: self.clone(), next: Some(self.inner.log().head.number) }
     }
@@ -173,8 +175,9 @@ impl Store {
     /// The commit that an entry published.
     ///
     /// # Errors
-    /// When there is no such entry, or it published none.
+    /// When there is no such entry, it published none, or a sweep has dropped the version.
     pub fn commit(&self, time: TimeId) -> Result<Commit> {
+        self.check_retained(time)?;
         let entry = self.entry(time)?;
         if entry.commits.is_empty() {
             let reason = "that entry of the root log published no version".to_owned();
@@ -188,7 +191,47 @@ impl Store {
         })
     }
 
-    /// Whether the repository holds a blob, as far as its index says.
+    /// Whether a version was not dropped by a sweep, as far as this process has looked.
+    ///
+    /// # Errors
+    /// When it was.
+    pub fn check_retained(&self, time: TimeId) -> Result<()> {
+        self.inner.check_retained(time)
+    }
+
+    /// The versions that sweeps have dropped, as far as this process has looked.
+    pub fn dropped(&self) -> DroppedVersions {
+        self.inner.log().dropped.clone()
+    }
+
+    /// Drops versions and gives back the room of what nothing reaches any more, while others go on saving.
+    ///
+    /// # Errors
+    /// When a version that is to stay cannot be read in full, the place fails, or others publish all the time. What was
+    /// condemned by then is deleted by a later sweep.
+    pub fn sweep(&self, request: &SweepRequest) -> Result<SweepReport> {
+        sweep::sweep(&self.inner, request)
+    }
+
+    /// Claims a version for so long, by the store's clock: no sweep drops it meanwhile. Returns by what the claim is known.
+    ///
+    /// # Errors
+    /// When the version was dropped already, or the claim cannot be published.
+    pub fn take_lease(&self, holds: TimeId, lasting: Duration) -> Result<[u8; 16]> {
+        self.commit(holds)?;
+        sweep::take_lease(&self.inner, holds, lasting)
+    }
+
+    /// Gives a claim back.
+    ///
+    /// # Errors
+    /// When that cannot be published.
+    pub fn release_lease(&self, id: [u8; 16]) -> Result<()> {
+        sweep::release_lease(&self.inner, id)
+    }
+
+    /// Whether the repository holds a blob, as far as its index says. That says nothing of the blobs that it names: they may
+    /// have been swept, unless a retained version reaches it.
     ///
     /// # Errors
     /// When the index cannot be read.
@@ -281,7 +324,11 @@ impl Iterator for Entries {
     type Item = Result<RootEntry>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let number = self.next.take()?;
+        let mut number = self.next.take()?;
+        // Below a range stands an entry.
+        while let Some(range) = self.store.inner.log().dropped.range_of(number) {
+            number = TimeId(range.first.0.checked_sub(1)?);
+        }
         let entry = self.store.entry(number);
         if let Ok(entry) = &entry {
             self.next = entry.previous.map(|previous| previous.number);

@@ -4,29 +4,32 @@
 //! 1. Nothing that a transaction wrote is known to anybody before its entry exists; then all of it is, at once.
 //! 2. A lost race changes the entry only. The packs stay as they are, also for another try after `RefMoved`.
 //! 3. The bytes for a number never change until an entry has been read there.
+//! 4. An entry is published only on top of one in which everything that its version needs and does not bring is in a live
+//!    pack: [`rebase`].
+
+pub(crate) mod rebase;
 
 use crate::compression::Chooser;
 use crate::creation::{now_micros, verdict};
 use crate::entry_creation::{Outcome, create_entry};
 use crate::error::{Result, StoreError};
 use crate::generations::DigestSet;
-use crate::inner::Inner;
+use crate::inner::{Chain, Inner};
 use crate::log::{HINT, ReadEntry, note_boot};
+use crate::merge::{FAN_OUT, merge_indexes};
 use crate::pack_writer::{Merged, PackWriter, SealedPack};
 use crate::random;
 use crate::region::{RegionHistory, RegionSave};
 use bytes::Bytes;
 use chipmink_digest::digest;
 use chipmink_format::{
-    Codec, Commit, ConditionalWrites, InlineCommit, MergePart, PackInfo, RefChange, RefMove, RefTarget,
-    RootEntry, STATE_EVERY, StatePlace, decode_segment, merge_segments, pack_path, root_path,
+    Codec, Commit, ConditionalWrites, DELTA_CHAIN_MAX, InlineCommit, RefChange, RefMove, RefTarget,
+    RootEntry, STATE_EVERY, StatePlace, pack_path, root_path,
 };
 use chipmink_types::{BlobError, BlobKind, BlobSink, Digest, RegionForecast, RegionOutline, TimeId, WriteId};
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Packs whose indexes are merged into one segment.
-const FAN_OUT: usize = 16;
 /// Small blobs kept for the cache, in bytes: the next save reads the tables of this one.
 const FRESH_BYTES: usize = 4 << 20;
 
@@ -73,12 +76,13 @@ pub struct TransactionStats {
 #[derive(Debug)]
 pub struct PackTransaction {
     inner: Arc<Inner>,
-    born: TimeId,
+    /// The version from which blobs are taken over without being put.
+    base: Option<TimeId>,
     writer: Option<PackWriter>,
     sealed: Vec<SealedPack>,
     own: DigestSet,
-    /// Packs of others in which blobs were found that this save will name.
-    relied_on: HashSet<u32>,
+    /// Blobs of others that this save will name, by the pack that each was found in.
+    relied_on: HashMap<u32, Vec<Digest>>,
     /// `None` once it went back.
     chooser: Option<Chooser>,
     region: Option<RegionSave>,
@@ -98,15 +102,14 @@ pub struct PackTransaction {
 
 impl PackTransaction {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
-        let born = inner.log().head.number;
         let chooser = Some(inner.take_chooser());
         PackTransaction {
             inner,
-            born,
+            base: None,
             writer: None,
             sealed: Vec::new(),
             own: DigestSet::default(),
-            relied_on: HashSet::new(),
+            relied_on: HashMap::new(),
             chooser,
             region: None,
             regions: Vec::new(),
@@ -119,6 +122,12 @@ impl PackTransaction {
             is_over: false,
             process: std::process::id(),
         }
+    }
+
+    /// Says that what a version reaches may be named without being put. It must then be there still when this save is
+    /// published; everything else is to be put, or asked for with [`BlobSink::holds`], blob by blob.
+    pub fn build_on(&mut self, version: TimeId) {
+        self.base = Some(version);
     }
 
     /// Figures so far.
@@ -165,13 +174,23 @@ impl PackTransaction {
         if self.own.contains(digest) {
             return true;
         }
-        // An index that cannot be read costs a duplicate, no error.
-        match self.inner.index().find(digest) {
-            Ok(Some(found)) => {
-                self.relied_on.insert(found.location.pack);
+        // An index that cannot be read, or a base that was swept, costs a duplicate, no error.
+        let found = self.inner.index().find(digest).ok().flatten();
+        match found {
+            Some(found) if found.base.is_none() => {
+                self.relied_on.entry(found.location.pack).or_default().push(*digest);
                 true
             }
-            _ => false,
+            Some(_) => {
+                self.inner.chain(digest, DELTA_CHAIN_MAX + 1).map(|chain| self.rely_on(chain)).is_some()
+            }
+            None => false,
+        }
+    }
+
+    fn rely_on(&mut self, chain: Chain) {
+        for (digest, pack) in chain {
+            self.relied_on.entry(pack).or_default().push(digest);
         }
     }
 
@@ -181,8 +200,11 @@ impl PackTransaction {
             self.seal(false)?;
         }
         if self.writer.is_none() {
-            let repository = self.inner.log().state.repository;
-            self.writer = Some(PackWriter::begin(&self.inner.backend, repository, self.born)?);
+            let (repository, born) = {
+                let log = self.inner.log();
+                (log.state.repository, log.head.number)
+            };
+            self.writer = Some(PackWriter::begin(&self.inner.backend, repository, born)?);
         }
         Ok(())
     }
@@ -228,7 +250,7 @@ impl PackTransaction {
         let Some((codec, stored)) = delta else { return Ok(false) };
         writer.put(name, BlobKind::Chunk, codec, bytes.len() as u64, Some(base.digest), stored)?;
         self.features |= codec.features();
-        self.relied_on.extend(base.packs);
+        self.rely_on(base.chain);
         Ok(true)
     }
 
@@ -264,20 +286,7 @@ impl PackTransaction {
             }
             log.uncovered.clone()
         };
-        let read = |pack: &PackInfo| {
-            let range = pack.index.byte_offset..pack.index.byte_offset + pack.index.byte_len;
-            let bytes = self.inner.backend.get_range(&pack_path(pack.name), range).ok()?;
-            decode_segment(&bytes).ok()
-        };
-        let decoded: Vec<_> =
-            packs.iter().filter_map(|pack| read(pack).map(|parts| (pack.name, parts))).collect();
-        if decoded.len() < 2 {
-            return None;
-        }
-        let parts: Vec<MergePart<'_>> =
-            decoded.iter().map(|(name, (head, rows))| MergePart { head, rows, stands_in: *name }).collect();
-        let covers = decoded.iter().map(|(name, _)| *name).collect();
-        Some(Merged { segment: merge_segments(&parts), covers })
+        merge_indexes(&self.inner.backend, &packs)
     }
 
     /// Writes the root state into the pack, if one is due.
@@ -368,6 +377,7 @@ impl PackTransaction {
         self.seal(true)?;
         let write_id = WriteId(random::bytes());
         loop {
+            self.rebase(inner, publication)?;
             let synced = if inner.options.durable { Some(inner.sync_all()?) } else { None };
             let entry = self.entry(inner, publication, write_id, synced)?;
             let bytes = Bytes::from(entry.encode());
@@ -389,10 +399,6 @@ impl PackTransaction {
             }
             if let Some(error) = self.moved(inner, publication) {
                 return Err(error);
-            }
-            let index = inner.index();
-            if self.relied_on.iter().any(|pack| !index.pack(*pack).is_live) {
-                return Err(StoreError::BaseSwept);
             }
         }
     }
@@ -421,9 +427,6 @@ impl PackTransaction {
             object: root_path(log.head.number),
             source,
         })?;
-        if self.born < log.state.floor && !self.sealed.is_empty() {
-            return Err(StoreError::BaseSwept);
-        }
         let Some(number) = log.highest.0.checked_add(1).map(TimeId) else {
             return Err(StoreError::ReadOnly {
                 place: place(),

@@ -129,7 +129,9 @@ impl Walk<'_> {
                 self.report.add(None, pack_path(pack.name), error.to_string());
             }
         }
-        let known: HashSet<_> = packs.iter().map(|pack| pack.name).collect();
+        let condemned = self.source.log().state.condemned.clone();
+        let condemned = condemned.iter().map(|(name, _)| *name);
+        let known: HashSet<_> = packs.iter().map(|pack| pack.name).chain(condemned).collect();
         let mut orphans = 0;
         backend.list("packs", |path| {
             orphans += u64::from(parse_pack_path(path).is_none_or(|name| !known.contains(&name)));
@@ -142,6 +144,10 @@ impl Walk<'_> {
     fn all_versions(&mut self, log: &Log) {
         let mut next = Some(log.head.number);
         while let Some(number) = next {
+            if let Some(range) = log.dropped.range_of(number) {
+                next = range.first.0.checked_sub(1).map(TimeId);
+                continue;
+            }
             self.time = number;
             next = match read_entry(&self.source.backend, number) {
                 Ok(read) => {

@@ -4,7 +4,9 @@
 use chipmink_format::{pack_path, parse_pack_path, root_path};
 use chipmink_shm::pool::Pool;
 use chipmink_store::local::{LocalDisk, System};
-use chipmink_store::{Backend, Persisted, Place, StagedState, Staging, Store, StoreError, StoreOptions};
+use chipmink_store::{
+    Backend, Persisted, Place, Retention, StagedState, Staging, Store, StoreError, StoreOptions, SweepRequest,
+};
 use chipmink_testkit::Random;
 use chipmink_testkit::toy::{self, Namespace, REF};
 use chipmink_types::{SharedPool, TimeId};
@@ -329,4 +331,32 @@ fn a_disk_that_is_lost_leaves_the_version_staged() {
     let disk = LocalDisk::new(fixture.directory.path().to_owned(), Arc::new(System), true);
     let lower = Store::open_in(Backend::local(disk), StoreOptions::default()).unwrap();
     assert_eq!(toy::load(&lower, TimeId(1)).unwrap(), namespace);
+}
+
+#[test]
+fn what_a_sweep_below_has_condemned_is_written_again() {
+    let mut fixture = Fixture::new(16 << 20);
+    let lower = fixture.lower();
+    let old = fixture.namespace(20_000);
+    toy::save(&lower, &old, "").unwrap();
+    toy::save(&lower, &fixture.namespace(100), "").unwrap();
+    let staging = fixture.staging();
+    let staged = staging.open(StoreOptions::default()).unwrap();
+    // It finds all of the first version held.
+    let mut mixed = old.clone();
+    mixed.insert("new".into(), vec![1; 5000]);
+    toy::save(&staged, &mixed, "").unwrap();
+    let retention = Retention { keep_last: Some(1), ..Retention::default() };
+    let request = SweepRequest { retention, ..SweepRequest::default() };
+    let report = lower.sweep(&request).unwrap();
+    assert_eq!((report.versions_dropped, report.packs_condemned), (vec![TimeId(1)], 1));
+    assert!(staged.sweep(&request).is_err(), "it stands in front of another");
+    let persisted = persist_all(&staging);
+    assert_eq!(persisted[0].time, TimeId(4));
+    // Without what was condemned.
+    lower.sweep(&SweepRequest { grace: Duration::ZERO, ..request }).unwrap();
+    let fresh = fixture.lower();
+    assert_eq!(toy::load(&fresh, TimeId(4)).unwrap(), mixed);
+    let report = fresh.verify(true).unwrap();
+    assert!(report.is_clean() && report.orphan_packs == 0, "{report:?}");
 }

@@ -173,6 +173,11 @@ impl Error {
         Error::Contract { reason: reason.into() }
     }
 
+    /// Whether a save failed because a sweep took what it builds on: walked again, on what is left, it can succeed.
+    pub const fn wants_new_walk(&self) -> bool {
+        matches!(self, Error::Store(StoreError::BaseSwept))
+    }
+
     /// The group of the error.
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -201,7 +206,10 @@ impl Error {
 
 fn of_store(error: &StoreError) -> ErrorKind {
     match error {
-        StoreError::NoRepository { .. } | StoreError::UnknownVersion { .. } => ErrorKind::NotFound,
+        StoreError::NoRepository { .. } | StoreError::UnknownVersion { .. } | StoreError::Dropped { .. } => {
+            ErrorKind::NotFound
+        }
+        StoreError::Unsweepable { .. } => ErrorKind::Damaged,
         StoreError::RefMoved { .. } => ErrorKind::RefMoved,
         StoreError::OutcomeUnknown { .. } => ErrorKind::OutcomeUnknown,
         StoreError::Place { .. } | StoreError::Unconditional { .. } => ErrorKind::Unsupported,

@@ -15,7 +15,7 @@
 //!   second touches none of them, the third lets the source know what became of it.
 //! - [`PlanPods`]: the bytes of a load plan, read ahead. [`RegionMapper`] maps large regions instead.
 //! - [`Status`], [`run_agent`]: what is staged in shared memory, and how it becomes durable.
-//! - [`Log`], [`Version`], [`Diff`]: history.
+//! - [`Log`], [`Version`], [`Diff`]: history. [`SweepRequest`] says what of it stays.
 //! - [`live_digests`]: what a source may ask for digests of memory that nobody has written to.
 //! - [`shared_memory`]: what a source may ask for memory that other processes share.
 //!
@@ -45,7 +45,7 @@ pub use chipmink_shm::pool::{SegmentKind, SegmentSummary};
 pub use chipmink_shm::{MappedRegion, live_digests};
 #[cfg(target_os = "linux")]
 pub use chipmink_shm::{Mapping, MappingKind, mapping_at, shared_memory};
-pub use chipmink_store::{Compression, Place};
+pub use chipmink_store::{Compression, KeepEvery, Place, Retention, SweepReport, SweepRequest};
 pub use describe::Description;
 pub use diff::Diff;
 pub use error::{Error, ErrorKind, Result};

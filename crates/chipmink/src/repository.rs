@@ -10,12 +10,15 @@ use crate::save::{Begun, Prepared, Saved};
 use crate::shared::Shared;
 use crate::staging::{self, Status};
 use bytes::Bytes;
-use chipmink_store::{Backend, Place, Store, VerifyReport};
+use chipmink_store::{Backend, Place, Store, SweepReport, SweepRequest, VerifyReport};
 use chipmink_types::{BlobSource, Digest, GraphSource, LoadPlan, RegionRecord, TimeId};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How often a save is made, if sweeps take what it builds on.
+const SWEPT_MAX: usize = 3;
 
 /// An open repository. Clones are the same repository object; threads may share it.
 ///
@@ -107,6 +110,12 @@ impl Repository {
     /// # Errors
     /// When a step fails; then nothing was published, unless the error says that the outcome is unknown.
     pub fn save(&self, source: &mut dyn GraphSource, request: &SaveRequest) -> Result<Saved> {
+        for _ in 1..SWEPT_MAX {
+            match self.prepare(source, request)?.publish().finish(source) {
+                Err(error) if error.wants_new_walk() => {}
+                other => return other,
+            }
+        }
         self.prepare(source, request)?.publish().finish(source)
     }
 
@@ -118,12 +127,15 @@ impl Repository {
     /// # Errors
     /// When the version or a name is unknown, or a table is missing or damaged.
     pub fn plan(&self, time: TimeId, names: Option<&[String]>) -> Result<LoadPlan> {
-        let mut planner = self.planner(time)?;
-        match names {
-            None => planner.add_all()?,
-            Some(names) => planner.add_named(names, true)?,
-        }
-        planner.finish(&self.shared.descriptors)
+        let plan = || {
+            let mut planner = self.planner(time)?;
+            match names {
+                None => planner.add_all()?,
+                Some(names) => planner.add_named(names, true)?,
+            }
+            planner.finish(&self.shared.descriptors)
+        };
+        self.of_version(time, plan())
     }
 
     /// As [`Repository::plan`], of exactly the variables named.
@@ -131,9 +143,12 @@ impl Repository {
     /// # Errors
     /// As [`Repository::plan`].
     pub fn plan_only(&self, time: TimeId, names: &[String]) -> Result<LoadPlan> {
-        let mut planner = self.planner(time)?;
-        planner.add_named(names, false)?;
-        planner.finish(&self.shared.descriptors)
+        let plan = || {
+            let mut planner = self.planner(time)?;
+            planner.add_named(names, false)?;
+            planner.finish(&self.shared.descriptors)
+        };
+        self.of_version(time, plan())
     }
 
     /// The names given, and then those that functions reached from them read, as far as the version has them.
@@ -141,9 +156,23 @@ impl Repository {
     /// # Errors
     /// As [`Repository::plan`].
     pub fn reads(&self, time: TimeId, names: &[String]) -> Result<Vec<String>> {
-        let mut planner = self.planner(time)?;
-        planner.add_named(names, true)?;
-        Ok(planner.names())
+        let reads = || {
+            let mut planner = self.planner(time)?;
+            planner.add_named(names, true)?;
+            Ok(planner.names())
+        };
+        self.of_version(time, reads())
+    }
+
+    /// What was found out of a version; if that failed because a sweep has dropped it meanwhile, the error that says so.
+    ///
+    /// # Errors
+    /// As found.
+    pub fn of_version<T>(&self, time: TimeId, found: Result<T>) -> Result<T> {
+        if found.is_err() {
+            self.shared.store.check_retained(time)?;
+        }
+        found
     }
 
     fn planner(&self, time: TimeId) -> Result<Planner<'_>> {
@@ -174,7 +203,8 @@ impl Repository {
     /// # Errors
     /// When the version is unknown or its manifest is missing or damaged.
     pub fn names(&self, time: TimeId) -> Result<Vec<String>> {
-        names_of(self.shared.manifest(time)?, &self.shared.store)
+        let names = self.shared.manifest(time).and_then(|root| names_of(root, &self.shared.store));
+        self.of_version(time, names)
     }
 
     /// The variables that must be loaded at once with a variable, so that no object of theirs is made twice: those that
@@ -183,7 +213,8 @@ impl Repository {
     /// # Errors
     /// When the version or the name is unknown, or a table is missing or damaged.
     pub fn together(&self, time: TimeId, name: &str) -> Result<Vec<String>> {
-        together(time, self.shared.manifest(time)?, name, &self.shared.store)
+        let manifest = self.shared.manifest(time);
+        self.of_version(time, manifest.and_then(|root| together(time, root, name, &self.shared.store)))
     }
 
     /// The versions, newest first, with those that others have published by now.
@@ -232,7 +263,9 @@ impl Repository {
     /// # Errors
     /// When a version is unknown, or a manifest is missing or damaged.
     pub fn diff(&self, before: TimeId, after: TimeId) -> Result<Diff> {
-        diff(self.shared.manifest(before)?, self.shared.manifest(after)?, &self.shared.store)
+        let roots = self.shared.manifest(before).and_then(|root| Ok((root, self.shared.manifest(after)?)));
+        let found = roots.and_then(|(before, after)| diff(before, after, &self.shared.store));
+        self.of_version(before, self.of_version(after, found))
     }
 
     /// The version that the next save to a ref builds on, if this object saved it or checked it out.
@@ -262,7 +295,8 @@ impl Repository {
     /// # Errors
     /// When the version is unknown, or a table is missing or damaged.
     pub fn describe(&self, time: TimeId) -> Result<Vec<(String, Description)>> {
-        describe(self.shared.manifest(time)?, &self.shared.store)
+        let manifest = self.shared.manifest(time);
+        self.of_version(time, manifest.and_then(|root| describe(root, &self.shared.store)))
     }
 
     /// Gives the bytes of a region to `take`, piece by piece. `root` is that of its digest tree.
@@ -312,6 +346,18 @@ impl Repository {
     pub fn stop_staging(&self) {
         if let Some(stager) = &self.shared.stager {
             stager.stop();
+        }
+    }
+
+    /// Drops versions and gives back the room of what nothing reaches any more, while others go on saving. With a staging
+    /// tier it first waits until everything is durable, and saves of this object wait for it.
+    ///
+    /// # Errors
+    /// When a version that is to stay cannot be read in full, the place fails, or others publish all the time.
+    pub fn sweep(&self, request: &SweepRequest) -> Result<SweepReport> {
+        match &self.shared.stager {
+            Some(stager) => stager.sweep(&self.shared.store, request),
+            None => Ok(self.shared.store.sweep(request)?),
         }
     }
 

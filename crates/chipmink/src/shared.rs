@@ -148,6 +148,7 @@ impl Shared {
 
     /// Commit and manifest of a version.
     pub(crate) fn place(&self, time: TimeId) -> Result<Place> {
+        self.store.check_retained(time)?;
         if let Some(place) = self.state().places.get(&time) {
             return Ok(*place);
         }
@@ -174,6 +175,16 @@ impl Shared {
 impl Held {
     pub(crate) fn base_mut(&mut self) -> &mut Base {
         self.base.get_or_insert_default()
+    }
+
+    /// Forgets the base if a sweep has dropped it: what it would give is not there, so all is saved anew.
+    pub(crate) fn forget_dropped(&mut self) {
+        let store = &self.shared.store;
+        if let Some(base) = &mut self.base
+            && base.place.is_some_and(|place| store.check_retained(place.time).is_err())
+        {
+            **base = Base { expected: base.expected, ..Base::empty() };
+        }
     }
 
     /// The save went to another ref: the base is of that one, and the old ref is continued from its newest version.

@@ -1,9 +1,11 @@
 //! The root log: entries that are created once under ascending numbers, and the states that sum them up.
 
+mod dropped;
 mod entry;
 mod parts;
 mod state;
 
+pub use dropped::{DroppedRange, DroppedVersions};
 pub use entry::{
     InlineCommit, LeaseChange, PreviousEntry, ROOT_ENTRY_LEN_MAX, ROOT_MAGIC, RefChange, RefMove, RootEntry,
     STATE_EVERY, StatePlace,

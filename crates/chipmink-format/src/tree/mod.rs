@@ -19,7 +19,7 @@ mod read;
 
 pub use diff::TreeChange;
 pub use node::{TREE_KEY_MAX, TREE_LEVEL_MAX, TREE_NODE_LEN};
-pub use read::VisitRow;
+pub use read::{EnterNode, VisitRow};
 
 use crate::error::{FormatError, Result};
 use bytes::Bytes;

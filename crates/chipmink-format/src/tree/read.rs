@@ -1,14 +1,17 @@
 //! Looking rows up, and visiting them in order.
 
 use super::node::{Child, Item, Items, Node};
-use super::{Tree, check_child, damaged, decode_child};
+use super::{Tree, TreeRoot, check_child, damaged, decode_child};
 use crate::error::{FormatError, Result};
 use bytes::Bytes;
-use chipmink_types::BlobSource;
+use chipmink_types::{BlobSource, Digest};
 use std::ops::ControlFlow;
 
 /// Children that are fetched at a time: at most 1 MiB of nodes.
 const FETCH: usize = 256;
+
+/// Says of a node whether it is to be read.
+pub type EnterNode<'a> = dyn FnMut(&Digest) -> bool + 'a;
 
 /// Takes the rows of a scan, key and value, until it breaks.
 pub type VisitRow<'a> = dyn FnMut(&[u8], &Bytes) -> Result<ControlFlow<()>> + 'a;
@@ -48,8 +51,35 @@ impl Tree {
     /// # Errors
     /// When a node is missing or damaged, or the visitor fails.
     pub fn scan(&self, from: &[u8], source: &dyn BlobSource, visit: &mut VisitRow<'_>) -> Result<()> {
+        self.scan_from(from, source, &mut |_| true, visit)
+    }
+
+    /// Visits the rows of those nodes that `enter` wants to be read; it is asked once for each, before its parent's other
+    /// children are read. Of a root that stands inside its owner it is not asked.
+    ///
+    /// # Errors
+    /// As [`Tree::scan`].
+    pub fn scan_nodes(
+        &self,
+        source: &dyn BlobSource,
+        enter: &mut EnterNode<'_>,
+        visit: &mut VisitRow<'_>,
+    ) -> Result<()> {
+        match &self.root {
+            Some(TreeRoot::Stored(root)) if !enter(root) => Ok(()),
+            _ => self.scan_from(&[], source, enter, visit),
+        }
+    }
+
+    fn scan_from(
+        &self,
+        from: &[u8],
+        source: &dyn BlobSource,
+        enter: &mut EnterNode<'_>,
+        visit: &mut VisitRow<'_>,
+    ) -> Result<()> {
         let Some(bytes) = self.root_bytes(source)? else { return Ok(()) };
-        let mut scan = Scan { tree: self, from, source, visit, is_past_start: from.is_empty() };
+        let mut scan = Scan { tree: self, from, source, enter, visit, is_past_start: from.is_empty() };
         scan.node(&bytes, None, None).map(drop)
     }
 
@@ -109,16 +139,17 @@ fn find(bytes: &Bytes, key: &[u8]) -> Result<Found> {
 }
 
 /// A scan under way.
-struct Scan<'a, 'v> {
+struct Scan<'a, 'e, 'v> {
     tree: &'a Tree,
     from: &'a [u8],
     source: &'a dyn BlobSource,
+    enter: &'a mut EnterNode<'e>,
     visit: &'a mut VisitRow<'v>,
     /// Whether all keys from here on are wanted.
     is_past_start: bool,
 }
 
-impl Scan<'_, '_> {
+impl Scan<'_, '_, '_> {
     /// `parent`: what the node's parent says of it, and the parent's level. `end`: all keys in the node must be less.
     fn node(
         &mut self,
@@ -176,12 +207,14 @@ impl Scan<'_, '_> {
         let mut at = start;
         while at < children.len() {
             let window = &children[at..children.len().min(at + FETCH)];
-            let digests: Vec<_> = window.iter().map(|child| child.digest).collect();
-            let all = self.source.get_many(&digests)?;
-            if all.len() != window.len() {
-                return Err(damaged(None, format!("{} of {} nodes came back", all.len(), window.len())));
+            let wanted: Vec<usize> = (0..window.len()).filter(|i| (self.enter)(&window[*i].digest)).collect();
+            let digests: Vec<_> = wanted.iter().map(|i| window[*i].digest).collect();
+            let all = if digests.is_empty() { Vec::new() } else { self.source.get_many(&digests)? };
+            if all.len() != wanted.len() {
+                return Err(damaged(None, format!("{} of {} nodes came back", all.len(), wanted.len())));
             }
-            for (i, (child, bytes)) in window.iter().zip(&all).enumerate() {
+            for (i, bytes) in wanted.into_iter().zip(&all) {
+                let child = &window[i];
                 let end = children.get(at + i + 1).map(|next| next.key.as_slice()).or(end);
                 if self.node(bytes, Some((child, level)), end)?.is_break() {
                     return Ok(ControlFlow::Break(()));

@@ -30,7 +30,7 @@ from chipmink._placeholder import Placeholder
 from chipmink._reducers import Stub
 from chipmink._reducers import register as register_reducer
 from chipmink._repository import LazyVersion, Repository, open
-from chipmink._results import Diff, Report, Saved, Skipped, Version
+from chipmink._results import Diff, Report, Saved, Skipped, SweepReport, Version
 from chipmink._staging import Status
 from chipmink._stream import dump, dumps, load, loads
 
@@ -55,6 +55,7 @@ __all__ = [
     "Status",
     "StorageError",
     "Stub",
+    "SweepReport",
     "UnsavedChangesError",
     "UnsteadyVariableWarning",
     "UnsupportedError",

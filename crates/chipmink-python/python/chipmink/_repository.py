@@ -23,17 +23,19 @@ from types import TracebackType
 from typing import Any, Unpack
 
 from chipmink import _chipmink, _in_place, _rebuild
+from chipmink._durations import Duration, parse_duration
 from chipmink._errors import (
     ClosedError,
     DamagedError,
     NotFoundError,
     SkippedVariableWarning,
+    StorageError,
     UnsavedChangesError,
     UnsteadyVariableWarning,
     UnsupportedError,
 )
 from chipmink._live import live_namespace
-from chipmink._results import Diff, Report, Saved, Skipped, Version
+from chipmink._results import Diff, Report, Saved, Skipped, SweepReport, Version
 from chipmink._staging import Progress, Status, parse_size, watcher
 from chipmink._storage import StorageOptions, as_text
 from chipmink._stream import Allow
@@ -42,6 +44,8 @@ __all__ = ["LazyVersion", "Repository", "find_open", "open"]
 
 DEFAULT_REF = "main"
 _TAG = "tag/"
+#: How often a save is made if sweeps take what it builds on.
+_SWEPT_MAX = 5
 #: Seconds that are waited at once, between two looks at signals and progress.
 _WAIT_SLICE = 0.1
 
@@ -222,23 +226,31 @@ class Repository:
         with self._turn:
             handle = self._usable()
             began = time.perf_counter()
-            walked = handle.walk(namespace, names, self._ref, message, author, code)
-            try:
-                walk_seconds = time.perf_counter() - began
-                skipped = tuple(Skipped(*item) for item in walked.skipped())
-                stubs = tuple(Skipped(*item) for item in walked.stubs())
-                if strict and (skipped or stubs):
-                    lost = "; ".join(str(item) for item in skipped + stubs)
-                    raise UnsupportedError(f"not saved, because strict=True and these cannot be: {lost}")
-                unsteady = tuple(walked.unsteady())
-                if strict and unsteady:
-                    raise UnsupportedError(f"not saved, because strict=True and {_unsteady(unsteady)}")
-                number, figures, ref = walked.publish()
-                # Another one after a conflict: later saves follow there.
-                self._ref = ref
-            finally:
-                # Does nothing once published.
-                walked.discard()
+            for _ in range(_SWEPT_MAX):
+                walked = handle.walk(namespace, names, self._ref, message, author, code)
+                try:
+                    walk_seconds = time.perf_counter() - began
+                    skipped = tuple(Skipped(*item) for item in walked.skipped())
+                    stubs = tuple(Skipped(*item) for item in walked.stubs())
+                    if strict and (skipped or stubs):
+                        lost = "; ".join(str(item) for item in skipped + stubs)
+                        raise UnsupportedError(f"not saved, because strict=True and these cannot be: {lost}")
+                    unsteady = tuple(walked.unsteady())
+                    if strict and unsteady:
+                        raise UnsupportedError(f"not saved, because strict=True and {_unsteady(unsteady)}")
+                    published = walked.publish()
+                finally:
+                    # Does nothing once published.
+                    walked.discard()
+                if published is not None:
+                    break
+            else:
+                raise StorageError(
+                    f"not saved: sweeps took what the save builds on, {_SWEPT_MAX} times; save again with fewer of them"
+                )
+            number, figures, ref = published
+            # Another one after a conflict: later saves follow there.
+            self._ref = ref
             total = time.perf_counter() - began
         seconds = {"walk": walk_seconds, "publish": total - walk_seconds, "total": total}
         self._warn(skipped, stubs)
@@ -458,6 +470,51 @@ class Repository:
     def verify(self, *, full: bool = True) -> list[str]:
         """Reads the repository and returns what is wrong with it, one line each; ``full=False`` leaves out blobs."""
         return self._usable().verify(full)
+
+    def sweep(
+        self,
+        *,
+        keep_last: int | None = None,
+        keep_every: int | Duration | None = None,
+        keep_tagged: bool = True,
+        max_bytes: int | str | None = None,
+        older_than: Duration | None = None,
+        grace: Duration | None = None,
+        dry_run: bool = False,
+    ) -> SweepReport:
+        """Drops versions, and gives back the room of what no version needs any more, while others go on saving.
+
+        A version stays if any rule keeps it: the ``keep_last`` newest of each branch; with ``keep_every`` the newest of each branch
+        of every such time (``"1d"``), or of every so many numbers (``10``); with ``keep_tagged`` those with a tag (else a
+        tag goes with its version); with ``older_than`` those that are not older. Of these, ``max_bytes`` (``"10GiB"``) keeps the newest
+        that fit. The newest version of each branch always stays, and without a rule all do; then a sweep only clears away what
+        failed saves have left. Times are a ``timedelta`` or text, such as ``"45s"``, ``"30m"``, ``"12h"``, ``"7d"`` or ``"2w"``.
+
+        Packs that nothing needs are condemned, and deleted by the first sweep after ``grace`` (an hour if not given), so that
+        who still reads a dropped version can finish. ``dry_run=True`` changes nothing and says what would be done.
+        """
+        is_number = isinstance(keep_every, int)
+        if keep_last is not None and keep_last < 1:
+            raise ValueError(f"keep_last is at least 1, not {keep_last}: the newest version of a branch always stays")
+        if is_number and keep_every < 1:
+            raise ValueError(f"keep_every is at least 1, not {keep_every}")
+        handle = self._usable()
+        period = None if is_number else parse_duration(keep_every, "keep_every")
+        if period == 0:
+            raise ValueError("keep_every must be longer than no time")
+        figures = handle.sweep(
+            keep_last,
+            keep_every if is_number else None,
+            period,
+            keep_tagged,
+            parse_size(max_bytes),
+            parse_duration(older_than, "older_than"),
+            parse_duration(grace, "grace"),
+            dry_run,
+        )
+        tags = tuple(name.removeprefix(_TAG) for name in figures.pop("refs_deleted"))
+        dropped = tuple(figures.pop("versions_dropped"))
+        return SweepReport(versions_dropped=dropped, tags_deleted=tags, **figures)
 
     def close(self) -> None:
         """Gives back what the repository holds. Closing again does nothing.

@@ -72,6 +72,11 @@ impl PoolObjects {
         PoolObjects { pool, lower, pressure }
     }
 
+    /// Whether there is a place below.
+    pub(crate) fn is_above(&self) -> bool {
+        self.lower.is_some()
+    }
+
     pub(crate) fn find(&self, location: &Path) -> Result<Option<PoolObject>> {
         self.pool.find(location.as_ref()).map_err(pool_failure)
     }

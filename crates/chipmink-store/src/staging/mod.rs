@@ -13,6 +13,7 @@
 //!    alias. If they moved its ref, it goes to a ref of its own, `REF@staged-…`: nothing that was staged is lost.
 
 mod persist;
+mod prove;
 mod publish;
 
 pub use persist::{Persisted, StagedState, Staging};

@@ -7,6 +7,7 @@ use crate::options::StoreOptions;
 use crate::pack_check::check_pack;
 use crate::pool::{Pressure, pool_failure};
 use crate::store::Store;
+use crate::sweep::{SweepReport, SweepRequest};
 use bytes::Bytes;
 use chipmink_digest::{Digester, digest};
 use chipmink_format::{
@@ -247,6 +248,21 @@ impl Staging {
             return Err(self.damaged(&path, "it has another digest than its writer stated".to_owned()));
         }
         output.finish().map_err(failed)
+    }
+
+    /// Sweeps the repository below, if nothing is staged; else `None`. Saves to `staged` wait meanwhile, so that no version
+    /// is staged on what is being swept.
+    ///
+    /// # Errors
+    /// As [`Store::sweep`], and when the pool fails.
+    pub fn sweep(&self, staged: &Store, request: &SweepRequest) -> Result<Option<SweepReport>> {
+        let _turn = staged.inner.publishing();
+        if self.state()?.entries > 0 {
+            return Ok(None);
+        }
+        let report = self.lower.sweep(request)?;
+        staged.refresh()?;
+        Ok(Some(report))
     }
 
     /// Removes what dead processes left of saves that they did not publish; returns how many objects there were.

@@ -6,7 +6,7 @@ use crate::inner::Inner;
 use crate::log::{Log, ReadEntry, read_entry};
 use bytes::Bytes;
 use chipmink_digest::digest;
-use chipmink_format::{FormatError, RefMove, RootEntry, root_path};
+use chipmink_format::{FormatError, PackInfo, RefMove, RootEntry, SegmentInfo, root_path};
 use chipmink_types::{TimeId, WriteId};
 use hashbrown::HashSet;
 
@@ -29,16 +29,17 @@ impl Inner {
                 return Ok(found);
             }
             let synced = self.sync_all()?;
-            let (entry, bytes) = {
+            let follows = {
                 let log = self.log();
-                let follows = staged.previous == Some(log.head) && staged.number > log.highest;
-                match follows {
-                    true => (staged.clone(), bytes.clone()),
-                    false => {
-                        let entry = self.rebased(&log, staged, synced)?;
-                        let bytes = Bytes::from(entry.encode());
-                        (entry, bytes)
-                    }
+                staged.previous == Some(log.head) && staged.number > log.highest
+            };
+            let (entry, bytes) = match follows {
+                true => (staged.clone(), bytes.clone()),
+                false => {
+                    let packs = self.prove_staged(staged)?;
+                    let entry = self.rebased(&self.log(), staged, packs, synced)?;
+                    let bytes = Bytes::from(entry.encode());
+                    (entry, bytes)
                 }
             };
             let verdict = self.log().state.conditional_writes;
@@ -70,16 +71,19 @@ impl Inner {
     }
 
     /// The entry as it can stand above entries that it does not know.
-    fn rebased(&self, log: &Log, staged: &RootEntry, synced: TimeId) -> Result<RootEntry> {
+    fn rebased(
+        &self,
+        log: &Log,
+        staged: &RootEntry,
+        packs: Vec<PackInfo>,
+        synced: TimeId,
+    ) -> Result<RootEntry> {
         let damaged = |source: FormatError| StoreError::Format {
             place: self.backend.label().to_owned(),
             object: root_path(staged.number),
             source,
         };
         log.requirements.check_write("repository").map_err(damaged)?;
-        if staged.packs_added.iter().any(|pack| pack.born < log.state.floor) {
-            return Err(StoreError::BaseSwept);
-        }
         let number = log.highest.0.checked_add(1).map(TimeId).ok_or_else(|| StoreError::ReadOnly {
             place: self.backend.label().to_owned(),
             reason: "its last number is spent".to_owned(),
@@ -103,13 +107,13 @@ impl Inner {
             let parents = staged.commit(ordinal).map_err(damaged)?.parents;
             change.name = free_ref(log, &change.name, parents.first(), staged.write_id);
         }
-        entry.packs_added = staged.packs_added.clone();
-        entry.packs_added.iter_mut().for_each(|pack| pack.is_synced = true);
+        entry.packs_added = packs;
         // A merge of packs of which one is covered by now would name blobs twice.
         let free: HashSet<_> = log.uncovered.iter().map(|pack| pack.name).collect();
         let covers_free = |covers: &[_]| covers.iter().all(|name| free.contains(name));
-        entry.segments_added =
-            staged.segments_added.iter().filter(|segment| covers_free(&segment.covers)).cloned().collect();
+        let own: HashSet<_> = entry.packs_added.iter().map(|pack| pack.name).collect();
+        let stands = |segment: &&SegmentInfo| own.contains(&segment.pack) && covers_free(&segment.covers);
+        entry.segments_added = staged.segments_added.iter().filter(stands).cloned().collect();
         Ok(entry)
     }
 }

@@ -73,7 +73,8 @@ impl Begun {
             return Err(Error::TagMoves { name: request.ref_name.clone() });
         }
         shared.store.check_writable()?;
-        let held = Shared::hold(shared, &request.ref_name)?;
+        let mut held = Shared::hold(shared, &request.ref_name)?;
+        held.forget_dropped();
         Ok(Begun { shared: Arc::clone(shared), held, request: request.clone() })
     }
 
@@ -85,6 +86,9 @@ impl Begun {
         let Begun { shared, mut held, request } = self;
         shared.align_source(&mut held, source);
         let mut transaction = shared.store.begin();
+        if let Some(place) = held.base_mut().place {
+            transaction.build_on(place.time);
+        }
         let earlier = BaseRegions { base: held.base_mut(), store: &shared.store };
         let walk = WalkRequest { accessed: request.accessed.as_deref(), earlier: Some(&earlier) };
         let outcome = source.walk(&walk, &mut transaction).inspect_err(|_| shared.source_is_at(&held))?;

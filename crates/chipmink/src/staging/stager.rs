@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use chipmink_shm::pool::{Pool, PoolLease};
-use chipmink_store::{Persisted, StagedState, Staging};
+use chipmink_store::{Persisted, StagedState, Staging, Store, StoreError, SweepReport, SweepRequest};
 use chipmink_types::{Digest, SharedPool, TimeId};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -277,12 +277,24 @@ impl Stager {
         self.wait_until(at_most, || Ok(self.shared.staging.state()?.entries == 0))
     }
 
+    /// Sweeps below once nothing is staged.
+    pub(crate) fn sweep(&self, staged: &Store, request: &SweepRequest) -> Result<SweepReport> {
+        loop {
+            while !self.wait_all(POLL)? {}
+            if let Some(report) = self.shared.staging.sweep(staged, request)? {
+                return Ok(report);
+            }
+        }
+    }
+
     /// Whether a version that is durable is what was staged under its number.
     pub(crate) fn check(&self, time: TimeId, commit: Digest) -> Result<()> {
         let lower = self.shared.staging.lower();
         lower.refresh()?;
         match lower.commit(time) {
             Ok(found) if found.digest() == commit => Ok(()),
+            // What was swept was durable before.
+            Err(StoreError::Dropped { .. }) => Ok(()),
             _ => Err(Error::PublishedElsewhere {
                 place: lower.label().to_owned(),
                 what: format!("staged version {time} has another number there"),
