@@ -493,19 +493,18 @@ class Repository:
         Packs that nothing needs are condemned, and deleted by the first sweep after ``grace`` (an hour if not given), so that
         who still reads a dropped version can finish. ``dry_run=True`` changes nothing and says what would be done.
         """
-        is_number = isinstance(keep_every, int)
+        numbers = keep_every if isinstance(keep_every, int) else None
+        seconds = None if isinstance(keep_every, int) else parse_duration(keep_every, "keep_every")
         if keep_last is not None and keep_last < 1:
             raise ValueError(f"keep_last is at least 1, not {keep_last}: the newest version of a branch always stays")
-        if is_number and keep_every < 1:
-            raise ValueError(f"keep_every is at least 1, not {keep_every}")
-        handle = self._usable()
-        period = None if is_number else parse_duration(keep_every, "keep_every")
-        if period == 0:
+        if numbers is not None and numbers < 1:
+            raise ValueError(f"keep_every is at least 1, not {numbers}")
+        if seconds == 0:
             raise ValueError("keep_every must be longer than no time")
-        figures = handle.sweep(
+        figures = self._usable().sweep(
             keep_last,
-            keep_every if is_number else None,
-            period,
+            numbers,
+            seconds,
             keep_tagged,
             parse_size(max_bytes),
             parse_duration(older_than, "older_than"),

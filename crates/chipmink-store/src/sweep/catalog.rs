@@ -95,6 +95,11 @@ impl Catalog {
         self.packs.insert(info.name, PackRows { info, rows });
     }
 
+    /// Forgets packs that are given up.
+    pub(super) fn forget(&mut self, names: &[PackName]) {
+        names.iter().for_each(|name| drop(self.packs.remove(name)));
+    }
+
     fn note_base(&mut self, row: &IndexRow) {
         if let Some(base) = row.base {
             let bases = self.bases.entry(row.digest).or_default();

@@ -67,7 +67,8 @@ pub(super) fn entry(
     entry.previous = Some(log.head);
     let used: HashSet<PackName> = plan.used.iter().copied().collect();
     let own_state = own.state.filter(|state| used.contains(&state.pack));
-    entry.state = own_state.into_iter().chain(log.place).max_by_key(|place| place.covers);
+    // Of equal ones the last, which is the own: another's pack may be among those that go.
+    entry.state = log.place.into_iter().chain(own_state).max_by_key(|place| place.covers);
     entry.refs =
         content.refs.iter().map(|name| RefChange { name: name.clone(), to: RefMove::Deleted }).collect();
     let packs = || own.sealed.iter().filter(|pack| used.contains(&pack.info.name));

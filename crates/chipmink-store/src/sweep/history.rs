@@ -2,6 +2,7 @@
 
 use crate::error::{Result, StoreError};
 use crate::inner::Inner;
+use crate::log::Log;
 use chipmink_digest::digest;
 use chipmink_format::{
     Commit, DroppedVersions, FormatError, ROOT_ENTRY_LEN_MAX, RefMove, RootEntry, Text, root_path,
@@ -45,11 +46,8 @@ pub(super) struct History {
 
 impl History {
     /// Reads what was published since the last call.
-    pub(super) fn update(&mut self, inner: &Inner) -> Result<()> {
-        let (head, dropped) = {
-            let log = inner.log();
-            (log.head.number, log.dropped.clone())
-        };
+    pub(super) fn update(&mut self, inner: &Inner, log: &Log) -> Result<()> {
+        let (head, dropped) = (log.head.number, log.dropped.clone());
         let known = self.links.last().map(|link| link.number);
         let (mut newer, mut ahead) = (Vec::new(), HashMap::new());
         let mut next = Some(head);

@@ -114,14 +114,20 @@ impl Sweeper<'_> {
         }
         self.delete(&due.packs, &mut listing, &mut report)?;
         for _ in 0..ATTEMPTS {
-            let mut draft = self.draft(&listing, due.through)?;
-            if !self.wrote && !self.request.dry_run {
-                self.wrote = true;
-                if self.write_own(&mut draft)? {
-                    // The plan of what is left to do, now that blobs lie elsewhere too.
-                    draft = self.draft(&listing, due.through)?;
+            let head = self.inner.log().head.number;
+            let draft = match self.prepare(&listing, due.through) {
+                Ok(draft) => draft,
+                Err(error) => {
+                    self.inner.refresh()?;
+                    if self.inner.log().head.number == head {
+                        return Err(error);
+                    }
+                    // Another sweep may have taken what was being read. What was marked by then is not whole.
+                    self.marker = Marker::new(self.inner);
+                    self.marked.clear();
+                    continue;
                 }
-            }
+            };
             if self.request.dry_run {
                 self.tell(&draft, &listing, &mut report);
                 let condemned = draft.condemned();
@@ -149,6 +155,34 @@ impl Sweeper<'_> {
             return Ok(report);
         }
         Err(StoreError::Outrun { place: self.inner.backend.label().to_owned(), attempts: ATTEMPTS })
+    }
+
+    /// Plans, and writes own packs if blobs must be moved.
+    fn prepare(&mut self, listing: &Listing, deleted_through: Option<TimeId>) -> Result<Draft> {
+        self.drop_old_packs();
+        let draft = self.draft(listing, deleted_through)?;
+        if self.wrote || self.request.dry_run {
+            return Ok(draft);
+        }
+        let has_written = self.write_own(&draft)?;
+        self.wrote = true;
+        if !has_written {
+            return Ok(draft);
+        }
+        // The plan of what is left to do, now that blobs lie elsewhere too. They count from where they were planned on: what
+        // others publish meanwhile is found out when this is to be published.
+        self.draft_on(draft.log, listing, deleted_through)
+    }
+
+    /// Gives up own packs if one was begun below the floor: another sweep may have condemned it.
+    fn drop_old_packs(&mut self) {
+        let floor = self.inner.log().state.floor;
+        if self.own.sealed.iter().any(|pack| pack.info.born < floor) {
+            self.own.remove_without(self.inner, &HashSet::new());
+            self.catalog.forget(&self.own.names());
+            self.own = OwnPacks::default();
+            self.wrote = false;
+        }
     }
 
     /// What was condemned so long ago that it may be deleted.
@@ -189,7 +223,11 @@ impl Sweeper<'_> {
     /// Looks at the log as it is now, and plans what is to be published on top of it.
     fn draft(&mut self, listing: &Listing, deleted_through: Option<TimeId>) -> Result<Draft> {
         let log = self.inner.log().clone();
-        self.history.update(self.inner)?;
+        self.draft_on(log, listing, deleted_through)
+    }
+
+    fn draft_on(&mut self, log: Log, listing: &Listing, deleted_through: Option<TimeId>) -> Result<Draft> {
+        self.history.update(self.inner, &log)?;
         self.catalog.update(self.inner, &log)?;
         let now = self.clock.now();
         let held = log.state.leases.iter().filter(|lease| lease.expires_at > now).map(|lease| lease.holds);
@@ -308,7 +346,7 @@ impl Sweeper<'_> {
     }
 
     /// Writes own packs if the plan wants that; whether it did.
-    fn write_own(&mut self, draft: &mut Draft) -> Result<bool> {
+    fn write_own(&mut self, draft: &Draft) -> Result<bool> {
         let Draft { log, plan, .. } = draft;
         let goes = |name: &PackName| {
             plan.condemned.contains(name) || plan.moved.iter().any(|(moved, _)| moved == name)
