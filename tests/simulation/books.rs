@@ -31,6 +31,10 @@ pub(crate) struct Books {
     pub(crate) refs: BTreeMap<String, (TimeId, Told)>,
     /// Refs that somebody tried to delete.
     pub(crate) deleted: HashSet<String>,
+    pub(crate) sweeps_begun: u64,
+    pub(crate) sweeps_ended: u64,
+    /// A sweep that failed may have taken tags away.
+    pub(crate) has_unclear_tags: bool,
     pub(crate) problems: Vec<String>,
 }
 
@@ -52,11 +56,14 @@ impl Books {
     pub(crate) fn close(&mut self, store: &Store) {
         let mut found: HashMap<String, Vec<TimeId>> = HashMap::new();
         let mut moved: HashMap<String, Vec<TimeId>> = HashMap::new();
-        for entry in store.entries() {
-            let entry = match entry {
+        let mut next = Some(store.head().number);
+        while let Some(number) = next {
+            // Those of dropped versions, too: they are never removed.
+            let entry = match store.entry(number) {
                 Ok(entry) => entry,
-                Err(error) => return self.problem(format!("the log ends: {error}")),
+                Err(error) => return self.problem(format!("lost: the log ends at {number}: {error}")),
             };
+            next = entry.previous.map(|previous| previous.number);
             entry.refs.iter().for_each(|change| {
                 moved.entry(change.name.clone()).or_default().push(entry.number);
             });
@@ -69,6 +76,8 @@ impl Books {
             }
         }
         let mut problems = Vec::new();
+        let dropped = store.dropped();
+        let is_dropped = |time: TimeId| dropped.range_of(time).is_some();
         for (message, saved) in &self.saved {
             let times = found.remove(message).unwrap_or_default();
             match (saved.told, &times[..]) {
@@ -82,7 +91,7 @@ impl Books {
                 }
                 (Told::Unknown, _) => problems.push(format!("twice: {message} stands at {times:?}")),
             }
-            for time in times {
+            for time in times.into_iter().filter(|time| !is_dropped(*time)) {
                 match toy::load(store, time) {
                     Ok(loaded) if loaded == saved.namespace => {}
                     Ok(_) => problems.push(format!("wrong: version {time} ({message}) is another")),
@@ -92,10 +101,13 @@ impl Books {
         }
         problems.extend(found.keys().map(|message| format!("phantom: nobody saved {message}")));
         let head = store.head();
+        for (name, target) in head.refs.iter().filter(|(_, target)| is_dropped(target.time)) {
+            problems.push(format!("missing: {name} points at version {}, which was dropped", target.time));
+        }
         for (name, (target, told)) in &self.refs {
             let is_made = moved.contains_key(name);
             let points_at = head.refs.get(name).map(|target| target.time);
-            let is_deleted = self.deleted.contains(name);
+            let is_deleted = self.deleted.contains(name) || self.has_unclear_tags;
             match told {
                 Told::Published(_) if !is_made => problems.push(format!("lost: ref {name}")),
                 Told::Failed if is_made => problems.push(format!("phantom: ref {name}")),

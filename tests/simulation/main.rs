@@ -41,6 +41,7 @@ fn nothing_is_lost_and_nothing_appears_whatever_befalls_requests() {
     if runs >= RUNS {
         // What a run is for has happened in some.
         assert!(all.published > 5 * runs && all.unknown > 0 && all.refused > 0 && all.deaths > 0, "{all}");
+        assert!(all.dropped > runs / 2 && all.packs_deleted > runs / 4, "{all}");
         assert!(all.troubles.len() == chipmink_testkit::Trouble::ALL.len(), "{all}");
     }
 }

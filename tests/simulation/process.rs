@@ -1,13 +1,16 @@
-//! [`Process`]: one process at work. It saves, branches, tags, loads, verifies, reopens, and dies.
+//! [`Process`]: one process at work. It saves, branches, tags, loads, verifies, sweeps, reopens, and dies.
 
 use crate::books::{Books, Saved, Told, told};
 use chipmink::{Error, OpenOptions, Repository};
-use chipmink_store::{Backend, PackTransaction, Publication, StoreError, StoreOptions};
+use chipmink_store::{
+    Backend, PackTransaction, Publication, Retention, StoreError, StoreOptions, SweepRequest,
+};
 use chipmink_testkit::toy::{self, Namespace, REF};
 use chipmink_testkit::{Link, Network, Random};
 use chipmink_types::TimeId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 /// What became of the things a process did.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,6 +22,8 @@ pub(crate) struct Counts {
     pub(crate) deaths: u64,
     pub(crate) silent_creates: u64,
     pub(crate) loads: u64,
+    pub(crate) dropped: u64,
+    pub(crate) packs_deleted: u64,
 }
 
 pub(crate) struct Process {
@@ -34,6 +39,8 @@ pub(crate) struct Process {
     /// A ref that only this process saves to.
     own_ref: String,
     made: u64,
+    /// Whether it sweeps now and then.
+    sweeps: bool,
     counts: Counts,
 }
 
@@ -41,6 +48,7 @@ impl Process {
     pub(crate) fn new(
         name: usize,
         network: &Network,
+        sweeps: bool,
         options: StoreOptions,
         books: &Arc<Mutex<Books>>,
         seed: u64,
@@ -56,6 +64,7 @@ impl Process {
             known: HashMap::new(),
             own_ref: format!("own-{name}"),
             made: 0,
+            sweeps,
             counts: Counts::default(),
         }
     }
@@ -85,7 +94,7 @@ impl Process {
     /// Does something. What went wrong must have a cause.
     fn step(&mut self) -> Result<(), String> {
         let Some(repository) = self.repository.clone() else { return self.open() };
-        match self.random.below(20) {
+        match self.random.below(if self.sweeps { 23 } else { 20 }) {
             0..10 => self.save(&repository),
             10..12 => self.make_ref(&repository),
             12 => self.delete_ref(&repository),
@@ -98,10 +107,11 @@ impl Process {
                 repository.store().clear_caches();
                 Ok(())
             }
-            _ => {
+            19 => {
                 self.repository = None;
                 self.open()
             }
+            _ => self.sweep(&repository),
         }
     }
 
@@ -206,6 +216,7 @@ impl Process {
         self.books().saved.get_mut(message).unwrap().told = told;
         match error {
             StoreError::RefMoved { .. } => Ok(()),
+            StoreError::BaseSwept if self.sweeps => Ok(()),
             error => Err(format!("a save failed: {error}")),
         }
     }
@@ -239,7 +250,10 @@ impl Process {
             assert!(after.silent_creates > before.silent_creates, "an outcome is unknown without a cause");
         }
         self.books().refs.insert(name, (time, told));
-        made.map_err(|error| format!("making a ref failed: {error}"))
+        match made {
+            Err(_) if is_dropped(repository, time) => Ok(()),
+            made => made.map_err(|error| format!("making a ref failed: {error}")),
+        }
     }
 
     fn delete_ref(&mut self, repository: &Repository) -> Result<(), String> {
@@ -272,18 +286,66 @@ impl Process {
                 self.books().problem(format!("wrong: version {time} was loaded as another"));
                 Ok(())
             }
+            Err(_) if is_dropped(repository, time) => Ok(()),
             Err(error) => Err(format!("loading version {time} failed: {error}")),
+        }
+    }
+
+    fn sweep(&mut self, repository: &Repository) -> Result<(), String> {
+        if self.random.below(3) == 0 {
+            let seconds = self.random.below(4000) as i64;
+            self.network.wait(seconds);
+        }
+        let keep_last = [None, Some(1), Some(2), Some(5)][self.random.below(4)];
+        let keep_tagged = self.random.below(2) == 0;
+        let retention = Retention { keep_last, keep_tagged, ..Retention::default() };
+        let grace = Duration::from_secs([0, 0, 60, 3600][self.random.below(4)]);
+        let dry_run = self.random.below(8) == 0;
+        self.books().sweeps_begun += 1;
+        let swept = repository.store().sweep(&SweepRequest { retention, grace, dry_run });
+        let mut books = self.books.lock().unwrap();
+        books.sweeps_ended += 1;
+        match swept {
+            Ok(report) if report.is_dry_run => Ok(()),
+            Ok(report) => {
+                self.counts.dropped += report.versions_dropped.len() as u64;
+                self.counts.packs_deleted += report.packs_deleted;
+                // Tags that go with their versions.
+                books.deleted.extend(report.refs_deleted);
+                Ok(())
+            }
+            Err(error) => {
+                // It may have taken tags away before it failed.
+                if !keep_tagged {
+                    books.has_unclear_tags = true;
+                }
+                let is_unknown = told(&error) == Told::Unknown && !self.link.is_dead();
+                self.counts.unknown += u64::from(is_unknown);
+                Err(format!("a sweep failed: {error}"))
+            }
         }
     }
 
     fn verify(&mut self, repository: &Repository) -> Result<(), String> {
         let full = self.random.below(2) == 0;
-        match repository.store().verify(full) {
+        let sweeps = |books: MutexGuard<'_, Books>| (books.sweeps_begun, books.sweeps_ended);
+        let before = sweeps(self.books());
+        let verified = repository.store().verify(full);
+        let is_quiet = before.0 == before.1 && sweeps(self.books()) == before;
+        match verified {
             Ok(report) if report.is_clean() => Ok(()),
+            // It looks at the packs of one moment.
+            Ok(_) if !is_quiet => Ok(()),
             Ok(report) => Err(format!("a check found {:?}", report.problems)),
             Err(error) => Err(format!("a check failed: {error}")),
         }
     }
+}
+
+/// Whether a sweep has dropped a version.
+fn is_dropped(repository: &Repository, time: TimeId) -> bool {
+    let store = repository.store();
+    store.refresh().is_ok() && store.dropped().range_of(time).is_some()
 }
 
 /// A publication that follows what the ref points at now, as far as the process has looked.

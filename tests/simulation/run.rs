@@ -19,6 +19,8 @@ pub(crate) struct Figures {
     pub(crate) deaths: u64,
     pub(crate) loads: u64,
     pub(crate) silent_creates: u64,
+    pub(crate) dropped: u64,
+    pub(crate) packs_deleted: u64,
     pub(crate) troubles: HashMap<Trouble, u64>,
     pub(crate) problems: Vec<String>,
 }
@@ -32,6 +34,8 @@ impl Figures {
         self.deaths += other.deaths;
         self.loads += other.loads;
         self.silent_creates += other.silent_creates;
+        self.dropped += other.dropped;
+        self.packs_deleted += other.packs_deleted;
         for (trouble, count) in other.troubles {
             *self.troubles.entry(trouble).or_default() += count;
         }
@@ -46,6 +50,8 @@ impl Figures {
         self.deaths += counts.deaths;
         self.loads += counts.loads;
         self.silent_creates += counts.silent_creates;
+        self.dropped += counts.dropped;
+        self.packs_deleted += counts.packs_deleted;
     }
 }
 
@@ -55,7 +61,7 @@ impl fmt::Display for Figures {
         write!(
             f,
             "{} versions published, {} saves failed, {} refused, {} outcomes unknown of {} silent creations, \
-             {} processes killed, {} loads; lost {}, phantom {}, missing {}; troubles {:?}",
+             {} processes killed, {} loads, {} versions swept with {} packs; lost {}, phantom {}, missing {}; troubles {:?}",
             self.published,
             self.failed,
             self.refused,
@@ -63,6 +69,8 @@ impl fmt::Display for Figures {
             self.silent_creates,
             self.deaths,
             self.loads,
+            self.dropped,
+            self.packs_deleted,
             problems("lost:"),
             problems("phantom:"),
             problems("missing:"),
@@ -94,10 +102,12 @@ pub(crate) fn run(seed: u64) -> Figures {
     };
     let network = Network::new(random.next_u64(), weather);
     let books = Arc::new(Mutex::new(Books::default()));
+    // Where several sweep, they meet.
+    let sweeps = random.below(4) > 0;
     let processes = 1 + random.below(4);
     let steps = 5 + random.below(if processes > 2 { 12 } else { 30 });
     let start = |name: usize| {
-        let process = Process::new(name, &network, options.clone(), &books, random.next_u64());
+        let process = Process::new(name, &network, sweeps, options.clone(), &books, random.next_u64());
         Box::new(move || process.work(steps)) as Work<'_, Counts>
     };
     let threads = (0..processes).map(start).collect();
