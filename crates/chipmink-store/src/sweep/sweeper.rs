@@ -297,6 +297,11 @@ impl Sweeper<'_> {
 
     /// Marks versions, the newest first.
     fn mark(&mut self, kept: &BTreeSet<TimeId>) -> Result<()> {
+        if !self.marked.is_subset(kept) {
+            // Another sweep has dropped what was marked: nobody keeps its blobs any more.
+            self.marker = Marker::new(self.inner);
+            self.marked.clear();
+        }
         for version in self.history.versions().rev().filter(|version| kept.contains(&version.time)) {
             if !self.marked.insert(version.time) {
                 continue;
