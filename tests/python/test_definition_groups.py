@@ -121,3 +121,17 @@ def test_a_definition_that_is_tied_to_a_variable_later(tmp_path):
             loaded = repo.load(repo.save(namespace, accessed=["f"]))
             assert loaded["f"] is loaded["g"] is loaded["user"][1]
             assert loaded["inside"] is loaded["user"][0] is loaded["g"]()
+
+
+def test_a_definition_whose_objects_are_variables_gets_a_new_user(tmp_path):
+    """Those variables are saved again, though they were not accessed."""
+    for policy in ("lga", "lga-siblings", "bundle-all"):
+        namespace: dict = {"__name__": "__main__"}
+        exec("class Kind: pass\nimport functools\nKind.held, Kind.pair = functools.partial(max, 1), (1, [2])\nheld, pair = Kind.held, Kind.pair\ndel functools", namespace)  # noqa: S102
+        with chipmink.open(tmp_path / policy, durable=False, policy=policy) as repo:
+            repo.save(namespace)
+            namespace["user"] = {"made": namespace["Kind"]()}
+            loaded = repo.load(repo.save(namespace, accessed=["Kind"]))
+            assert loaded["Kind"].held is loaded["held"]
+            assert loaded["Kind"].pair is loaded["pair"]
+            assert type(loaded["user"]["made"]) is loaded["Kind"]

@@ -31,6 +31,8 @@ import soak
         5024490,
         # A variable began to refer to an object inside a definition that another variable used which was left alone.
         5036422,
+        # Definitions of which objects are variables became part of a co-variable through a new user of theirs.
+        7025961,
     ],
 )
 def test_a_session_that_went_wrong_once(seed):

@@ -7,10 +7,10 @@ use super::session::{NONE, RootKey};
 use super::shadow::Shadow;
 use super::shapes::Shapes;
 use super::source::Walked;
+use super::ties::{Tie, VisitIndex, label};
 use super::tracker::Group;
 use super::walker::Walker;
 use crate::py::Obj;
-use chipmink_graph::UnionFind;
 use chipmink_types::{
     BlobKind, Component, Digest, Export, PodKey, PodRecord, ShapeClass, ShapeRecord, VariableRoot, WalkError,
     WalkOutcome, WalkedPod,
@@ -56,16 +56,6 @@ pub(crate) struct Pending {
     pub(super) spans: Vec<(Span, u32)>,
 }
 
-/// Number of a pod to its place among the pods of the walk.
-struct VisitIndex(Vec<u32>);
-
-impl VisitIndex {
-    #[inline(always)]
-    fn get(&self, pod: u32) -> Option<usize> {
-        self.0.get(pod as usize).filter(|at| **at != NONE).map(|at| *at as usize)
-    }
-}
-
 impl Walker<'_, '_> {
     /// Puts together what the walk found.
     pub(crate) fn finish(
@@ -77,15 +67,14 @@ impl Walker<'_, '_> {
         let unsteady =
             unsteady.into_iter().filter_map(|at| Some(variables.get(at as usize)?.0.clone())).collect();
         let visits = std::mem::take(&mut self.visits);
-        let mut index = VisitIndex(vec![NONE; self.session.pods.len()]);
-        for (i, visit) in visits.iter().enumerate() {
-            index.0[visit.pod as usize] = i as u32;
-        }
+        let index = VisitIndex::of(visits.iter().map(|visit| visit.pod), self.session.pods.len());
         let mut pods = Vec::with_capacity(visits.len());
         for visit in visits {
             pods.push(self.pending_pod(visit)?);
         }
-        let (labels, count) = self.label(&pods, &index, &roots);
+        let ties: Vec<Tie<'_>> = pods.iter().map(Tie::of_pending).collect();
+        let (labels, count) = label(&ties, &index, &roots);
+        drop(ties);
         self.number_buffers(&mut pods, &labels, |pod| index.get(pod));
         let mut components: Vec<Component> = vec![Component::default(); count];
         let mut groups: Vec<Group> = vec![Group::default(); count];
@@ -222,64 +211,6 @@ impl Walker<'_, '_> {
                 .all(|pod| index.get(pod.key.0 as u32).is_some_and(|at| pods[at].is_definition))
     }
 
-    /// Which pods belong together: all that refer to each other, except that a reference to a definition does not connect,
-    /// as long as the definition's own group holds nothing but definitions.
-    fn label(
-        &self,
-        pods: &[PendingPod],
-        index: &VisitIndex,
-        roots: &[Option<Walked>],
-    ) -> (Vec<usize>, usize) {
-        let mut sets = UnionFind::new(pods.len());
-        let mut soft: Vec<(usize, usize)> = Vec::new();
-        for (from, pod) in pods.iter().enumerate() {
-            for dependency in &pod.record.dependencies {
-                let Some(to) = index.get(dependency.0 as u32) else { continue };
-                let connects =
-                    !pods[to].is_definition || pod.is_definition || pod.inside.contains(&pods[to].id);
-                if connects {
-                    sets.union(from, to);
-                } else {
-                    soft.push((from, to));
-                }
-            }
-        }
-        let mut inside: Vec<usize> = Vec::new();
-        for walked in roots.iter().flatten() {
-            // A variable that is an object inside a definition (a list in a closure) ties the definition to it.
-            if let Walked::Pod(pod, slot) = walked
-                && let Some(at) = index.get(*pod)
-                && pods[at].is_definition
-                && !matches!(pods[at].record.exports.get(*slot as usize), Some(Export::Root(_)))
-            {
-                inside.push(at);
-            }
-        }
-        loop {
-            let mut mixed = vec![false; pods.len()];
-            for (i, pod) in pods.iter().enumerate() {
-                if !pod.is_definition {
-                    mixed[sets.find(i)] = true;
-                }
-            }
-            for at in &inside {
-                mixed[sets.find(*at)] = true;
-            }
-            let before = soft.len();
-            soft.retain(|(from, to)| {
-                if mixed[sets.find(*to)] {
-                    sets.union(*from, *to);
-                    false
-                } else {
-                    true
-                }
-            });
-            if soft.len() == before {
-                return sets.labels();
-            }
-        }
-    }
-
     fn pending_pod(&mut self, visit: Visit) -> Result<PendingPod, WalkError> {
         let id = visit.pod;
         let exports = self.exports_of(&visit);
@@ -381,40 +312,26 @@ impl Walker<'_, '_> {
 
     /// Everything that uses a definition must use the same version of it, so a changed one activates all its users.
     /// Returns whether there were any that were not active.
-    pub(crate) fn activate_users_of_changed_definitions(&mut self) -> Result<bool, WalkError> {
+    pub(crate) fn activate_users_of_changed_definitions(
+        &mut self,
+        roots: &[Option<Walked>],
+    ) -> Result<bool, WalkError> {
         if !self.some_inactive {
             return Ok(false);
         }
         let visits = std::mem::take(&mut self.visits);
+        let mut activated = self.regrouped(&visits, roots);
         let mut met: HashSet<u32> = HashSet::new();
-        let mut joined: HashSet<u32> = HashSet::new();
-        for visit in &visits {
+        for visit in visits.iter().filter(|visit| visit.is_definition) {
             let Mode::Written(finished) = &visit.mode else { continue };
-            if !visit.is_definition {
-                // One of which an inner object is referred to is no definition group any more, but tied to who refers to it.
-                let inside = finished.tables.inside();
-                let tied = inside.iter().filter_map(|pod| self.session.pod(*pod));
-                joined.extend(tied.filter(|state| state.is_definition).map(|state| state.component));
-                continue;
-            }
-            let own = self.session.pod(visit.pod).map(|state| state.component);
-            // A definition that this one refers to now, and did not before, becomes one group with it for all its users.
-            for dependency in &finished.tables.dependencies {
-                if let Some(state) = self.session.pod(*dependency)
-                    && state.is_definition
-                    && own != Some(state.component)
-                {
-                    joined.insert(state.component);
-                }
-            }
             let Some(state) = self.session.pod(visit.pod) else { continue };
             let (component, old) = (state.component, state.record.clone());
             met.insert(component);
             let exports = self.exports_of(visit).unwrap_or_default();
             let record =
                 self.written_record(&finished.tables, finished.digest, finished.byte_len, exports)?;
-            if record != *old && self.session.tracker.activate(component) {
-                self.activated.push(component);
+            if record != *old {
+                activated.insert(component);
             }
         }
         self.visits = visits;
@@ -422,19 +339,46 @@ impl Walker<'_, '_> {
         // was not met at all may have been changed through a variable that does not lead to it any more.
         let session = &*self.session;
         let is_left = |component: u32| met.contains(&component) || session.tracker.is_touched(component);
-        let left: HashSet<u32> = session
-            .pods
-            .iter()
-            .flatten()
-            .filter(|state| state.is_definition && state.visit == NONE && is_left(state.component))
-            .map(|state| state.component)
-            .collect();
-        for component in left.into_iter().chain(joined) {
+        let left = session.pods.iter().flatten().filter(|state| state.is_definition && state.visit == NONE);
+        activated.extend(left.map(|state| state.component).filter(|component| is_left(*component)));
+        for component in activated {
             if self.session.tracker.activate(component) {
                 self.activated.push(component);
             }
         }
         Ok(!self.activated.is_empty())
+    }
+
+    /// Definition groups that are other groups in what was walked so far: one with others, or part of a co-variable. What
+    /// was left alone would go on naming what they were.
+    fn regrouped(&self, visits: &[Visit], roots: &[Option<Walked>]) -> HashSet<u32> {
+        let component = |visit: &Visit| Some(self.session.pod(visit.pod)?.component);
+        let definitions = || visits.iter().enumerate().filter(|(_, visit)| visit.is_definition);
+        let is_used = |visit: &Visit| component(visit).is_some_and(|at| !self.session.tracker.is_active(at));
+        if !definitions().any(|(_, visit)| is_used(visit)) {
+            return HashSet::new();
+        }
+        let index = VisitIndex::of(visits.iter().map(|visit| visit.pod), self.session.pods.len());
+        let ties: Vec<Tie<'_>> =
+            visits.iter().map(|visit| Tie::of_visit(visit, self.session.pod(visit.pod))).collect();
+        let (labels, count) = label(&ties, &index, roots);
+        let mut is_group = vec![true; count];
+        for (tie, label) in ties.iter().zip(&labels) {
+            is_group[*label] &= tie.is_definition;
+        }
+        let mut before: Vec<Option<u32>> = vec![None; count];
+        let mut regrouped = HashSet::new();
+        for (at, visit) in definitions() {
+            let Some(component) = component(visit) else { continue };
+            let first = *before[labels[at]].get_or_insert(component);
+            if first != component {
+                regrouped.extend([first, component]);
+            }
+            if !is_group[labels[at]] {
+                regrouped.insert(component);
+            }
+        }
+        regrouped
     }
 
     /// What the pod's export slots offer now; `None`: as before.

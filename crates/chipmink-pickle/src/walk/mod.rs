@@ -32,6 +32,7 @@ mod shared;
 mod sharing;
 mod source;
 mod take_over;
+mod ties;
 mod tracker;
 mod visit;
 mod walker;

@@ -157,7 +157,7 @@ impl PySource<'_, '_> {
             }
         }
         walker.walk_activated(&variables, &mut roots)?;
-        while walker.activate_users_of_changed_definitions()? {
+        while walker.activate_users_of_changed_definitions(&roots)? {
             walker.walk_activated(&variables, &mut roots)?;
         }
         if let Some(hints) = walker.shared_otherwise() {
