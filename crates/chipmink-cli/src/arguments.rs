@@ -1,6 +1,8 @@
 //! What can be asked for.
 
-use chipmink::KeepEvery;
+use chipmink::{KeepEvery, Since};
+use chipmink_types::TimeId;
+use chrono::{DateTime, NaiveDate};
 use clap::{Args, Parser, Subcommand};
 use std::time::Duration;
 
@@ -24,6 +26,20 @@ pub(crate) enum Command {
     Verify(VerifyArguments),
     /// Drop versions, and give back the room of what no version needs any more
     Sweep(SweepArguments),
+    /// Bring versions to another place, where a repository is made if there is none
+    Push(TransferArguments),
+    /// The same as push: bring versions from one place to another
+    Pull(TransferArguments),
+    /// As push, and make the branches and tags of the destination equal to those of the source
+    Mirror(TransferArguments),
+    /// Replace what is damaged by what is whole, from the place itself or from a mirror
+    Repair(RepairArguments),
+    /// Show how much there is in a place
+    Stats(StatsArguments),
+    /// Show what the variables of a version take, or the versions
+    Du(DuArguments),
+    /// Write a version as a plain pickle; this needs a Python that has chipmink
+    Export(ExportArguments),
     /// Write out the bytes of a pod, any other blob, or a buffer
     Cat(CatArguments),
     /// Make durable what other processes stage in shared memory, also after they were killed
@@ -114,6 +130,73 @@ pub(crate) struct SweepArguments {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct TransferArguments {
+    /// Folder or URL of the repository that has the versions
+    pub(crate) from: String,
+    /// Folder or URL where they go
+    pub(crate) to: String,
+    /// Only this branch or tag (as tag/NAME), under another name if it is NAME:OTHER; may be repeated
+    #[arg(long = "ref", value_name = "REF")]
+    pub(crate) refs: Vec<String>,
+    /// Only versions from this one on: a number, or a date such as 2026-05-31 or 2026-05-31T12:00:00Z
+    #[arg(long, value_parser = since)]
+    pub(crate) since: Option<Since>,
+    /// Only these variables, separated by commas, with all that shares objects with them
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub(crate) names: Option<Vec<String>>,
+    /// At most so many bytes per second, as 10MB/s or 512KiB
+    #[arg(long, value_parser = rate)]
+    pub(crate) limit: Option<u64>,
+    /// Do not read back what was written before it becomes visible
+    #[arg(long)]
+    pub(crate) no_verify: bool,
+    /// Print JSON; errors, too
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RepairArguments {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Folder or URL of a repository that holds the same versions
+    #[arg(long, value_name = "MIRROR")]
+    pub(crate) from: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StatsArguments {
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DuArguments {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Number of the version, or a ref for its newest
+    #[arg(default_value = "main")]
+    pub(crate) version: String,
+    /// Show all versions, and what only each of them needs
+    #[arg(long)]
+    pub(crate) versions: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExportArguments {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Number of the version, or a branch or tag
+    pub(crate) version: String,
+    /// The file to write; it is replaced when the pickle is whole
+    #[arg(long, value_name = "FILE")]
+    pub(crate) to: String,
+    /// Only these variables, separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub(crate) names: Option<Vec<String>>,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct CatArguments {
     #[command(flatten)]
     pub(crate) common: Common,
@@ -162,6 +245,37 @@ pub(crate) enum ShmCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// A version, or a time.
+fn since(text: &str) -> Result<Since, String> {
+    if let Ok(number) = text.parse() {
+        return Ok(Since::Version(TimeId(number)));
+    }
+    let date = || NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0);
+    let time = DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros());
+    time.or_else(|| date().map(|date| date.and_utc().timestamp_micros()))
+        .map(Since::SavedAt)
+        .ok_or_else(|| format!("{text:?} is neither the number of a version nor a date such as 2026-05-31"))
+}
+
+/// A number of bytes per second.
+fn rate(text: &str) -> Result<u64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    let digits = number.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let decimal = match number[digits.len()..].trim() {
+        "kB" => Some(1_000),
+        "MB" => Some(1_000_000),
+        "GB" => Some(1_000_000_000u64),
+        _ => None,
+    };
+    let bytes = match decimal {
+        Some(unit) => digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit)),
+        None => size(number).ok(),
+    };
+    bytes
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| format!("{text:?} is no rate: give bytes per second, as 10MB/s or 512KiB/s"))
 }
 
 /// A number of bytes, alone or with a binary unit.
@@ -217,6 +331,13 @@ impl Command {
             Command::Verify(arguments) => arguments.common.json,
             Command::Cat(arguments) => arguments.common.json,
             Command::Sweep(arguments) => arguments.common.json,
+            Command::Repair(arguments) => arguments.common.json,
+            Command::Stats(arguments) => arguments.common.json,
+            Command::Du(arguments) => arguments.common.json,
+            Command::Export(arguments) => arguments.common.json,
+            Command::Push(arguments) | Command::Pull(arguments) | Command::Mirror(arguments) => {
+                arguments.json
+            }
             Command::Agent(arguments) => arguments.json,
             Command::Shm(ShmCommand::List { json } | ShmCommand::Rm { json, .. }) => *json,
         }
@@ -237,6 +358,25 @@ mod tests {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
         assert!(keep_every("0").is_err() && keep_every("0d").is_err());
+    }
+
+    #[test]
+    fn rates_have_decimal_or_binary_units() {
+        assert_eq!(rate("10MB/s"), Ok(10_000_000));
+        assert_eq!(rate("512KiB"), Ok(512 << 10));
+        assert_eq!(rate("2GB"), Ok(2_000_000_000));
+        assert_eq!(rate("77"), Ok(77));
+        for wrong in ["", "0", "MB/s", "10mb", "-3", "99999999999GB/s"] {
+            assert!(rate(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn since_is_a_version_or_a_date() {
+        assert_eq!(since("12"), Ok(Since::Version(TimeId(12))));
+        assert_eq!(since("1970-01-02"), Ok(Since::SavedAt(86_400_000_000)));
+        assert_eq!(since("1970-01-01T01:00:00+01:00"), Ok(Since::SavedAt(0)));
+        assert!(since("yesterday").is_err());
     }
 
     #[test]

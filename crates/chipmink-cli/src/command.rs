@@ -1,7 +1,7 @@
 //! [`run`]: from arguments to output and exit status.
 
-use crate::arguments::{Arguments, Command, Common};
-use crate::{agent, cat, diff, log, shm, show, sweep, verify};
+use crate::arguments::{Arguments, Command};
+use crate::{agent, cat, diff, export, log, repair, shm, show, sweep, transfer, usage, verify};
 use chipmink::{Error, OpenOptions, Repository};
 use chipmink_types::TimeId;
 use clap::Parser;
@@ -86,24 +86,35 @@ pub fn run(
 
 fn execute(command: &Command, out: &mut dyn Write) -> Result<u8, Failure> {
     match command {
-        Command::Log(arguments) => log::print(&open(&arguments.common)?, arguments, out)?,
-        Command::Show(arguments) => show::print(&open(&arguments.common)?, arguments, out)?,
-        Command::Diff(arguments) => diff::print(&open(&arguments.common)?, arguments, out)?,
-        Command::Cat(arguments) => cat::print(&open(&arguments.common)?, arguments, out)?,
-        Command::Sweep(arguments) => sweep::print(&open(&arguments.common)?, arguments, out)?,
+        Command::Log(arguments) => log::print(&open(&arguments.common.place)?, arguments, out)?,
+        Command::Show(arguments) => show::print(&open(&arguments.common.place)?, arguments, out)?,
+        Command::Diff(arguments) => diff::print(&open(&arguments.common.place)?, arguments, out)?,
+        Command::Cat(arguments) => cat::print(&open(&arguments.common.place)?, arguments, out)?,
+        Command::Sweep(arguments) => sweep::print(&open(&arguments.common.place)?, arguments, out)?,
         Command::Verify(arguments) => {
-            let is_clean = verify::print(&open(&arguments.common)?, arguments, out)?;
+            let is_clean = verify::print(&open(&arguments.common.place)?, arguments, out)?;
             return Ok(if is_clean { GOOD } else { BAD });
         }
+        Command::Push(arguments) | Command::Pull(arguments) => transfer::run(arguments, false, out)?,
+        Command::Mirror(arguments) => transfer::run(arguments, true, out)?,
+        Command::Repair(arguments) => {
+            let is_clean = repair::run(&open(&arguments.common.place)?, arguments, out)?;
+            return Ok(if is_clean { GOOD } else { BAD });
+        }
+        Command::Stats(arguments) => {
+            usage::print_stats(&open(&arguments.common.place)?, arguments.common.json, out)?;
+        }
+        Command::Du(arguments) => usage::print(&open(&arguments.common.place)?, arguments, out)?,
+        Command::Export(arguments) => export::run(arguments, out)?,
         Command::Agent(arguments) => return agent::run(arguments, out),
         Command::Shm(command) => shm::run(command, out)?,
     }
     Ok(GOOD)
 }
 
-fn open(common: &Common) -> Result<Repository, Failure> {
+pub(crate) fn open(place: &str) -> Result<Repository, Failure> {
     let options = OpenOptions { create: false, ..OpenOptions::default() };
-    Ok(Repository::open(&common.place, options)?)
+    Ok(Repository::open(place, options)?)
 }
 
 /// The version that an argument means: a number, or the newest of a ref.

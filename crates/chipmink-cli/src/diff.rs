@@ -23,9 +23,11 @@ pub(crate) fn print(
         writeln!(out, "{all}")?;
         return Ok(());
     }
-    for (sign, names) in [('+', &diff.added), ('-', &diff.removed), ('~', &diff.changed)] {
+    let kinds =
+        [('+', &diff.added, view::GOOD), ('-', &diff.removed, view::BAD), ('~', &diff.changed, view::TITLE)];
+    for (sign, names, style) in kinds {
         for name in names {
-            writeln!(out, "{sign} {}", view::line(name))?;
+            writeln!(out, "{}", view::paint(format_args!("{sign} {}", view::line(name)), style))?;
         }
     }
     Ok(())

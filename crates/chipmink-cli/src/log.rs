@@ -31,8 +31,8 @@ pub(crate) fn print(
         let gap = if message.is_empty() { "" } else { "  " };
         writeln!(
             out,
-            "{:>6}  {}  {}{gap}{message}",
-            version.time,
+            "{}  {}  {}{gap}{message}",
+            view::paint(format_args!("{:>6}", version.time), view::TITLE),
             view::time(version.saved_at),
             view::line(&version.ref_name)
         )?;

@@ -4,6 +4,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let (mut out, mut errors) = (std::io::stdout().lock(), std::io::stderr().lock());
-    ExitCode::from(chipmink_cli::run(std::env::args_os(), &mut out, &mut errors))
+    ExitCode::from(chipmink_cli::run_on_terminal(std::env::args_os().collect()))
 }

@@ -3,7 +3,7 @@
 use crate::arguments::VerifyArguments;
 use crate::command::Failure;
 use crate::view;
-use chipmink::Repository;
+use chipmink::{LostVersion, Repository};
 use serde_json::{Value, json};
 use std::io::Write;
 
@@ -29,6 +29,9 @@ pub(crate) fn print(
             "problems": problems, "problem_count": report.problem_count,
             "void_entries": report.void_entries.iter().map(|time| time.0).collect::<Vec<_>>(),
             "orphan_packs": report.orphan_packs,
+            "bytes": report.bytes,
+            "lost": report.lost.iter().map(lost).collect::<Vec<_>>(),
+            "lost_count": report.lost_count,
         });
         writeln!(out, "{all}")?;
         return Ok(report.is_clean());
@@ -41,7 +44,11 @@ pub(crate) fn print(
     if more > 0 {
         writeln!(out, "and {}", view::count(more, "more problem"))?;
     }
-    let verdict = if report.is_clean() { "no damage" } else { "DAMAGED" };
+    print_lost(&report.lost, report.lost_count, out)?;
+    let verdict = match report.is_clean() {
+        true => view::paint("no damage", view::GOOD),
+        false => view::paint("DAMAGED", view::BAD),
+    };
     writeln!(
         out,
         "{verdict}: {}, {}, {}",
@@ -58,4 +65,26 @@ pub(crate) fn print(
         writeln!(out, "{packs} of saves that failed, or are running now")?;
     }
     Ok(report.is_clean())
+}
+
+/// What a version has lost, in JSON.
+pub(crate) fn lost(lost: &LostVersion) -> Value {
+    json!({ "version": lost.time.0, "variables": lost.variables, "whole": lost.is_whole })
+}
+
+/// What the versions have lost.
+pub(crate) fn print_lost(all: &[LostVersion], count: u64, out: &mut dyn Write) -> std::io::Result<()> {
+    for lost in all {
+        let names = view::line(&lost.variables.join(", "));
+        match (lost.is_whole, names.is_empty()) {
+            (false, _) => writeln!(out, "version {} has lost {names}; its other variables load", lost.time)?,
+            (true, true) => writeln!(out, "version {} is lost", lost.time)?,
+            (true, false) => writeln!(out, "version {} has lost {names}, and perhaps more", lost.time)?,
+        }
+    }
+    let more = count.saturating_sub(all.len() as u64);
+    if more > 0 {
+        writeln!(out, "and {} have lost something", view::count(more, "more version"))?;
+    }
+    Ok(())
 }

@@ -1,6 +1,32 @@
 //! How numbers and times are shown.
 
+use anstyle::{AnsiColor, Style};
 use chrono::{DateTime, SecondsFormat};
+use std::fmt::Display;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether the output goes to a terminal that shows colours.
+static HAS_COLOURS: AtomicBool = AtomicBool::new(false);
+
+/// What is good, or was added.
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default();
+/// What is damaged, or was removed.
+pub(crate) const BAD: Style = AnsiColor::Red.on_default();
+/// What a line is about.
+pub(crate) const TITLE: Style = AnsiColor::Yellow.on_default();
+
+/// From now on the output has colours.
+pub(crate) fn show_colours() {
+    HAS_COLOURS.store(true, Ordering::Relaxed);
+}
+
+/// A text in a colour, if there are any.
+pub(crate) fn paint(text: impl Display, style: Style) -> String {
+    match HAS_COLOURS.load(Ordering::Relaxed) {
+        true => format!("{style}{text}{style:#}"),
+        false => text.to_string(),
+    }
+}
 
 /// A time in microseconds since 1970 as RFC 3339, in UTC.
 pub(crate) fn time(micros: i64) -> String {

@@ -5,7 +5,7 @@
 //!
 //! - [`digest`] and [`Digester`]: XXH3-128, seed 0, canonical order, behind an algorithm byte.
 //! - [`Grid`]: where the chunks of a region begin.
-//! - [`TreeBuilder`], [`read_tree`], [`visit_tree`]: the list of a region's chunk digests as a tree of small nodes, so
+//! - [`TreeBuilder`], [`read_tree`], [`visit_tree`], [`visit_tree_beside`]: the list of a region's chunk digests as a tree of small nodes, so
 //!   that one changed chunk costs one node of each level.
 //! - [`digest_region`]: the three of them together.
 #![forbid(unsafe_code)]
@@ -22,4 +22,4 @@ pub use error::{DigestError, TreeError};
 pub use grid::{CHUNK_LEN, Chunks, Grid, chunk_lens};
 pub use node::{NODE_FANOUT, NODE_HEADER_LEN, NODE_LEN_MAX, NODE_VERSION, NodeKind};
 pub use region::digest_region;
-pub use tree::{EmitNode, TreeBuilder, read_tree, tree_len, visit_tree};
+pub use tree::{EmitNode, TreeBuilder, read_tree, tree_len, visit_tree, visit_tree_beside};

@@ -120,6 +120,54 @@ fn visit_node<E>(
     Ok(())
 }
 
+/// Visits those of the `expected_count` digests under `root` that are not the same as the list under `beside`, of as many,
+/// has at their places. Subtrees that are equal are not read; where one of the other list cannot be had, all of it counts
+/// as different.
+///
+/// # Errors
+/// As [`visit_tree`], for the first list.
+pub fn visit_tree_beside<E>(
+    kind: NodeKind,
+    root: Digest,
+    beside: Digest,
+    expected_count: u64,
+    get: &mut dyn FnMut(&Digest) -> Result<Bytes, E>,
+    visit: &mut dyn FnMut(Digest) -> Result<(), E>,
+) -> Result<(), TreeError<E>> {
+    let level = node::root_level(expected_count);
+    visit_beside(kind, root, Some(beside), level, expected_count, get, visit)
+}
+
+fn visit_beside<E>(
+    kind: NodeKind,
+    name: Digest,
+    beside: Option<Digest>,
+    level: u8,
+    count: u64,
+    get: &mut dyn FnMut(&Digest) -> Result<Bytes, E>,
+    visit: &mut dyn FnMut(Digest) -> Result<(), E>,
+) -> Result<(), TreeError<E>> {
+    if beside == Some(name) {
+        return Ok(());
+    }
+    let bytes = get(&name).map_err(TreeError::Caller)?;
+    let digests = node::decode(name, &bytes, kind, level, count)?;
+    let others = beside.and_then(|beside| node::decode(beside, &get(&beside).ok()?, kind, level, count).ok());
+    let other = |at: usize| others.as_ref().map(|others| others[at]);
+    let Some(child_level) = level.checked_sub(1) else {
+        let mut new = digests.into_iter().enumerate().filter(|(at, digest)| other(*at) != Some(*digest));
+        return new.try_for_each(|(_, digest)| visit(digest)).map_err(TreeError::Caller);
+    };
+    let full = node::full_count(child_level).unwrap_or(u64::MAX);
+    let mut left = count;
+    for (at, child) in digests.into_iter().enumerate() {
+        let below = left.min(full);
+        left -= below;
+        visit_beside(kind, child, other(at), child_level, below, get, visit)?;
+    }
+    Ok(())
+}
+
 /// The digests of the list under `root`.
 ///
 /// Memory grows with what has been read, not with `expected_count`; but nodes may repeat, so the caller bounds

@@ -5,6 +5,8 @@
 
 use crate::errors::raise;
 use crate::mapping::{Mapper, Mapping};
+use crate::transfer::{Other, repair, transfer};
+use crate::upkeep::{stats, verify_report};
 use crate::walked::{Losses, Walked};
 use bytes::Bytes;
 use chipmink::{
@@ -54,6 +56,10 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
+    pub(crate) const fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
     /// Locked for a moment only, and never while the interpreter is released.
     pub(crate) fn losses(&self) -> MutexGuard<'_, Losses> {
         self.losses.lock().unwrap_or_else(PoisonError::into_inner)
@@ -414,22 +420,45 @@ impl Handle {
         Ok(figures)
     }
 
-    /// What is wrong with the repository, one line each.
-    fn verify(&self, py: Python<'_>, full: bool) -> PyResult<Vec<String>> {
+    /// Brings versions to another repository (`push`), or from it; `other` is a handle or a place.
+    #[expect(clippy::too_many_arguments, reason = "they are the keyword arguments of the Python side")]
+    fn transfer<'py>(
+        slf: &Bound<'py, Self>,
+        other: Other<'py>,
+        push: bool,
+        refs: Vec<String>,
+        first: Option<u64>,
+        saved_at: Option<i64>,
+        names: Option<Vec<String>>,
+        mirror: bool,
+        limit: Option<u64>,
+        verify: bool,
+        storage: HashMap<String, String>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let asked = (refs, first, saved_at, names, mirror, limit, verify);
+        transfer(slf, &other, push, asked, &storage, progress)
+    }
+
+    /// Replaces what is damaged, with the help of a mirror if one is given.
+    fn repair<'py>(
+        slf: &Bound<'py, Self>,
+        mirror: Option<Other<'py>>,
+        storage: HashMap<String, String>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        repair(slf, mirror.as_ref(), &storage)
+    }
+
+    /// How much there is.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let found = py.detach(|| self.repository.stats()).map_err(raise)?;
+        stats(py, &found)
+    }
+
+    /// What is wrong with the repository.
+    fn verify<'py>(&self, py: Python<'py>, full: bool) -> PyResult<Bound<'py, PyDict>> {
         let report = py.detach(|| self.repository.verify(full)).map_err(raise)?;
-        let mut lines: Vec<String> = report
-            .problems
-            .iter()
-            .map(|problem| match problem.time {
-                Some(time) => format!("version {time}: {}: {}", problem.object, problem.reason),
-                None => format!("{}: {}", problem.object, problem.reason),
-            })
-            .collect();
-        let more = report.problem_count - lines.len() as u64;
-        if more > 0 {
-            lines.push(format!("and {more} more"));
-        }
-        Ok(lines)
+        verify_report(py, &report)
     }
 
     /// What is staged and what is durable: versions staged, bytes left, newest durable version, versions and bytes persisted,

@@ -10,6 +10,8 @@ mod mapping;
 mod memory;
 mod restore;
 mod stream;
+mod transfer;
+mod upkeep;
 mod walked;
 
 use pyo3::prelude::*;

@@ -26,7 +26,8 @@ pub(crate) fn create(backend: &Backend, options: &StoreOptions) -> Result<Condit
     }
     backend.make_directories(&["packs", "root"])?;
     backend.clean();
-    let mut entry = RootEntry::new(TimeId(0), RepositoryId(random::bytes()), WriteId(random::bytes()));
+    let repository = options.repository.unwrap_or_else(|| RepositoryId(random::bytes()));
+    let mut entry = RootEntry::new(TimeId(0), repository, WriteId(random::bytes()));
     entry.published_at = now_micros();
     entry.is_synced = options.durable;
     note_boot(&mut entry, backend);

@@ -160,6 +160,40 @@ pub enum StoreError {
     /// Packs that this save builds on were swept by another process.
     #[error("another process swept data that this save builds on; save again")]
     BaseSwept,
+    /// The text names no ref, and no other name for it.
+    #[error("{text:?} names no ref to carry: give NAME, or NAME:OTHER for another name in the destination")]
+    RefSpec {
+        /// The text.
+        text: String,
+    },
+    /// There is no such ref.
+    #[error("there is no ref {ref_name:?} in {place}; `chipmink log` shows which there are")]
+    UnknownRef {
+        /// The place.
+        place: String,
+        /// The ref.
+        ref_name: String,
+    },
+    /// No version that is to be sent has such a variable.
+    #[error("no version that is to be brought from {place} has a variable {name:?}")]
+    UnknownName {
+        /// The place.
+        place: String,
+        /// The variable.
+        name: String,
+    },
+    /// Branches of the destination went their own way, or its tags are others.
+    #[error(
+        "{} in {place} went another way than in the source, and nothing was transferred; give them other names there, as in --ref main:theirs, or `mirror` to replace them", refs.join(", "))]
+    Diverged {
+        /// The destination.
+        place: String,
+        /// The refs.
+        refs: Vec<String>,
+    },
+    /// The caller stopped a transfer.
+    #[error("stopped; what was copied stays, and the same transfer goes on from there")]
+    Stopped,
     /// A failed transaction was used again.
     #[error("this save failed before ({reason}); begin another")]
     Spent {

@@ -16,7 +16,8 @@
 //! - [`Place`], [`Backend`]: where it lies. [`local`] is the durable backend on disk, with the seam for faults;
 //!   [`RemotePlace`] is a bucket, whose failures say what to look at ([`RemoteFailure`]).
 //! - [`Staging`]: a pool in front of another place; versions go below one after another.
-//! - [`VerifyReport`]: what a check of everything found.
+//! - [`Store::transfer`]: versions brought to another repository, at any place.
+//! - [`VerifyReport`]: what a check of everything found; [`RepairReport`]: what became of it.
 //!
 //! - [`SweepRequest`]: which versions stay, when the room of the others is given back.
 //!
@@ -43,13 +44,17 @@ mod place;
 mod pool;
 mod random;
 mod raw;
+mod reach;
 mod read;
 mod region;
 mod remote;
+mod repair;
 mod staging;
 mod store;
 mod sweep;
 mod transaction;
+mod transfer;
+mod usage;
 mod verify;
 
 pub use backend::Backend;
@@ -59,8 +64,11 @@ pub use options::{Compression, StoreOptions};
 pub use place::Place;
 pub use raw::{RawFile, RawPlaces};
 pub use remote::{FailureKind, RemoteFailure, RemoteKind, RemoteOptions, RemotePlace};
+pub use repair::RepairReport;
 pub use staging::{Persisted, StagedState, Staging};
 pub use store::{Entries, Head, Store};
 pub use sweep::{KeepEvery, Retention, SweepReport, SweepRequest};
 pub use transaction::{PackTransaction, Publication, TransactionStats};
-pub use verify::{Problem, VerifyReport};
+pub use transfer::{Phase, RefSpec, Since, TransferOptions, TransferProgress, TransferReport, Watch};
+pub use usage::{StoreStats, Usage};
+pub use verify::{LostVersion, Problem, VerifyReport};

@@ -190,6 +190,12 @@ impl Log {
         let mut next = Some(highest);
         while let Some(number) = next {
             let mut opened = Log::open_at(backend, number, highest, &mut numbers, trust, false);
+            if let Err(Unsound::Fatal(_)) = &opened
+                && let Ok(log) = Log::open_at(backend, number, highest, &mut numbers, trust, true)
+            {
+                // The root state is damaged; what it sums up is all there.
+                opened = Ok(log);
+            }
             if opened.as_ref().is_ok_and(|log| log.has_doubtful_state())
                 && matches!(trust, Trust::Checked { .. })
             {

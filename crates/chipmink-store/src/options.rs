@@ -1,6 +1,7 @@
 //! [`StoreOptions`] and [`Compression`].
 
 use crate::log::Trust;
+use chipmink_types::RepositoryId;
 
 /// How the blobs that a store writes are compressed. Whatever was chosen earlier stays readable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -46,6 +47,8 @@ pub struct StoreOptions {
     /// Whether the caller vouches that nobody else writes, so that a place may be used that does not honour conditional
     /// writes. Elsewhere it changes nothing.
     pub single_writer: bool,
+    /// The identity of the repository, if it is made: a copy has that of what it is a copy of. `None`: a new one.
+    pub repository: Option<RepositoryId>,
     /// Longest blob that is read, in decoded bytes; a longer one is taken for damage.
     pub blob_bytes_max: u64,
 }
@@ -69,6 +72,7 @@ impl Default for StoreOptions {
             memory_bytes: 4 << 30,
             compression: Compression::Automatic,
             single_writer: false,
+            repository: None,
             blob_bytes_max: 64 << 30,
         }
     }

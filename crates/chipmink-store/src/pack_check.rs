@@ -5,9 +5,10 @@ use crate::error::{Result, StoreError};
 use bytes::Bytes;
 use chipmink_digest::digest;
 use chipmink_format::{
-    FormatError, IndexRow, PACK_FOOTER_GUESS, PACK_HEADER_LEN, PackFooter, PackHeader, PackInfo, check_delta,
-    decode_blob, decode_segment, expansion_max, pack_path,
+    FormatError, IndexRow, PACK_FOOTER_GUESS, PACK_HEADER_LEN, PackFooter, PackHeader, PackInfo, PackName,
+    SegmentPlace, check_delta, decode_blob, decode_segment, expansion_max, pack_path,
 };
+use chipmink_types::TimeId;
 
 /// Bytes of blobs that are read at once.
 const WINDOW: u64 = 8 << 20;
@@ -16,42 +17,68 @@ const WINDOW: u64 = 8 << 20;
 /// its base for that, the checksum. Returns the rows of its own index.
 pub(crate) fn check_pack(backend: &Backend, pack: &PackInfo, blob_bytes_max: u64) -> Result<Vec<IndexRow>> {
     let rows = check_structure(backend, pack)?;
+    check_blobs(backend, pack, &rows, blob_bytes_max, &mut |_| {}, &mut |_, error| Err(error))?;
+    Ok(rows)
+}
+
+/// Checks each byte of a pack between its header and its index. `good` is told of each row whose blob is what it should
+/// be, `bad` of each failure and whose it is; it goes on unless that gives the error back.
+pub(crate) fn check_blobs(
+    backend: &Backend,
+    pack: &PackInfo,
+    rows: &[IndexRow],
+    blob_bytes_max: u64,
+    good: &mut dyn FnMut(&IndexRow),
+    bad: &mut dyn FnMut(Option<&IndexRow>, StoreError) -> Result<()>,
+) -> Result<()> {
     let mut by_place: Vec<&IndexRow> = rows.iter().collect();
     by_place.sort_unstable_by_key(|row| row.byte_offset);
     let mut rest = by_place.as_slice();
     let mut filled = PACK_HEADER_LEN as u64;
     while let Some(first) = rest.first() {
-        check_zeros(backend, pack, filled, first.byte_offset)?;
+        check_zeros(backend, pack, filled, first.byte_offset).or_else(|error| bad(None, error))?;
         filled = filled.max(first.byte_offset);
         let ends = |row: &&IndexRow| row.byte_offset + row.stored_len - first.byte_offset <= WINDOW;
         let (window, after) = rest.split_at(rest.iter().take_while(|row| ends(row)).count().max(1));
         rest = after;
         let end = window.iter().map(|row| row.byte_offset + row.stored_len).max().unwrap_or(0);
-        let bytes = backend.get_range(&pack_path(pack.name), first.byte_offset..end)?;
+        let bytes = match backend.get_range(&pack_path(pack.name), first.byte_offset..end) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                bad(None, error)?;
+                filled = filled.max(end);
+                continue;
+            }
+        };
         for row in window {
             let from = (row.byte_offset - first.byte_offset) as usize;
             if row.byte_offset > filled
                 && bytes[(filled - first.byte_offset) as usize..from].iter().any(|byte| *byte != 0)
             {
-                return Err(no_zeros(backend, pack, filled));
+                bad(None, no_zeros(backend, pack, filled))?;
             }
             filled = filled.max(row.byte_offset + row.stored_len);
             let stored = bytes.slice(from..from + row.stored_len as usize);
-            let max = blob_bytes_max.min(expansion_max(row.stored_len));
-            let in_blob = |source: FormatError| damage(backend, pack, source.in_blob(&row.digest));
-            if row.codec.is_delta() {
-                check_delta(&stored, row.codec, row.decoded_len, max).map_err(in_blob)?;
-                continue;
-            }
-            let decoded = decode_blob(stored, row.codec, row.decoded_len, max).map_err(in_blob)?;
-            if digest(&decoded) != row.digest {
-                let reason = format!("blob {} does not have its digest", row.digest);
-                return Err(damage(backend, pack, bad(row.byte_offset, reason)));
+            match check_blob(row, stored, blob_bytes_max) {
+                Ok(()) => good(row),
+                Err(source) => bad(Some(row), damage(backend, pack, source))?,
             }
         }
     }
-    check_zeros(backend, pack, filled, pack.index.byte_offset)?;
-    Ok(rows)
+    check_zeros(backend, pack, filled, pack.index.byte_offset).or_else(|error| bad(None, error))
+}
+
+fn check_blob(row: &IndexRow, stored: Bytes, blob_bytes_max: u64) -> Result<(), FormatError> {
+    let max = blob_bytes_max.min(expansion_max(row.stored_len));
+    let in_blob = |source: FormatError| source.in_blob(&row.digest);
+    if row.codec.is_delta() {
+        return check_delta(&stored, row.codec, row.decoded_len, max).map_err(in_blob);
+    }
+    let decoded = decode_blob(stored, row.codec, row.decoded_len, max).map_err(in_blob)?;
+    if digest(&decoded) != row.digest {
+        return Err(bad(row.byte_offset, format!("blob {} does not have its digest", row.digest)));
+    }
+    Ok(())
 }
 
 /// Checks that nothing stands between two blobs.
@@ -113,6 +140,19 @@ pub(crate) fn check_structure(backend: &Backend, pack: &PackInfo) -> Result<Vec<
         own = rows;
     }
     Ok(own)
+}
+
+/// What the header of a pack says, and what a root entry would say of the pack.
+pub(crate) fn describe_pack(backend: &Backend, name: PackName) -> Result<(PackHeader, PackInfo)> {
+    let path = pack_path(name);
+    let (tail, byte_len) = backend.get_tail(&path, PACK_FOOTER_GUESS)?;
+    let born = TimeId(0);
+    let mut pack = PackInfo { name, byte_len, index: SegmentPlace::default(), born, is_synced: false };
+    let header = backend.get_range(&path, 0..(PACK_HEADER_LEN as u64).min(byte_len))?;
+    let header = PackHeader::decode(&header).map_err(|source| damage(backend, &pack, source))?;
+    let footer = read_footer(backend, &pack, tail)?;
+    (pack.born, pack.index) = (header.born, footer.segments[0].place);
+    Ok((header, pack))
 }
 
 fn read_footer(backend: &Backend, pack: &PackInfo, tail: Bytes) -> Result<PackFooter> {

@@ -53,7 +53,11 @@ pub(crate) struct Merged {
 
 impl PackWriter {
     pub(crate) fn begin(backend: &Backend, repository: RepositoryId, born: TimeId) -> Result<Self> {
-        let header = PackHeader { name: PackName(random::bytes()), repository, born };
+        PackWriter::begin_as(backend, PackHeader { name: PackName(random::bytes()), repository, born })
+    }
+
+    /// As [`PackWriter::begin`], with a name that nobody has used.
+    pub(crate) fn begin_as(backend: &Backend, header: PackHeader) -> Result<Self> {
         let path = pack_path(header.name);
         let output = backend.create_pack(&path)?;
         let (layout, bytes) = PackLayout::begin(header);

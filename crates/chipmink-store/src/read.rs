@@ -151,7 +151,7 @@ impl Inner {
     }
 
     /// The stored bytes of blobs; `None` where they cannot be read.
-    fn read_stored(&self, found: &[Option<Found>]) -> Vec<Option<Bytes>> {
+    pub(crate) fn read_stored(&self, found: &[Option<Found>]) -> Vec<Option<Bytes>> {
         let mut order: Vec<(usize, Location)> =
             found.iter().enumerate().filter_map(|(at, found)| Some((at, found.as_ref()?.location))).collect();
         order.sort_unstable_by_key(|(_, location)| (location.pack, location.byte_offset));

@@ -313,7 +313,10 @@ pub(crate) fn backend(place: Place, options: &StoreOptions) -> Result<Backend> {
     }
 }
 
-/// The entries of a root log, newest first, over void ones.
+/// Numbers that are looked at below an entry that cannot be read.
+const GAP: usize = 64;
+
+/// The entries of a root log, newest first, over void ones. After one that cannot be read it goes on.
 #[derive(Debug)]
 pub struct Entries {
     store: Store,
@@ -330,9 +333,16 @@ impl Iterator for Entries {
             number = TimeId(range.first.0.checked_sub(1)?);
         }
         let entry = self.store.entry(number);
-        if let Ok(entry) = &entry {
-            self.next = entry.previous.map(|previous| previous.number);
-        }
+        self.next = match &entry {
+            Ok(entry) => entry.previous.map(|previous| previous.number),
+            // What it followed is not known; what stands below is still worth a look.
+            Err(_) => {
+                let is_there = |below: &TimeId| {
+                    self.store.backend().byte_len(&root_path(*below)).is_ok_and(|found| found.is_some())
+                };
+                (0..number.0).rev().take(GAP).map(TimeId).find(is_there)
+            }
+        };
         Some(entry)
     }
 }

@@ -206,13 +206,18 @@ impl Error {
 
 fn of_store(error: &StoreError) -> ErrorKind {
     match error {
-        StoreError::NoRepository { .. } | StoreError::UnknownVersion { .. } | StoreError::Dropped { .. } => {
-            ErrorKind::NotFound
-        }
+        StoreError::NoRepository { .. }
+        | StoreError::UnknownVersion { .. }
+        | StoreError::Dropped { .. }
+        | StoreError::UnknownRef { .. }
+        | StoreError::UnknownName { .. } => ErrorKind::NotFound,
+        StoreError::RefMoved { .. } | StoreError::Diverged { .. } => ErrorKind::RefMoved,
+        StoreError::Stopped => ErrorKind::Interrupted,
         StoreError::Unsweepable { .. } => ErrorKind::Damaged,
-        StoreError::RefMoved { .. } => ErrorKind::RefMoved,
         StoreError::OutcomeUnknown { .. } => ErrorKind::OutcomeUnknown,
-        StoreError::Place { .. } | StoreError::Unconditional { .. } => ErrorKind::Unsupported,
+        StoreError::Place { .. } | StoreError::Unconditional { .. } | StoreError::RefSpec { .. } => {
+            ErrorKind::Unsupported
+        }
         StoreError::Format { source, .. } => of_format(source),
         StoreError::Blob(error) => of_blob(error),
         _ => ErrorKind::Storage,

@@ -73,13 +73,15 @@ impl Iterator for Log {
                 Ok(entry) => entry,
                 Err(error) => return Some(Err(error.into())),
             };
-            for change in entry.refs.iter().rev() {
-                if let RefMove::Inline(ordinal) = change.to {
-                    let version = entry.commit(ordinal).map_err(Into::into).and_then(|commit| {
-                        Version::read(entry.number, change.name.clone(), commit, &self.store)
-                    });
-                    self.ready.push(version);
-                }
+            // One that came from elsewhere may have moved no ref.
+            for ordinal in (0..entry.commits.len() as u32).rev() {
+                let change = entry.refs.iter().find(|change| change.to == RefMove::Inline(ordinal));
+                let ref_name = change.map_or_else(String::new, |change| change.name.clone());
+                let version = entry
+                    .commit(ordinal)
+                    .map_err(Into::into)
+                    .and_then(|commit| Version::read(entry.number, ref_name, commit, &self.store));
+                self.ready.push(version);
             }
         }
         self.ready.pop()

@@ -15,6 +15,7 @@
 //!   second touches none of them, the third lets the source know what became of it.
 //! - [`PlanPods`]: the bytes of a load plan, read ahead. [`RegionMapper`] maps large regions instead.
 //! - [`Status`], [`run_agent`]: what is staged in shared memory, and how it becomes durable.
+//! - [`Repository::push`], [`TransferOptions`]: versions brought to another repository.
 //! - [`Log`], [`Version`], [`Diff`]: history. [`SweepRequest`] says what of it stays.
 //! - [`live_digests`]: what a source may ask for digests of memory that nobody has written to.
 //! - [`shared_memory`]: what a source may ask for memory that other processes share.
@@ -40,12 +41,17 @@ mod repository;
 mod save;
 mod shared;
 mod staging;
+mod transfer;
 
 pub use chipmink_shm::pool::{SegmentKind, SegmentSummary};
 pub use chipmink_shm::{MappedRegion, live_digests};
 #[cfg(target_os = "linux")]
 pub use chipmink_shm::{Mapping, MappingKind, mapping_at, shared_memory};
-pub use chipmink_store::{Compression, KeepEvery, Place, Retention, SweepReport, SweepRequest};
+pub use chipmink_store::{
+    Compression, KeepEvery, LostVersion, Phase, Place, Problem, RefSpec, RepairReport, Retention, Since,
+    StoreStats, SweepReport, SweepRequest, TransferOptions, TransferProgress, TransferReport, Usage,
+    VerifyReport, Watch,
+};
 pub use describe::Description;
 pub use diff::Diff;
 pub use error::{Error, ErrorKind, Result};

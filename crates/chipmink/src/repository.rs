@@ -10,7 +10,9 @@ use crate::save::{Begun, Prepared, Saved};
 use crate::shared::Shared;
 use crate::staging::{self, Status};
 use bytes::Bytes;
-use chipmink_store::{Backend, Place, Store, SweepReport, SweepRequest, VerifyReport};
+use chipmink_store::{
+    Backend, Place, RepairReport, Store, StoreStats, SweepReport, SweepRequest, Usage, VerifyReport, Watch,
+};
 use chipmink_types::{BlobSource, Digest, GraphSource, LoadPlan, RegionRecord, TimeId};
 use std::collections::BTreeMap;
 use std::io;
@@ -367,5 +369,37 @@ impl Repository {
     /// When the root log cannot be read; other damage is in the report.
     pub fn verify(&self, full: bool) -> Result<VerifyReport> {
         Ok(self.shared.store.verify(full)?)
+    }
+
+    /// Replaces what is damaged by what is whole: from the place itself, or from a mirror that holds the same versions.
+    ///
+    /// # Errors
+    /// When the root log cannot be read, or a place fails; what cannot be repaired is in the report.
+    pub fn repair(&self, mirror: Option<&Repository>, watch: &mut Watch<'_>) -> Result<RepairReport> {
+        Ok(self.shared.store.repair(mirror.map(Repository::store), watch)?)
+    }
+
+    /// How much there is.
+    ///
+    /// # Errors
+    /// When the log, or the index of a pack, cannot be read.
+    pub fn stats(&self) -> Result<StoreStats> {
+        Ok(self.shared.store.stats()?)
+    }
+
+    /// What the variables of a version take, and how much of that is their own; those that share objects are one.
+    ///
+    /// # Errors
+    /// When the version is unknown, or its manifest is missing or damaged.
+    pub fn variable_usage(&self, time: TimeId) -> Result<Vec<Usage<Vec<String>>>> {
+        Ok(self.shared.store.variable_usage(time)?)
+    }
+
+    /// What each version takes, and how much of that no other version needs, newest first.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn version_usage(&self) -> Result<Vec<Usage<TimeId>>> {
+        Ok(self.shared.store.version_usage()?)
     }
 }

@@ -123,3 +123,41 @@ proptest! {
         let _ = read(root, count, &Nodes::from([(root, bytes)]));
     }
 }
+
+#[test]
+fn beside_another_list_only_what_differs_is_visited() {
+    for (count, changed) in
+        [(1, vec![0]), (300, vec![0, 299]), (70_000, vec![5, 256, 65_536, 69_999]), (300, vec![])]
+    {
+        let (before, mut nodes) = build(&list(count, &[]));
+        let digests = list(count, &changed);
+        let (after, more) = build(&digests);
+        nodes.extend(more);
+        let (mut read, mut seen) = (0, Vec::new());
+        let mut get = |name: &Digest| {
+            read += 1;
+            nodes.get(name).map(|bytes| Bytes::from(bytes.clone())).ok_or(())
+        };
+        let mut visit = |digest| {
+            seen.push(digest);
+            Ok(())
+        };
+        visit_tree_beside(NodeKind::Region, after, before, count, &mut get, &mut visit).unwrap();
+        assert_eq!(seen, changed.iter().map(|at| digests[*at as usize]).collect::<Vec<_>>(), "{count}");
+        assert!(read <= 2 * 3 * changed.len(), "{read} nodes for {} changes", changed.len());
+    }
+}
+
+#[test]
+fn beside_a_list_that_cannot_be_had_all_is_visited() {
+    let digests = list(300, &[]);
+    let (root, nodes) = build(&digests);
+    let mut seen = Vec::new();
+    let mut get = |name: &Digest| nodes.get(name).map(|bytes| Bytes::from(bytes.clone())).ok_or(());
+    let mut visit = |digest| {
+        seen.push(digest);
+        Ok(())
+    };
+    visit_tree_beside(NodeKind::Region, root, digest(b"gone"), 300, &mut get, &mut visit).unwrap();
+    assert_eq!(seen, digests);
+}

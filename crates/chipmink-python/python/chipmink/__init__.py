@@ -33,32 +33,41 @@ from chipmink._repository import LazyVersion, Repository, open
 from chipmink._results import Diff, Report, Saved, Skipped, SweepReport, Version
 from chipmink._staging import Status
 from chipmink._stream import dump, dumps, load, loads
+from chipmink._transfer import Transfer, TransferProgress
+from chipmink._upkeep import Damage, Lost, RepairReport, Stats, VerifyReport
 
 __all__ = [
     "BusyError",
     "ChipminkError",
     "ClosedError",
+    "Damage",
     "DamagedError",
     "Diff",
     "LazyVersion",
+    "Lost",
     "NotAllowedError",
     "NotFoundError",
     "OutcomeUnknownError",
     "Placeholder",
     "PlaceholderError",
     "RefMovedError",
+    "RepairReport",
     "Report",
     "Repository",
     "Saved",
     "Skipped",
     "SkippedVariableWarning",
+    "Stats",
     "Status",
     "StorageError",
     "Stub",
     "SweepReport",
+    "Transfer",
+    "TransferProgress",
     "UnsavedChangesError",
     "UnsteadyVariableWarning",
     "UnsupportedError",
+    "VerifyReport",
     "Version",
     "__version__",
     "dump",

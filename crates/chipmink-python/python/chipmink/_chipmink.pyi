@@ -92,7 +92,23 @@ class Handle:
         grace: float | None,
         dry_run: bool,
     ) -> dict[str, Any]: ...
-    def verify(self, full: bool) -> list[str]: ...
+    def transfer(
+        self,
+        other: Handle | str,
+        push: bool,
+        refs: list[str],
+        first: int | None,
+        saved_at: int | None,
+        names: list[str] | None,
+        mirror: bool,
+        limit: int | None,
+        verify: bool,
+        storage: dict[str, str],
+        progress: Callable[[str, int, int], None] | None,
+    ) -> dict[str, Any]: ...
+    def repair(self, mirror: Handle | str | None, storage: dict[str, str]) -> dict[str, Any]: ...
+    def stats(self) -> dict[str, int]: ...
+    def verify(self, full: bool) -> dict[str, Any]: ...
     def close(self) -> None: ...
 
 @final

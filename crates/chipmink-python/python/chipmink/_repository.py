@@ -39,6 +39,9 @@ from chipmink._results import Diff, Report, Saved, Skipped, SweepReport, Version
 from chipmink._staging import Progress, Status, parse_size, watcher
 from chipmink._storage import StorageOptions, as_text
 from chipmink._stream import Allow
+from chipmink._transfer import Transfer, Watch, parse_limit, parse_refs, parse_since
+from chipmink._transfer import watcher as transfer_watcher
+from chipmink._upkeep import RepairReport, Stats, VerifyReport
 
 __all__ = ["LazyVersion", "Repository", "find_open", "open"]
 
@@ -467,9 +470,128 @@ class Repository:
         different = [name for name in (*missing, *differing) if name not in _INTERPRETERS or name not in namespace]
         return lost, different, foreign, stored
 
-    def verify(self, *, full: bool = True) -> list[str]:
-        """Reads the repository and returns what is wrong with it, one line each; ``full=False`` leaves out blobs."""
-        return self._usable().verify(full)
+    def push(
+        self,
+        destination: str | os.PathLike[str] | Repository,
+        *,
+        refs: Iterable[str] | str | None = None,
+        since: int | datetime.datetime | None = None,
+        names: Iterable[str] | None = None,
+        mirror: bool = False,
+        limit: int | str | None = None,
+        verify: bool = True,
+        progress: Watch = False,
+        **storage: Unpack[StorageOptions],
+    ) -> Transfer:
+        """Brings the versions of this repository to another place, where one is made if there is none.
+
+        Only what the destination lacks is moved, by several threads, each blob checked against its digest; what was written
+        is read back before it becomes visible (``verify=False`` does without). Whatever interrupts it, the next call goes
+        on. A new destination becomes a copy with the same numbers; in another repository a version gets a new number.
+
+        ``refs`` are the branches, and tags as ``"tag/NAME"``, to carry (all of them if not given), each with another name in the
+        destination if it is ``"NAME:OTHER"``. A branch that has newer versions there is left alone; one that went another way
+        raises ``RefMovedError`` before anything is moved. ``mirror=True`` makes branches and tags there equal to those here
+        instead, and takes away the others' names. ``since`` leaves out older versions (before that number, or that were
+        saved before that time); ``names`` brings only these variables, with all that shares objects with them and what
+        their functions read, as versions of their own. ``limit`` is a number of bytes per second, or text such as ``"10MB/s"``.
+        ``progress`` is called with a ``TransferProgress`` every now and then; ``True`` shows a bar, if there is a terminal.
+        """
+        return self._transfer(destination, True, refs, since, names, mirror, limit, verify, progress, storage)
+
+    def pull(
+        self,
+        source: str | os.PathLike[str] | Repository,
+        *,
+        refs: Iterable[str] | str | None = None,
+        since: int | datetime.datetime | None = None,
+        names: Iterable[str] | None = None,
+        mirror: bool = False,
+        limit: int | str | None = None,
+        verify: bool = True,
+        progress: Watch = False,
+        **storage: Unpack[StorageOptions],
+    ) -> Transfer:
+        """Brings versions of the repository at another place to this one; see ``push``.
+
+        For later saves it is as if another program had saved them here: if the line of this repository object was moved,
+        check a version of it out.
+        """
+        return self._transfer(source, False, refs, since, names, mirror, limit, verify, progress, storage)
+
+    def _transfer(
+        self,
+        other: str | os.PathLike[str] | Repository,
+        push: bool,
+        refs: Iterable[str] | str | None,
+        since: int | datetime.datetime | None,
+        names: Iterable[str] | None,
+        mirror: bool,
+        limit: int | str | None,
+        verify: bool,
+        progress: Watch,
+        storage: StorageOptions,
+    ) -> Transfer:
+        handle = self._usable()
+        end = self._end(other, storage)
+        if end is None:
+            raise TypeError("the other repository is a place, or a Repository, not None")
+        first, saved_at = parse_since(since)
+        wanted = None if names is None else _names(names)
+        if wanted == []:
+            raise ValueError("names is empty, so versions without variables would be made; leave it out for all")
+        call, finish = transfer_watcher(progress)
+        try:
+            done = handle.transfer(
+                end,
+                push,
+                parse_refs(refs),
+                first,
+                saved_at,
+                wanted,
+                mirror,
+                parse_limit(limit),
+                verify,
+                as_text(storage),
+                call,
+            )
+        finally:
+            finish()
+        return Transfer(**{**done, "refs": tuple(done["refs"]), "ahead": tuple(done["ahead"])})
+
+    def verify(self, *, full: bool = True) -> VerifyReport:
+        """Reads the repository and returns what is wrong with it: ``report.ok`` says whether nothing is.
+
+        Each byte of every pack and entry is compared with its digest or checksum. ``report.damaged`` says which objects are
+        not what was written, ``report.lost`` which variables of which versions that costs. ``full=False`` looks at the
+        structure of all packs and at the tables of the newest versions only.
+        """
+        return VerifyReport(**self._usable().verify(full))
+
+    def repair(
+        self, mirror: str | os.PathLike[str] | Repository | None = None, **storage: Unpack[StorageOptions]
+    ) -> RepairReport:
+        """Replaces what is damaged by what is whole, from the place itself or from a mirror that holds the same versions.
+
+        No file that is there is changed: what can be had goes to new packs. Only if nothing stays lost are the damaged packs
+        given up; else they stay, so that what is whole in them loads, and a mirror may be found later. ``report.ok`` says
+        whether all is well, ``report.after.lost`` what is not.
+        """
+        return RepairReport(**self._usable().repair(self._end(mirror, storage), as_text(storage)))
+
+    def stats(self) -> Stats:
+        """How much there is: versions, packs, blobs, and their bytes."""
+        return Stats(**self._usable().stats())
+
+    @staticmethod
+    def _end(
+        other: str | os.PathLike[str] | Repository | None, storage: StorageOptions
+    ) -> _chipmink.Handle | str | None:
+        if not isinstance(other, Repository):
+            return None if other is None else os.fspath(other)
+        if storage:
+            raise TypeError(f"{next(iter(storage))} says how a place is reached, and this repository is open already")
+        return other._usable()
 
     def sweep(
         self,

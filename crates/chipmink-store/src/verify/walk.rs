@@ -1,21 +1,16 @@
-//! Checking a repository against itself.
-//!
-//! Invariants:
-//! 1. It reads from the store, never from what this process remembers.
-//! 2. It goes on after damage: every object that cannot be had is named, with the first version that needs it.
-//! 3. It holds one digest for each blob seen and a window of blobs, whatever the damage claims.
+//! The walk over all that versions reach.
 
-use crate::error::{Result, StoreError};
+use super::packs::{examine, is_sound};
+use super::{Findings, Health, LostVersion, VerifyReport, damaged_newest};
+use crate::error::Result;
 use crate::generations::DigestSet;
 use crate::inner::Inner;
 use crate::log::{Log, read_entry};
-use crate::options::StoreOptions;
-use crate::pack_check::{check_pack, check_structure};
 use bytes::Bytes;
 use chipmink_digest::{Grid, NodeKind, visit_tree};
 use chipmink_format::{
-    Commit, Covariable, CovariableRef, GROUP_DEPTH_MAX, ManifestRow, ManifestValue, PodRow, Text, Tree,
-    manifest_name, pack_path, parse_pack_path, root_path,
+    Commit, Covariable, CovariableRef, GROUP_DEPTH_MAX, ManifestRow, ManifestValue, PackName, PodRow, Text,
+    Tree, manifest_name, pack_path, parse_pack_path, root_path,
 };
 use chipmink_types::{BlobError, BlobSource, Digest, RegionRecord, TimeId};
 use hashbrown::HashSet;
@@ -23,117 +18,86 @@ use std::ops::ControlFlow;
 
 /// Blobs that are checked at once.
 const WINDOW: usize = 256;
-/// More problems are counted and not described.
-const PROBLEMS_MAX: usize = 1000;
 
-/// Something that is not as it should be.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Problem {
-    /// The version in which it was met first; `None`: it is no part of a version.
-    pub time: Option<TimeId>,
-    /// The object: a path in the store, or what it is of the version.
-    pub object: String,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-/// What a check found.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct VerifyReport {
-    /// Versions walked.
-    pub versions: u64,
-    /// Distinct blobs met.
-    pub blobs: u64,
-    /// Packs looked at.
-    pub packs: u64,
-    /// Damage, the first thousand pieces of it.
-    pub problems: Vec<Problem>,
-    /// All pieces of damage.
-    pub problem_count: u64,
-    /// Numbers of the root log that are spent without a sound entry. That is no damage.
-    pub void_entries: Vec<TimeId>,
-    /// Packs that no entry names: left by saves that failed, or being written now. That is no damage.
-    pub orphan_packs: u64,
-}
-
-impl VerifyReport {
-    /// Whether everything is as it should be.
-    pub fn is_clean(&self) -> bool {
-        self.problem_count == 0
-    }
-
-    fn add(&mut self, time: Option<TimeId>, object: String, reason: String) {
-        self.problem_count += 1;
-        if self.problems.len() < PROBLEMS_MAX {
-            self.problems.push(Problem { time, object, reason });
-        }
-    }
-}
-
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     source: &'a Inner,
     is_full: bool,
-    report: VerifyReport,
+    pub(super) report: VerifyReport,
     time: TimeId,
     /// Blobs whose presence (or bytes) was checked.
     blobs: DigestSet,
+    /// Blobs that cannot be had.
+    bad: DigestSet,
+    /// Blobs that were found sound where they lie.
+    sound: HashSet<u64>,
+    bad_packs: Vec<PackName>,
+    bad_entries: Vec<TimeId>,
+    /// Numbers whose versions have others now.
+    replaced: HashSet<TimeId>,
+    /// The versions that were walked, and their manifests.
+    versions: Vec<(TimeId, Digest)>,
     /// Co-variables, groups, lists and regions that were walked.
     walked: DigestSet,
     window: Vec<Digest>,
 }
 
-pub(crate) fn verify(inner: &Inner, is_full: bool) -> Result<VerifyReport> {
-    let backend = inner.backend.clone();
-    let missing = || StoreError::NoRepository { place: backend.label().to_owned() };
-    let log = Log::open(&backend, inner.options.trust())?.ok_or_else(missing)?;
-    let options = StoreOptions { thesaurus_bytes: 64 << 20, cache_bytes: 16 << 20, ..inner.options.clone() };
-    let source = Inner::new(backend, options, log.clone()).with_tables()?;
-    let report = VerifyReport { void_entries: log.void.clone(), ..VerifyReport::default() };
-    let mut walk = Walk {
-        source: &source,
-        is_full,
-        report,
-        time: log.head.number,
-        blobs: DigestSet::default(),
-        walked: DigestSet::default(),
-        window: Vec::new(),
-    };
-    walk.packs()?;
-    if is_full {
-        walk.all_versions(&log);
-    } else {
-        let mut times: Vec<TimeId> = log.state.refs.values().map(|target| target.time).collect();
-        times.sort_unstable();
-        times.dedup();
-        times.into_iter().for_each(|time| walk.version(time));
+impl<'a> Walk<'a> {
+    pub(super) fn new(source: &'a Inner, is_full: bool, time: TimeId) -> Self {
+        Walk {
+            source,
+            is_full,
+            report: VerifyReport::default(),
+            time,
+            blobs: DigestSet::default(),
+            bad: DigestSet::default(),
+            sound: HashSet::new(),
+            bad_packs: Vec::new(),
+            bad_entries: Vec::new(),
+            replaced: HashSet::new(),
+            versions: Vec::new(),
+            walked: DigestSet::default(),
+            window: Vec::new(),
+        }
     }
-    walk.report.blobs = walk.blobs.len() as u64;
-    Ok(walk.report)
-}
 
-impl Walk<'_> {
     fn problem(&mut self, object: impl Into<String>, reason: impl ToString) {
         self.report.add(Some(self.time), object.into(), reason.to_string());
     }
 
-    fn packs(&mut self) -> Result<()> {
+    /// Looks at what stands above the newest sound entry.
+    pub(super) fn newest(&mut self, log: &Log) -> Result<()> {
+        for number in log.void.iter().filter(|number| **number > log.head.number) {
+            if let Some(reason) = damaged_newest(self.source, *number)? {
+                self.report.add(None, root_path(*number), reason);
+                self.lost_entry(*number);
+            }
+        }
+        Ok(())
+    }
+
+    fn lost_entry(&mut self, number: TimeId) {
+        self.bad_entries.push(number);
+        self.report.lose(LostVersion { time: number, variables: Vec::new(), is_whole: true });
+    }
+
+    pub(super) fn packs(&mut self) -> Result<()> {
         let packs = self.source.log().state.packs.clone();
-        let backend = &self.source.backend;
-        for pack in &packs {
-            let checked = match self.is_full {
-                true => check_pack(backend, pack, self.source.options.blob_bytes_max).map(drop),
-                false => check_structure(backend, pack).map(drop),
-            };
+        for (pack, exam) in packs.iter().zip(examine(self.source, &packs, self.is_full)) {
             self.report.packs += 1;
-            if let Err(error) = checked {
-                self.report.add(None, pack_path(pack.name), error.to_string());
+            self.report.bytes += pack.byte_len;
+            self.sound.extend(exam.sound);
+            if !exam.problems.is_empty() {
+                self.bad_packs.push(pack.name);
+            }
+            for reason in exam.problems {
+                self.report.add(None, pack_path(pack.name), reason);
             }
         }
         let condemned = self.source.log().state.condemned.clone();
         let condemned = condemned.iter().map(|(name, _)| *name);
         let known: HashSet<_> = packs.iter().map(|pack| pack.name).chain(condemned).collect();
         let mut orphans = 0;
-        backend.list("packs", |path| {
+        self.source.backend.list("packs", |path| {
             orphans += u64::from(parse_pack_path(path).is_none_or(|name| !known.contains(&name)));
             true
         })?;
@@ -141,7 +105,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn all_versions(&mut self, log: &Log) {
+    pub(super) fn all_versions(&mut self, log: &Log) {
         let mut next = Some(log.head.number);
         while let Some(number) = next {
             if let Some(range) = log.dropped.range_of(number) {
@@ -152,6 +116,8 @@ impl Walk<'_> {
             next = match read_entry(&self.source.backend, number) {
                 Ok(read) => {
                     for commit in &read.entry.commits {
+                        let own = commit.aliases.iter().filter(|(id, _)| *id == read.entry.repository);
+                        self.replaced.extend(own.map(|(_, number)| *number));
                         match Commit::decode(&commit.bytes) {
                             Ok(commit) => self.commit(&commit),
                             Err(error) => self.problem(root_path(number), error),
@@ -159,8 +125,14 @@ impl Walk<'_> {
                     }
                     read.entry.previous.map(|previous| previous.number)
                 }
+                // What it published was brought back under another number.
+                Err(_) if self.replaced.contains(&number) => {
+                    self.report.void_entries.push(number);
+                    number.0.checked_sub(1).map(TimeId)
+                }
                 Err(error) => {
                     self.problem(root_path(number), error);
+                    self.lost_entry(number);
                     // The chain is broken here; what stands below is still worth a look.
                     number.0.checked_sub(1).map(TimeId).filter(|below| {
                         self.source.backend.byte_len(&root_path(*below)).is_ok_and(|len| len.is_some())
@@ -170,19 +142,23 @@ impl Walk<'_> {
         }
     }
 
-    fn version(&mut self, time: TimeId) {
+    pub(super) fn version(&mut self, time: TimeId) {
         self.time = time;
         match read_entry(&self.source.backend, time) {
             Ok(read) => match read.entry.commit(0) {
                 Ok(commit) => self.commit(&commit),
                 Err(error) => self.problem(root_path(time), error),
             },
-            Err(error) => self.problem(root_path(time), error),
+            Err(error) => {
+                self.problem(root_path(time), error);
+                self.lost_entry(time);
+            }
         }
     }
 
     fn commit(&mut self, commit: &Commit) {
         self.report.versions += 1;
+        self.versions.push((self.time, commit.manifest));
         for text in [Some(&commit.message), commit.code.as_ref()].into_iter().flatten() {
             if let Text::Stored { digest, .. } = text {
                 self.blob(*digest);
@@ -301,20 +277,43 @@ impl Walk<'_> {
                 self.window.push(base);
             }
         }
-        if self.is_full {
-            if self.source.read_many(&window).is_ok() {
-                return;
+        let reason = error.map_or_else(|| "no pack holds it".to_owned(), |error| error.to_string());
+        let mut doubtful = Vec::new();
+        for (digest, found) in window.iter().zip(found) {
+            match found {
+                None => self.lost_blob(*digest, &reason),
+                Some(found) if !self.is_full || is_sound(self.source, &self.sound, digest, &found) => {}
+                Some(_) => doubtful.push(*digest),
             }
-            for digest in &window {
-                if let Err(error) = self.source.read_many(&[*digest]) {
-                    self.problem(format!("blob {digest}"), error);
-                }
-            }
+        }
+        if doubtful.is_empty() || self.source.read_many(&doubtful).is_ok() {
             return;
         }
-        let reason = error.map_or_else(|| "no pack holds it".to_owned(), |error| error.to_string());
-        for (digest, _) in window.iter().zip(found).filter(|(_, found)| found.is_none()) {
-            self.problem(format!("blob {digest}"), &reason);
+        for digest in doubtful {
+            if let Err(error) = self.source.read_many(&[digest]) {
+                self.lost_blob(digest, error);
+            }
         }
+    }
+
+    fn lost_blob(&mut self, digest: Digest, reason: impl ToString) {
+        self.bad.insert(digest);
+        self.problem(format!("blob {digest}"), reason);
+    }
+
+    /// Finds out what the damage costs.
+    pub(super) fn finish(mut self) -> Findings {
+        self.report.blobs = self.blobs.len() as u64;
+        let is_damaged = !self.bad.is_empty() || !self.bad_packs.is_empty() || !self.report.is_clean();
+        if is_damaged {
+            let mut health = Health::new(self.source, &self.bad);
+            for (time, manifest) in &self.versions {
+                if let Some(lost) = health.of(*time, *manifest) {
+                    self.report.lose(lost);
+                }
+            }
+        }
+        self.report.lost.sort_by_key(|lost| std::cmp::Reverse(lost.time));
+        Findings { report: self.report, packs: self.bad_packs, entries: self.bad_entries }
     }
 }
