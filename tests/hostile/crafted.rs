@@ -237,7 +237,7 @@ fn lz4_that_lies_about_its_length_is_damage() {
 }
 
 #[test]
-fn a_root_state_that_lies_is_damage() {
+fn a_root_state_that_lies_is_done_without_or_is_damage() {
     let name = digest(b"state");
     let lies = [
         (64, 16, 1 << 60, Codec::Zstd),
@@ -247,23 +247,38 @@ fn a_root_state_that_lies_is_damage() {
         (64, 16, 16, Codec::Raw),
     ];
     for (byte_offset, stored_len, decoded_len, codec) in lies {
-        let directory = tempfile::tempdir().unwrap();
-        let mut forge = Forge::new(1);
-        forge.put(name, Codec::Raw, 16, None, &[0; 16]);
-        let pack = forge.write(directory.path(), None);
-        let mut only = entry(1);
-        only.state = Some(StatePlace {
-            covers: TimeId(0),
-            pack: pack.name,
-            byte_offset,
-            stored_len,
-            decoded_len,
-            codec,
-            digest: name,
-        });
-        write_entry(directory.path(), &only);
-        let report = read_all(directory.path());
-        assert!(report.contains("open") && report.contains("packs/"), "{report:?}");
+        for has_all_entries in [true, false] {
+            let directory = tempfile::tempdir().unwrap();
+            let mut forge = Forge::new(1);
+            forge.put(name, Codec::Raw, 16, None, &[0; 16]);
+            let pack = forge.write(directory.path(), None);
+            let previous = write_entry(directory.path(), &entry(1));
+            let mut last = entry(2);
+            last.previous = Some(previous);
+            last.state = Some(StatePlace {
+                covers: TimeId(1),
+                pack: pack.name,
+                byte_offset,
+                stored_len,
+                decoded_len,
+                codec,
+                digest: name,
+            });
+            write_entry(directory.path(), &last);
+            if !has_all_entries {
+                std::fs::remove_file(directory.path().join(root_path(TimeId(1)))).unwrap();
+            }
+            let report = read_all(directory.path());
+            if has_all_entries {
+                // All that it would sum up stands in the entries.
+                assert!(
+                    !report.contains("open") && report.contains("load 2: version 2 is not in"),
+                    "{report:?}"
+                );
+            } else {
+                assert!(report.contains("open") && report.contains("packs/"), "{report:?}");
+            }
+        }
     }
 }
 

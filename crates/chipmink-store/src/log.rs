@@ -192,8 +192,10 @@ impl Log {
             let mut opened = Log::open_at(backend, number, highest, &mut numbers, trust, false);
             if let Err(Unsound::Fatal(_)) = &opened
                 && let Ok(log) = Log::open_at(backend, number, highest, &mut numbers, trust, true)
+                && log.void.is_empty()
             {
-                // The root state is damaged; what it sums up is all there.
+                // The root state is damaged; what it sums up is all there. Were an entry missing, the packs that only it names
+                // would look like those of nobody.
                 opened = Ok(log);
             }
             if opened.as_ref().is_ok_and(|log| log.has_doubtful_state())
