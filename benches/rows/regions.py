@@ -150,7 +150,8 @@ ATTACH = """
 import sys
 from multiprocessing import resource_tracker, shared_memory
 resource_tracker.register = lambda *_: None
-print(shared_memory.SharedMemory(sys.argv[1]).buf[int(sys.argv[2])])
+segment = shared_memory.SharedMemory(sys.argv[1])
+print(segment.buf[int(sys.argv[2])])
 """
 
 
