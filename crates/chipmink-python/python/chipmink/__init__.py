@@ -26,15 +26,16 @@ from chipmink._errors import (
     UnsteadyVariableWarning,
     UnsupportedError,
 )
+from chipmink._lazy import LazyVersion
 from chipmink._placeholder import Placeholder
 from chipmink._reducers import Stub
 from chipmink._reducers import register as register_reducer
-from chipmink._repository import LazyVersion, Repository, open
-from chipmink._results import Diff, Report, Saved, Skipped, SweepReport, Version
+from chipmink._reports import Damage, Lost, RepairReport, Stats, SweepReport, VerifyReport
+from chipmink._repository import Repository, open
+from chipmink._results import Diff, Report, Saved, Skipped, Version
 from chipmink._staging import Status
 from chipmink._stream import dump, dumps, load, loads
 from chipmink._transfer import Transfer, TransferProgress
-from chipmink._upkeep import Damage, Lost, RepairReport, Stats, VerifyReport
 
 __all__ = [
     "BusyError",

@@ -18,12 +18,11 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Unpack
 
 from chipmink import _chipmink, _in_place, _rebuild
-from chipmink._durations import Duration, parse_duration
 from chipmink._errors import (
     ClosedError,
     DamagedError,
@@ -34,19 +33,17 @@ from chipmink._errors import (
     UnsteadyVariableWarning,
     UnsupportedError,
 )
+from chipmink._lazy import LazyVersion, closed_over_sharing
 from chipmink._live import live_namespace
-from chipmink._results import Diff, Report, Saved, Skipped, SweepReport, Version
+from chipmink._results import Diff, Report, Saved, Skipped, Version
 from chipmink._staging import Progress, Status, parse_size, watcher
 from chipmink._storage import StorageOptions, as_text
+from chipmink._stored import TAG, StoredRepository, names_of
 from chipmink._stream import Allow
-from chipmink._transfer import Transfer, Watch, parse_limit, parse_refs, parse_since
-from chipmink._transfer import watcher as transfer_watcher
-from chipmink._upkeep import RepairReport, Stats, VerifyReport
 
-__all__ = ["LazyVersion", "Repository", "find_open", "open"]
+__all__ = ["Repository", "find_open", "open"]
 
 DEFAULT_REF = "main"
-_TAG = "tag/"
 #: How often a save is made if sweeps take what it builds on.
 _SWEPT_MAX = 5
 #: Seconds that are waited at once, between two looks at signals and progress.
@@ -124,7 +121,7 @@ def open(
     )
 
 
-class Repository:
+class Repository(StoredRepository):
     """An open repository; make one with ``chipmink.open``. Also a context manager, which closes it."""
 
     def __init__(
@@ -225,7 +222,7 @@ class Repository:
         """
         if type(namespace) is not dict:
             raise UnsupportedError(f"a namespace is a dict of names, not a {type(namespace).__qualname__}")
-        names = None if accessed is None else _names(accessed)
+        names = None if accessed is None else names_of(accessed)
         with self._turn:
             handle = self._usable()
             began = time.perf_counter()
@@ -322,7 +319,7 @@ class Repository:
         handle = self._usable()
         number = self._number(version)
         namespace: dict[str, Any] = {}
-        wanted = None if names is None else _names(names)
+        wanted = None if names is None else names_of(names)
         # Functions are made before the variables are there; the dict they are bound to is filled at the end.
         loaded = handle.load(number, wanted, namespace, allow, live_namespace())
         namespace.update(loaded)
@@ -348,34 +345,34 @@ class Repository:
 
         ``None`` is the newest version of this repository object's own line.
         """
-        if name.startswith(_TAG):
-            raise UnsupportedError(f"{name!r} cannot be the name of a branch: {_TAG!r} begins the names of tags")
+        if name.startswith(TAG):
+            raise UnsupportedError(f"{name!r} cannot be the name of a branch: {TAG!r} begins the names of tags")
         self._usable().create_ref(name, self._number(version))
 
     def tag(self, name: str, version: int | str | None = None) -> None:
         """Gives a version a name that stays with it; loads take that name instead of the number."""
-        self._usable().create_ref(_TAG + name, self._number(version))
+        self._usable().create_ref(TAG + name, self._number(version))
 
     def delete_branch(self, name: str) -> None:
         """Takes a line's name away. Its versions stay."""
-        if name.startswith(_TAG):
+        if name.startswith(TAG):
             raise NotFoundError(f"there is no branch {name!r}; delete_tag takes tags away")
         self._usable().delete_ref(name)
 
     def delete_tag(self, name: str) -> None:
         """Takes a version's name away. The version stays."""
-        self._usable().delete_ref(_TAG + name)
+        self._usable().delete_ref(TAG + name)
 
     @property
     def branches(self) -> dict[str, int]:
         """The newest version of each line."""
-        return {name: number for name, number in self._usable().refs().items() if not name.startswith(_TAG)}
+        return {name: number for name, number in self._usable().refs().items() if not name.startswith(TAG)}
 
     @property
     def tags(self) -> dict[str, int]:
         """The version of each tag."""
         found = self._usable().refs().items()
-        return {name.removeprefix(_TAG): number for name, number in found if name.startswith(_TAG)}
+        return {name.removeprefix(TAG): number for name, number in found if name.startswith(TAG)}
 
     def log(self, limit: int | None = None) -> list[Version]:
         """The versions of the repository, newest first."""
@@ -433,7 +430,7 @@ class Repository:
             found = handle.load_only(number, wanted, namespace, allow, namespace, True)
             if found is None:
                 # Classes or functions have to be made anew: whatever uses them must use the same new ones.
-                wanted = _closed_over_sharing(handle, number, wanted, order)
+                wanted = closed_over_sharing(handle, number, wanted, order)
                 found = handle.load_only(number, wanted, namespace, allow, namespace, False)
             loaded = dict(found or ())
             handle.set_base(self._ref, number)
@@ -469,173 +466,6 @@ class Repository:
         lost = [name for name in namespace if name in unlike and name not in _INTERPRETERS]
         different = [name for name in (*missing, *differing) if name not in _INTERPRETERS or name not in namespace]
         return lost, different, foreign, stored
-
-    def push(
-        self,
-        destination: str | os.PathLike[str] | Repository,
-        *,
-        refs: Iterable[str] | str | None = None,
-        since: int | datetime.datetime | None = None,
-        names: Iterable[str] | None = None,
-        mirror: bool = False,
-        limit: int | str | None = None,
-        verify: bool = True,
-        progress: Watch = False,
-        **storage: Unpack[StorageOptions],
-    ) -> Transfer:
-        """Brings the versions of this repository to another place, where one is made if there is none.
-
-        Only what the destination lacks is moved, by several threads, each blob checked against its digest; what was written
-        is read back before it becomes visible (``verify=False`` does without). Whatever interrupts it, the next call goes
-        on. A new destination becomes a copy with the same numbers; in another repository a version gets a new number.
-
-        ``refs`` are the branches, and tags as ``"tag/NAME"``, to carry (all of them if not given), each with another name in the
-        destination if it is ``"NAME:OTHER"``. A branch that has newer versions there is left alone; one that went another way
-        raises ``RefMovedError`` before anything is moved. ``mirror=True`` makes branches and tags there equal to those here
-        instead, and takes away the others' names. ``since`` leaves out older versions (before that number, or that were
-        saved before that time); ``names`` brings only these variables, with all that shares objects with them and what
-        their functions read, as versions of their own. ``limit`` is a number of bytes per second, or text such as ``"10MB/s"``.
-        ``progress`` is called with a ``TransferProgress`` every now and then; ``True`` shows a bar, if there is a terminal.
-        """
-        return self._transfer(destination, True, refs, since, names, mirror, limit, verify, progress, storage)
-
-    def pull(
-        self,
-        source: str | os.PathLike[str] | Repository,
-        *,
-        refs: Iterable[str] | str | None = None,
-        since: int | datetime.datetime | None = None,
-        names: Iterable[str] | None = None,
-        mirror: bool = False,
-        limit: int | str | None = None,
-        verify: bool = True,
-        progress: Watch = False,
-        **storage: Unpack[StorageOptions],
-    ) -> Transfer:
-        """Brings versions of the repository at another place to this one; see ``push``.
-
-        For later saves it is as if another program had saved them here: if the line of this repository object was moved,
-        check a version of it out.
-        """
-        return self._transfer(source, False, refs, since, names, mirror, limit, verify, progress, storage)
-
-    def _transfer(
-        self,
-        other: str | os.PathLike[str] | Repository,
-        push: bool,
-        refs: Iterable[str] | str | None,
-        since: int | datetime.datetime | None,
-        names: Iterable[str] | None,
-        mirror: bool,
-        limit: int | str | None,
-        verify: bool,
-        progress: Watch,
-        storage: StorageOptions,
-    ) -> Transfer:
-        handle = self._usable()
-        end = self._end(other, storage)
-        if end is None:
-            raise TypeError("the other repository is a place, or a Repository, not None")
-        first, saved_at = parse_since(since)
-        wanted = None if names is None else _names(names)
-        if wanted == []:
-            raise ValueError("names is empty, so versions without variables would be made; leave it out for all")
-        call, finish = transfer_watcher(progress)
-        try:
-            done = handle.transfer(
-                end,
-                push,
-                parse_refs(refs),
-                first,
-                saved_at,
-                wanted,
-                mirror,
-                parse_limit(limit),
-                verify,
-                as_text(storage),
-                call,
-            )
-        finally:
-            finish()
-        return Transfer(**{**done, "refs": tuple(done["refs"]), "ahead": tuple(done["ahead"])})
-
-    def verify(self, *, full: bool = True) -> VerifyReport:
-        """Reads the repository and returns what is wrong with it: ``report.ok`` says whether nothing is.
-
-        Each byte of every pack and entry is compared with its digest or checksum. ``report.damaged`` says which objects are
-        not what was written, ``report.lost`` which variables of which versions that costs. ``full=False`` looks at the
-        structure of all packs and at the tables of the newest versions only.
-        """
-        return VerifyReport(**self._usable().verify(full))
-
-    def repair(
-        self, mirror: str | os.PathLike[str] | Repository | None = None, **storage: Unpack[StorageOptions]
-    ) -> RepairReport:
-        """Replaces what is damaged by what is whole, from the place itself or from a mirror that holds the same versions.
-
-        No file that is there is changed: what can be had goes to new packs. Only if nothing stays lost are the damaged packs
-        given up; else they stay, so that what is whole in them loads, and a mirror may be found later. ``report.ok`` says
-        whether all is well, ``report.after.lost`` what is not.
-        """
-        return RepairReport(**self._usable().repair(self._end(mirror, storage), as_text(storage)))
-
-    def stats(self) -> Stats:
-        """How much there is: versions, packs, blobs, and their bytes."""
-        return Stats(**self._usable().stats())
-
-    @staticmethod
-    def _end(
-        other: str | os.PathLike[str] | Repository | None, storage: StorageOptions
-    ) -> _chipmink.Handle | str | None:
-        if not isinstance(other, Repository):
-            return None if other is None else os.fspath(other)
-        if storage:
-            raise TypeError(f"{next(iter(storage))} says how a place is reached, and this repository is open already")
-        return other._usable()
-
-    def sweep(
-        self,
-        *,
-        keep_last: int | None = None,
-        keep_every: int | Duration | None = None,
-        keep_tagged: bool = True,
-        max_bytes: int | str | None = None,
-        older_than: Duration | None = None,
-        grace: Duration | None = None,
-        dry_run: bool = False,
-    ) -> SweepReport:
-        """Drops versions, and gives back the room of what no version needs any more, while others go on saving.
-
-        A version stays if any rule keeps it: the ``keep_last`` newest of each branch; with ``keep_every`` the newest of each branch
-        of every such time (``"1d"``), or of every so many numbers (``10``); with ``keep_tagged`` those with a tag (else a
-        tag goes with its version); with ``older_than`` those that are not older. Of these, ``max_bytes`` (``"10GiB"``) keeps the newest
-        that fit. The newest version of each branch always stays, and without a rule all do; then a sweep only clears away what
-        failed saves have left. Times are a ``timedelta`` or text, such as ``"45s"``, ``"30m"``, ``"12h"``, ``"7d"`` or ``"2w"``.
-
-        Packs that nothing needs are condemned, and deleted by the first sweep after ``grace`` (an hour if not given), so that
-        who still reads a dropped version can finish. ``dry_run=True`` changes nothing and says what would be done.
-        """
-        numbers = keep_every if isinstance(keep_every, int) else None
-        seconds = None if isinstance(keep_every, int) else parse_duration(keep_every, "keep_every")
-        if keep_last is not None and keep_last < 1:
-            raise ValueError(f"keep_last is at least 1, not {keep_last}: the newest version of a branch always stays")
-        if numbers is not None and numbers < 1:
-            raise ValueError(f"keep_every is at least 1, not {numbers}")
-        if seconds == 0:
-            raise ValueError("keep_every must be longer than no time")
-        figures = self._usable().sweep(
-            keep_last,
-            numbers,
-            seconds,
-            keep_tagged,
-            parse_size(max_bytes),
-            parse_duration(older_than, "older_than"),
-            parse_duration(grace, "grace"),
-            dry_run,
-        )
-        tags = tuple(name.removeprefix(_TAG) for name in figures.pop("refs_deleted"))
-        dropped = tuple(figures.pop("versions_dropped"))
-        return SweepReport(versions_dropped=dropped, tags_deleted=tags, **figures)
 
     def close(self) -> None:
         """Gives back what the repository holds. Closing again does nothing.
@@ -692,7 +522,7 @@ class Repository:
     def _number(self, version: int | str | None) -> int:
         if isinstance(version, str):
             refs = self._usable().refs()
-            number = refs.get(_TAG + version, refs.get(version))
+            number = refs.get(TAG + version, refs.get(version))
             if number is None:
                 raise NotFoundError(f"the repository at {self._url!r} has no tag and no branch {version!r}")
             return number
@@ -709,57 +539,6 @@ class Repository:
             _abandoned.append(self._handle)
             self._handle = None
             self._closed = "it was opened by the process that this one was forked from; open it again with chipmink.open"
-
-
-class LazyVersion(Mapping[str, Any]):
-    """The variables of one version, each loaded at first use; see ``Repository.at``."""
-
-    def __init__(self, repository: Repository, version: int, allow: Allow | None) -> None:
-        self._repository = repository
-        self._allow = allow
-        self._names = dict.fromkeys(repository.names(version))
-        self._lock = threading.RLock()
-        # What functions of the version are bound to.
-        self._loaded: dict[str, Any] = {}
-        self.version = version
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._names:
-            raise _no_variable(name, self.version)
-        with self._lock:
-            if name not in self._loaded:
-                self._load(name)
-            return self._loaded[name]
-
-    def _load(self, name: str) -> None:
-        handle = self._repository._usable()
-        # Everything that could share an object with it, so that no object is ever made twice; what is loaded already
-        # shares none with it.
-        needed = _closed_over_sharing(handle, self.version, [name], self._names)
-        while True:
-            read = [other for other in handle.reads(self.version, needed) if other not in self._loaded]
-            grown = _closed_over_sharing(handle, self.version, read, self._names)
-            if len(grown) == len(needed):
-                break
-            needed = grown
-        loaded = handle.load_only(self.version, needed, self._loaded, self._allow, live_namespace(), False)
-        for other, value in loaded or ():
-            self._loaded.setdefault(other, value)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __reduce__(self) -> tuple[Any, tuple[str, int]]:
-        return _rebuild.lazy_version, (self._repository.url, self.version)
-
-    def __repr__(self) -> str:
-        return f"<version {self.version} of {self._repository.url!r}: {len(self._names)} variables>"
 
 
 def find_open(url: str) -> Repository | None:
@@ -804,20 +583,6 @@ def _url(place: str) -> str:
     return place if "://" in place else pathlib.Path(place).absolute().as_uri()
 
 
-def _names(names: Iterable[str]) -> list[str]:
-    if isinstance(names, str):
-        raise TypeError(f"names are given as a list of str: [{names!r}]")
-    found = list(dict.fromkeys(names))
-    for name in found:
-        if not isinstance(name, str):
-            raise TypeError(f"a name is a str, not {name!r}")
-    return found
-
-
-def _no_variable(name: str, number: int) -> NotFoundError:
-    return NotFoundError(f"version {number} has no variable {name!r}")
-
-
 def _unsteady(names: tuple[str, ...]) -> str:
     return (
         f"{_listed(list(names))} went on changing meanwhile, so that parts of two states may be mixed: "
@@ -844,14 +609,3 @@ _INTERPRETERS = frozenset(
         "__spec__",
     }
 )
-
-
-def _closed_over_sharing(
-    handle: _chipmink.Handle, number: int, names: list[str], order: Iterable[str]
-) -> list[str]:
-    """The names, and all that may share objects with them, in the given order."""
-    found: set[str] = set()
-    for name in names:
-        if name not in found:
-            found.update(handle.together(number, name))
-    return [name for name in order if name in found]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from chipmink._staging import Progress
 
-__all__ = ["Diff", "Report", "Saved", "Skipped", "SweepReport", "Version"]
+__all__ = ["Diff", "Report", "Saved", "Skipped", "Version"]
 
 
 @dataclass(frozen=True)
@@ -127,38 +127,6 @@ class Version:
     """The digests of the commits before it."""
     author: str = ""
     """Who saved it, if the program said so."""
-
-
-@dataclass(frozen=True)
-class SweepReport:
-    """What a sweep did, or with ``dry_run`` would do."""
-
-    dry_run: bool
-    """Nothing was written: it says what would be done."""
-    versions_dropped: tuple[int, ...]
-    """Versions that are no longer there."""
-    versions_kept: int
-    """How many are left."""
-    tags_deleted: tuple[str, ...]
-    """Tags that went with their versions."""
-    freed_bytes: int
-    """Bytes of the packs that were deleted, those that an earlier sweep had condemned included."""
-    waiting_bytes: int
-    """Bytes of the packs that a later sweep deletes, when the grace is over."""
-    kept_bytes: int
-    """Bytes of the packs that stay."""
-    condemned_bytes: int
-    """Bytes of the packs that this sweep has condemned."""
-    moved_bytes: int
-    """Bytes that were moved to a new pack, because little else was left of their old one."""
-    packs_deleted: int
-    """Packs that were deleted."""
-    packs_waiting: int
-    """Packs that wait for the grace."""
-    packs_condemned: int
-    """Packs of versions that were condemned."""
-    orphans_condemned: int
-    """Packs of saves that died that were condemned."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a check of a repository, or a repair, finds."""
+"""What a check of a repository, a repair or a sweep reports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Damage", "Lost", "RepairReport", "Stats", "VerifyReport"]
+__all__ = ["Damage", "Lost", "RepairReport", "Stats", "SweepReport", "VerifyReport"]
 
 
 @dataclass(frozen=True)
@@ -146,3 +146,35 @@ class Stats:
     """Bytes of the blobs as they are used."""
     deltas: int
     """Blobs that are stored as differences."""
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """What a sweep did, or with ``dry_run`` would do."""
+
+    dry_run: bool
+    """Nothing was written: it says what would be done."""
+    versions_dropped: tuple[int, ...]
+    """Versions that are no longer there."""
+    versions_kept: int
+    """How many are left."""
+    tags_deleted: tuple[str, ...]
+    """Tags that went with their versions."""
+    freed_bytes: int
+    """Bytes of the packs that were deleted, those that an earlier sweep had condemned included."""
+    waiting_bytes: int
+    """Bytes of the packs that a later sweep deletes, when the grace is over."""
+    kept_bytes: int
+    """Bytes of the packs that stay."""
+    condemned_bytes: int
+    """Bytes of the packs that this sweep has condemned."""
+    moved_bytes: int
+    """Bytes that were moved to a new pack, because little else was left of their old one."""
+    packs_deleted: int
+    """Packs that were deleted."""
+    packs_waiting: int
+    """Packs that wait for the grace."""
+    packs_condemned: int
+    """Packs of versions that were condemned."""
+    orphans_condemned: int
+    """Packs of saves that died that were condemned."""
