@@ -21,6 +21,7 @@ pub(crate) fn print(
         keep_tagged: !arguments.drop_tagged,
         max_bytes: arguments.max_bytes,
         older_than: arguments.older_than,
+        ..Retention::default()
     };
     let default = SweepRequest::default();
     let grace = arguments.grace.unwrap_or(default.grace);

@@ -382,6 +382,7 @@ impl Handle {
         keep_tagged: bool,
         max_bytes: Option<u64>,
         older_than: Option<f64>,
+        drop: Vec<u64>,
         grace: Option<f64>,
         dry_run: bool,
     ) -> PyResult<Bound<'py, PyDict>> {
@@ -393,6 +394,7 @@ impl Handle {
             keep_tagged,
             max_bytes,
             older_than: older_than.map(seconds),
+            drop: drop.into_iter().map(TimeId).collect(),
         };
         let default = SweepRequest::default();
         let grace = grace.map_or(default.grace, seconds);

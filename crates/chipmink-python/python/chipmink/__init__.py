@@ -7,7 +7,12 @@
     repo = chipmink.open("checkpoints")
     t1 = repo.save({"df": df, "model": model})
     model = repo.load(t1, names=["model"])["model"]
+
+``chipmink.torch``, which keeps checkpoints of training runs, is imported when it is first used.
 """
+
+import importlib
+from typing import Any
 
 from chipmink._chipmink import __version__
 from chipmink._errors import (
@@ -78,3 +83,9 @@ __all__ = [
     "open",
     "register_reducer",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "torch":
+        return importlib.import_module("chipmink.torch")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

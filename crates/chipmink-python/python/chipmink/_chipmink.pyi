@@ -89,6 +89,7 @@ class Handle:
         keep_tagged: bool,
         max_bytes: int | None,
         older_than: float | None,
+        drop: list[int],
         grace: float | None,
         dry_run: bool,
     ) -> dict[str, Any]: ...

@@ -519,6 +519,11 @@ class Repository(StoredRepository):
             handle.raise_background_failure()
         return handle
 
+    def _continue_from(self, version: int) -> None:
+        """Makes a version the one on which the next save builds, as a checkout does."""
+        with self._turn:
+            self._usable().set_base(self._ref, version)
+
     def _number(self, version: int | str | None) -> int:
         if isinstance(version, str):
             refs = self._usable().refs()

@@ -163,6 +163,7 @@ class StoredRepository:
         keep_tagged: bool = True,
         max_bytes: int | str | None = None,
         older_than: Duration | None = None,
+        drop: Iterable[int] = (),
         grace: Duration | None = None,
         dry_run: bool = False,
     ) -> SweepReport:
@@ -171,8 +172,8 @@ class StoredRepository:
         A version stays if any rule keeps it: the ``keep_last`` newest of each branch; with ``keep_every`` the newest of each branch
         of every such time (``"1d"``), or of every so many numbers (``10``); with ``keep_tagged`` those with a tag (else a
         tag goes with its version); with ``older_than`` those that are not older. Of these, ``max_bytes`` (``"10GiB"``) keeps the newest
-        that fit. The newest version of each branch always stays, and without a rule all do; then a sweep only clears away what
-        failed saves have left. Times are a ``timedelta`` or text, such as ``"45s"``, ``"30m"``, ``"12h"``, ``"7d"`` or ``"2w"``.
+        that fit. ``drop`` names versions that go whatever these rules say, unless they have a tag that counts. The newest version of
+        each branch always stays, and without a rule all do; then a sweep only clears away what failed saves have left. Times are a ``timedelta`` or text, such as ``"45s"``, ``"30m"``, ``"12h"``, ``"7d"`` or ``"2w"``.
 
         Packs that nothing needs are condemned, and deleted by the first sweep after ``grace`` (an hour if not given), so that
         who still reads a dropped version can finish. ``dry_run=True`` changes nothing and says what would be done.
@@ -192,6 +193,7 @@ class StoredRepository:
             keep_tagged,
             parse_size(max_bytes),
             parse_duration(older_than, "older_than"),
+            [int(number) for number in drop],
             parse_duration(grace, "grace"),
             dry_run,
         )

@@ -1,7 +1,7 @@
 //! Which versions a sweep keeps.
 //!
-//! A version is kept if any rule keeps it; without a rule all are. The newest version of each branch and those that are held by
-//! a lease are always kept.
+//! A version is kept if any rule keeps it; without a rule all are. Versions that are named go all the same. The newest version of
+//! each branch and those that are held by a lease are always kept.
 
 use super::history::{History, ListedVersion, line};
 use chipmink_format::RefTarget;
@@ -35,11 +35,20 @@ pub struct Retention {
     pub older_than: Option<Duration>,
     /// Of those that the other rules keep (without one: of all), the newest that fit into so many bytes of packs.
     pub max_bytes: Option<u64>,
+    /// Versions that go although a rule keeps them, unless a branch, a tag that counts, or a lease does.
+    pub drop: BTreeSet<TimeId>,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Retention { keep_last: None, keep_every: None, keep_tagged: true, older_than: None, max_bytes: None }
+        Retention {
+            keep_last: None,
+            keep_every: None,
+            keep_tagged: true,
+            older_than: None,
+            max_bytes: None,
+            drop: BTreeSet::new(),
+        }
     }
 }
 
@@ -67,7 +76,8 @@ impl Retention {
         always.extend(held);
         let has_rule = self.keep_last.is_some() || self.keep_every.is_some() || self.older_than.is_some();
         if !has_rule {
-            let kept = history.versions().map(|version| version.time).collect();
+            let all = history.versions().map(|version| version.time);
+            let kept = all.filter(|time| always.contains(time) || !self.drop.contains(time)).collect();
             return Decision { always, kept };
         }
         let mut kept = always.clone();
@@ -86,6 +96,7 @@ impl Retention {
             let young = history.versions().filter(|version| version.saved_at >= since);
             kept.extend(young.map(|version| version.time));
         }
+        kept.retain(|time| always.contains(time) || !self.drop.contains(time));
         Decision { always, kept }
     }
 }

@@ -1,0 +1,351 @@
+"""``Checkpointer``: the checkpoints of a training run, one version of a repository each.
+
+1. What a save reads of live tensors it has read when it returns: later steps never reach a checkpoint.
+2. A restore plans everything before it changes anything; tensors keep their storage.
+3. A failure in the background is raised by the next call, once.
+4. Retention drops versions of the run's own ref, and no others.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from chipmink._errors import ClosedError, NotFoundError, UnsupportedError
+from chipmink._repository import Repository
+from chipmink._staging import Progress
+from chipmink.torch._checkpoints import (
+    Best,
+    Checkpoint,
+    Retention,
+    SavedCheckpoint,
+    best_of,
+    line_of,
+    message_of,
+    with_metadata,
+)
+from chipmink.torch._parts import Part, part_of
+from chipmink.torch._preemption import Preemption
+from chipmink.torch._random import RandomState
+from chipmink.torch._writes import Writes
+
+__all__ = ["Checkpointer"]
+
+#: Variables of a checkpoint that are not parts of the program's.
+_ABOUT = "checkpoint"
+_RANDOM = "random_state"
+#: Room in a staging tier for what is not tensors.
+_STAGING_SLACK = 64 << 20
+
+
+class Checkpointer:
+    """Keeps the checkpoints of a training run, and brings them back in place.
+
+    ::
+
+        checkpointer = Checkpointer("runs", model=model, optimizer=optimizer, scheduler=scheduler)
+        found = checkpointer.restore()
+        for step in range(found.step + 1 if found else 0, steps):
+            loss = train(step)
+            checkpointer.save(step, metrics={"loss": loss})
+        checkpointer.close()
+
+    ``url`` is any place that ``chipmink.open`` knows, or a ``Repository`` that is open already, which then stays open.
+    What is saved is given by name: modules, optimizers, whatever has ``state_dict`` and ``load_state_dict`` (schedulers,
+    scalers, loaders, samplers), tensors, arrays, generators, dicts and lists. ``random=True`` adds the states of the generators of
+    Python, numpy, torch and CUDA.
+
+    Without ``staging``, a save returns when the checkpoint is durable. With ``staging="shm://NAME"`` it returns as soon as the
+    checkpoint is in shared memory, where it survives the death of the process, and goes on to the folder in the background;
+    ``size`` is that of the memory, and enough for two checkpoints if not given. Many runs can use one repository, each with a
+    ``ref`` of its own; what they have in common is stored once.
+
+    ``keep_last`` checkpoints stay, those whose step is a multiple of ``keep_every``, and the ``keep_best`` (a metric of which less
+    is better, or ``Best``); without a rule, all. ``preemption`` names signals after which ``preempted`` is true, and a save
+    waits until it is durable. The other options are those of ``chipmink.open``.
+
+    It belongs to one process. For models that are spread over several, see ``chipmink.torch.dcp``.
+    """
+
+    def __init__(
+        self,
+        url: str | os.PathLike[str] | Repository,
+        *,
+        ref: str = "main",
+        random: bool = True,
+        keep_last: int | None = None,
+        keep_every: int | None = None,
+        keep_best: str | Best | None = None,
+        staging: str | None = None,
+        size: int | str | None = None,
+        durable: bool = True,
+        verify: str = "background",
+        preemption: Iterable[int] = (),
+        open_options: Mapping[str, Any] | None = None,
+        **parts: Any,
+    ) -> None:
+        for name in (_ABOUT, _RANDOM):
+            if name in parts:
+                raise TypeError(f"no part can be called {name!r}, which every checkpoint has of its own")
+        if not parts:
+            raise TypeError("there is nothing to save: give parts by name, as in Checkpointer(url, model=model)")
+        self._retention = Retention(keep_last, keep_every, Best(keep_best) if isinstance(keep_best, str) else keep_best)
+        self._parts: dict[str, Part] = {name: part_of(name, value) for name, value in parts.items()}
+        if random:
+            self._parts[_RANDOM] = RandomState()
+        self._failure: BaseException | None = None
+        self._sweeper: threading.Thread | None = None
+        self._last: SavedCheckpoint | None = None
+        self._stall = 0.0
+        self._owns = not isinstance(url, Repository)
+        if isinstance(url, Repository):
+            if staging is not None or size is not None or open_options:
+                raise TypeError("how the repository is opened was said when it was; give its place instead")
+            if url.ref != ref and ref != "main":
+                raise TypeError(f"the repository was opened for ref {url.ref!r}, not {ref!r}")
+            self._repository = url
+        else:
+            if staging is not None and size is None and not _segment_exists(staging):
+                size = _staging_bytes(parts.values())
+            options = {"durable": durable, "verify": verify, "staging": staging, "size": size, **(open_options or {})}
+            self._repository = Repository(url, ref=ref, **options)
+        self._preemption = Preemption()
+        self._preemption.watch(preemption)
+
+    @property
+    def repository(self) -> Repository:
+        """Where the checkpoints are: to load some of one elsewhere, to compare or copy them."""
+        return self._repository
+
+    @property
+    def ref(self) -> str:
+        """The line of versions that the run is."""
+        return self._repository.ref
+
+    @property
+    def preempted(self) -> bool:
+        """Whether one of the signals of ``preemption`` came: save, and end."""
+        return self._preemption.came
+
+    @property
+    def stall_seconds(self) -> float:
+        """How long saves have kept the training waiting, together."""
+        return self._stall
+
+    def save(
+        self, step: int, *, metrics: Mapping[str, Any] | None = None, metadata: Any = None
+    ) -> SavedCheckpoint:
+        """Saves a checkpoint and returns when the training may go on.
+
+        ``metrics`` are numbers by which ``best`` chooses, ``metadata`` is any object that should come back with it. The result is
+        the number of the version, with ``stall`` seconds, ``report``, and ``wait()``.
+        """
+        began = time.perf_counter()
+        self._raise_failure()
+        if step < 0:
+            raise ValueError(f"a step is not negative: {step}")
+        numbers = {name: float(value) for name, value in (metrics or {}).items()}
+        namespace: dict[str, Any] = {
+            _ABOUT: {
+                "step": int(step),
+                "metrics": numbers,
+                "metadata": metadata,
+                "parts": {name: part.kind for name, part in self._parts.items()},
+                "torch": torch.__version__,
+            }
+        }
+        namespace.update((name, part.capture()) for name, part in self._parts.items())
+        saved = self._repository.save(namespace, message=message_of(int(step), numbers))
+        if self.preempted:
+            saved.wait()
+        done = SavedCheckpoint.of(saved, int(step), time.perf_counter() - began)
+        self._stall += done.stall
+        self._last = done
+        if self._retention.has_rules:
+            self._sweep_soon(done)
+        return done
+
+    def wait(self, *, timeout: float | None = None, progress: Progress = False) -> None:
+        """Waits until the last checkpoint is durable, and those that are too many are dropped."""
+        began = time.monotonic()
+        if self._last is not None:
+            self._last.wait(timeout=timeout, progress=progress)
+        sweeper = self._sweeper
+        if sweeper is not None:
+            left = None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
+            sweeper.join(left)
+            if sweeper.is_alive():
+                raise TimeoutError(f"old checkpoints are still being dropped after {timeout} seconds; it goes on")
+        self._raise_failure()
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """The checkpoints of the run, newest first."""
+        return self._lines()[0]
+
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint of the run, if there is one."""
+        found = self.checkpoints()
+        return found[0] if found else None
+
+    def best(self, metric: str | Best, mode: str = "min") -> Checkpoint | None:
+        """The checkpoint with the least value of a metric, or with ``mode="max"`` the greatest; of equal ones the newest."""
+        wanted = metric if isinstance(metric, Best) else Best(metric, mode)
+        found = best_of(self.checkpoints(), wanted)
+        return found[0] if found else None
+
+    def restore(
+        self,
+        step: int | None = None,
+        *,
+        version: int | str | None = None,
+        names: Iterable[str] | None = None,
+        strict: bool = True,
+    ) -> Checkpoint | None:
+        """Makes the parts what they were in a checkpoint, in place; returns it with its ``metadata``.
+
+        Without arguments it is the newest, and ``None`` if there is none yet. ``version`` is any version or tag of the repository, also
+        of another run. ``names`` restores only some parts. Tensors keep their storage; state that an optimizer has
+        not made yet is made, and what it has too much is removed. If the checkpoint lacks a part, or the program does,
+        that is an error, unless ``strict=False``. Later saves continue from here.
+        """
+        self._raise_failure()
+        repository = self._repository
+        if version is not None:
+            if step is not None:
+                raise TypeError("give a step or a version, not both")
+            number = repository._number(version)
+        else:
+            chosen = self._at(step)
+            if chosen is None:
+                return None
+            number = chosen.version
+        stored = self._names_of(number, names, strict)
+        loaded = repository.load(number, names=[_ABOUT, *stored])
+        about = loaded[_ABOUT]
+        writes = Writes()
+        for name in stored:
+            part, kind = self._parts[name], about["parts"].get(name)
+            if kind != part.kind:
+                raise UnsupportedError(f"{name} is a {part.kind} here and a {kind} in the checkpoint of step {about['step']}")
+            part.plan(loaded[name], writes, strict)
+        writes.apply()
+        if names is None:
+            repository._continue_from(number)
+        found = next((each for each in repository.log() if each.number == number), None)
+        if found is None:
+            raise NotFoundError(f"version {number} was dropped while it was restored; restore another one")
+        made = Checkpoint(about["step"], number, about["metrics"], found.saved_at, found.ref)
+        return with_metadata(made, about["metadata"])
+
+    def fork(self, ref: str, step: int | None = None) -> Checkpoint:
+        """Begins another run at a checkpoint (the newest if not given): ``Checkpointer(url, ref=ref, ...)`` goes on with it."""
+        chosen = self._at(step)
+        if chosen is None:
+            raise NotFoundError(f"the run {self.ref!r} has no checkpoint to begin another at")
+        self._repository.branch(ref, chosen.version)
+        return chosen
+
+    def close(self) -> None:
+        """Waits until everything is durable, and gives back what is held. Closing again does nothing."""
+        self._preemption.stop()
+        if self._sweeper is not None:
+            self._sweeper.join()
+        if self._owns:
+            self._repository.close()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def __enter__(self) -> Checkpointer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<chipmink.torch.Checkpointer of {', '.join(self._parts)} at {self._repository.url!r}, ref {self.ref!r}>"
+
+    def _lines(self) -> tuple[list[Checkpoint], list[Checkpoint]]:
+        repository = self._repository
+        return line_of(repository.log(), self.ref, repository.branches.get(self.ref))
+
+    def _at(self, step: int | None) -> Checkpoint | None:
+        found = self.checkpoints()
+        if step is None:
+            return found[0] if found else None
+        chosen = next((each for each in found if each.step == step), None)
+        if chosen is None:
+            raise NotFoundError(f"the run {self.ref!r} has no checkpoint of step {step}")
+        return chosen
+
+    def _names_of(self, number: int, names: Iterable[str] | None, strict: bool) -> list[str]:
+        stored = set(self._repository.names(number))
+        if _ABOUT not in stored:
+            raise UnsupportedError(f"version {number} is no checkpoint: a Checkpointer has not made it")
+        wanted = list(self._parts) if names is None else list(names)
+        for name in wanted:
+            if name not in self._parts:
+                raise NotFoundError(f"there is no part {name!r} here; there are {', '.join(self._parts)}")
+        lacking = [name for name in wanted if name not in stored]
+        surplus = sorted(stored - {_ABOUT, _RANDOM, *self._parts}) if names is None else []
+        if strict and (lacking or surplus):
+            texts = [f"lacks {', '.join(lacking)}"] if lacking else []
+            texts += [f"has {', '.join(surplus)}, which is not here"] if surplus else []
+            raise UnsupportedError(f"the checkpoint {' and '.join(texts)}; strict=False restores what both have")
+        return [name for name in wanted if name in stored]
+
+    def _raise_failure(self) -> None:
+        if self._repository.closed:
+            raise ClosedError("the checkpointer is closed; make another one")
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _sweep_soon(self, saved: SavedCheckpoint) -> None:
+        if self._sweeper is not None and self._sweeper.is_alive():
+            # The next one drops what this one would have.
+            return
+        self._sweeper = threading.Thread(target=self._sweep, args=(saved,), name="chipmink retention", daemon=True)
+        self._sweeper.start()
+
+    def _sweep(self, saved: SavedCheckpoint) -> None:
+        try:
+            saved.wait()
+            surplus = self._retention.surplus(*self._lines())
+            if surplus:
+                # Who reads a dropped checkpoint of a run that drops them gets an error that says so.
+                self._repository.sweep(drop=surplus, grace="0s")
+        except BaseException as error:
+            self._failure = error
+
+
+def _segment_exists(staging: str) -> bool:
+    return Path("/dev/shm", staging.removeprefix("shm://")).exists()
+
+
+def _staging_bytes(parts: Iterable[Any]) -> int:
+    """Room for two checkpoints. An optimizer that has no state yet is taken to make twice what it optimizes."""
+    total = 0
+    for part in parts:
+        if isinstance(part, torch.nn.Module):
+            total += sum(each.numel() * each.element_size() for each in (*part.parameters(), *part.buffers()))
+        elif isinstance(part, torch.optim.Optimizer):
+            optimized = [each for group in part.param_groups for each in group["params"]]
+            total += 2 * sum(each.numel() * max(4, each.element_size()) for each in optimized)
+        elif isinstance(part, torch.Tensor):
+            total += part.numel() * part.element_size()
+    return 2 * total + _STAGING_SLACK
+
+
+#: Signals by which clusters announce the end: of Slurm with ``--signal=USR1@60``, of Kubernetes, of spot instances.
+PREEMPTION_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)

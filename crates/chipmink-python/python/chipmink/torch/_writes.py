@@ -1,0 +1,81 @@
+"""What a restore writes into live objects: planned in full first, done when nothing can fail any more.
+
+1. Planning reads and compares, and changes nothing that is live; whatever does not fit raises then.
+2. A tensor that several names share is written once. If the checkpoint has different values for them, that is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from chipmink._errors import UnsupportedError
+
+__all__ = ["Writes", "is_sharded", "like", "reach"]
+
+
+class Writes:
+    """Copies into live tensors, and calls to make after them."""
+
+    def __init__(self) -> None:
+        self._copies: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._sources: dict[Any, tuple[str, torch.Tensor]] = {}
+        self._made: dict[tuple[int, str], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._calls: list[Callable[[], Any]] = []
+
+    def copy(self, name: str, target: torch.Tensor, source: torch.Tensor) -> None:
+        """Plans to make a tensor what another is; ``name`` is what errors call it."""
+        if target.numel() == 0:
+            return
+        place = reach(target)
+        before = self._sources.get(place)
+        if before is None:
+            self._sources[place] = (name, source)
+            self._copies.append((target, source))
+        elif reach(before[1]) != reach(source) and not torch.equal(before[1], source):
+            raise UnsupportedError(
+                f"{before[0]} and {name} are one tensor here and two in the checkpoint, with different values: "
+                "untie them before restoring"
+            )
+
+    def make(self, source: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """A new tensor with the values of one of the checkpoint; equal calls give the same one."""
+        key = (id(source), str(device))
+        if key not in self._made:
+            # (The source is kept, so that its id stays its own.)
+            self._made[key] = (source, source.detach().to(device, copy=True))
+        return self._made[key][1]
+
+    def call(self, action: Callable[[], Any]) -> None:
+        """Plans a call, after all copies."""
+        self._calls.append(action)
+
+    def apply(self) -> int:
+        """Does what was planned; returns the bytes that were written into live tensors."""
+        written = 0
+        with torch.no_grad():
+            for target, source in self._copies:
+                target.copy_(source)
+                written += target.numel() * target.element_size()
+            for action in self._calls:
+                action()
+        return written
+
+
+def reach(tensor: torch.Tensor) -> Any:
+    """Which memory a tensor shows, and how: equal for two tensors that show the same."""
+    return (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+
+
+def like(left: Any, right: Any) -> bool:
+    """Whether both are tensors of which one can be written into the other without a conversion."""
+    if not isinstance(left, torch.Tensor) or not isinstance(right, torch.Tensor):
+        return False
+    return left.dtype == right.dtype and left.shape == right.shape and left.layout == right.layout and left.device.type != "meta"
+
+
+def is_sharded(value: Any) -> bool:
+    """Whether a tensor is one process' part of a distributed one."""
+    return isinstance(value, torch.Tensor) and hasattr(value, "device_mesh") and hasattr(value, "placements")
