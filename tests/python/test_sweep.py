@@ -121,6 +121,16 @@ def test_the_grace_lets_readers_finish(repo, tmp_path):
         lazy["late"]
 
 
+def test_versions_can_be_named(repo):
+    for number in range(1, 7):
+        repo.save({"number": number})
+    repo.tag("two", 2)
+    assert repo.sweep(drop=[2, 3, 6], grace="0s").versions_dropped == (3,)
+    report = repo.sweep(drop=[2], keep_tagged=False, grace="0s")
+    assert (report.versions_dropped, report.tags_deleted) == ((2,), ("two",))
+    assert [repo.load(number)["number"] for number in (1, 4, 5, 6)] == [1, 4, 5, 6]
+
+
 def test_a_sweep_without_rules_clears_away_what_died(repo, tmp_path):
     repo.save(step(0))
     orphan = tmp_path / "repo" / "packs" / ("0" * 31 + "1")

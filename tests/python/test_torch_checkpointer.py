@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import chipmink
@@ -47,7 +46,7 @@ class Run:
         self.model.append(torch.nn.Linear(16, 200, bias=False))
         self.model[4].weight = self.model[0].weight
         self.optimizer = (optimizer or (lambda parameters: torch.optim.AdamW(parameters, lr=0.01)))(self.model.parameters())
-        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, max_lr=0.02, total_steps=100)
+        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, max_lr=0.02, total_steps=100, cycle_momentum=False)
         self.scaler = torch.amp.GradScaler("cpu")
         self.average = torch.optim.swa_utils.AveragedModel(self.model)
 
@@ -470,4 +469,4 @@ def test_a_repository_that_is_open_already(repo):
 
 def test_importing_chipmink_imports_no_torch():
     code = "import sys, chipmink; assert 'torch' not in sys.modules; chipmink.torch.Checkpointer; assert 'torch' in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -202,6 +202,22 @@ fn rules_of_periods_and_age_join() {
 }
 
 #[test]
+fn what_is_named_goes_whatever_keeps_it_but_for_branches() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let mut saver = Saver::new(11);
+    saver.save_many(&store, 6);
+    let drop = [2, 3, 6, 99].map(TimeId).into();
+    let retention = Retention { drop, ..Retention::default() };
+    let report = store.sweep(&SweepRequest { retention, ..tidy() }).unwrap();
+    assert_eq!(dropped(&report), [2, 3]);
+    let retention = Retention { keep_last: Some(2), drop: [TimeId(5)].into(), ..Retention::default() };
+    let report = store.sweep(&SweepRequest { retention, ..tidy() }).unwrap();
+    assert_eq!(dropped(&report), [1, 4, 5]);
+    saver.check(&store);
+}
+
+#[test]
 fn a_bound_of_bytes_keeps_the_newest_that_fit() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());

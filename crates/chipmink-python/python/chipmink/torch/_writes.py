@@ -73,7 +73,9 @@ def like(left: Any, right: Any) -> bool:
     """Whether both are tensors of which one can be written into the other without a conversion."""
     if not isinstance(left, torch.Tensor) or not isinstance(right, torch.Tensor):
         return False
-    return left.dtype == right.dtype and left.shape == right.shape and left.layout == right.layout and left.device.type != "meta"
+    if left.device.type == "meta" or left.layout != right.layout:
+        return False
+    return bool(left.dtype == right.dtype and left.shape == right.shape)
 
 
 def is_sharded(value: Any) -> bool:
