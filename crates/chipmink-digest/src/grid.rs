@@ -12,7 +12,7 @@ use chipmink_types::{GridKind, RegionRecord};
 pub const CHUNK_LEN: u64 = 64 * 1024;
 
 /// How one region is cut, with its numbers checked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Grid {
     kind: GridKind,
     /// Bytes of a row; at least one chunk. Only of [`GridKind::Rows`].
