@@ -2,6 +2,7 @@
 #
 #   make test            what continuous integration runs: formatting, lints, Rust tests, Python tests, types
 #   make test-libraries  the tests of objects of other libraries, PyTorch and all: a large download
+#   make test-clusters   the tests of objects that live in clusters: Ray on several nodes, minutes and another large download
 #   make check           the quick part of it, for between two edits
 #   make demo            a data-science session saved after every cell, next to pickle, dill and cloudpickle
 #   make bench           the measurements, into benches/results/
@@ -27,11 +28,12 @@ unexport PYTHONHOME
 RUST_SOURCES := Cargo.toml $(wildcard Cargo.lock) $(shell find crates kernels -name '*.rs' -o -name '*.cu' -o -name Cargo.toml -o -name build.rs)
 FAST_TESTS := tests/python/test_api.py $(wildcard tests/python/test_reducers_*.py) tests/python/test_placeholder.py
 LIBRARY_TESTS := $(wildcard $(addprefix tests/python/test_,libraries.py torch*.py arrow.py numpy_types.py models.py))
+CLUSTER_TESTS := $(wildcard tests/python/test_ray*.py tests/python/test_spark*.py)
 SOAK_GRAPHS ?= 100000
 SOAK_KILLS ?= 200
 SOAK_SIMULATIONS ?= 10000
 
-.PHONY: all build test test-libraries check format lint rust-test python-test types demo bench soak clean
+.PHONY: all build test test-libraries test-clusters check format lint rust-test python-test types demo bench soak clean
 
 all: build
 
@@ -80,6 +82,9 @@ python-test: build $(STAMPS)/group-test
 
 test-libraries: build $(STAMPS)/group-libraries
 	$(PY) -m pytest -q $(LIBRARY_TESTS)
+
+test-clusters: build $(STAMPS)/group-clusters
+	$(PY) -m pytest -q $(CLUSTER_TESTS)
 
 types: build $(STAMPS)/group-test
 	$(PY) -m mypy

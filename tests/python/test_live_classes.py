@@ -442,3 +442,13 @@ del a, b
     repo.checkout(version, namespace)
     kinds = [type(namespace[name][0]) for name in "xyz"]
     assert kinds[0] is kinds[2] is not kinds[1]
+
+
+def test_a_function_that_is_made_anew_shares_its_globals_with_new_methods(repo, main):
+    """The stand-in of the live globals was handed to the function in their place, so the load failed."""
+    run(POINT + "factor = 3\ndef triple(x):\n    return factor * x\n", main)
+    version = repo.save({"Point": main["Point"], "triple": main["triple"]})
+    loaded = repo.load(version)
+    assert loaded["triple"](2) == 6
+    assert loaded["triple"].__globals__ is not main
+    assert loaded["triple"].__globals__ is loaded["Point"].length.__globals__

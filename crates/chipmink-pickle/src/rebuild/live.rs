@@ -3,7 +3,8 @@
 //! 1. A stored definition is equal to a live one if a save of the live one would store the same pods.
 //! 2. Nothing live is altered, and no live object is used for two stored ones.
 //! 3. A pod is settled only if all that it depends on is, so that a live class never mixes with a newly made base.
-//! 4. Which of several equal live definitions is meant: the one that a variable of the plan names, else one that the
+//! 4. Functions of one origin that are made anew fill one globals dict; so what shares it with them is made anew, too.
+//! 5. Which of several equal live definitions is meant: the one that a variable of the plan names, else one that the
 //!    namespace holds, else the only one of the process that is known to be saved by value; never any of several.
 
 use super::error::Result;
@@ -56,6 +57,7 @@ pub(super) fn settle<'py>(
     for position in 0..definitions.len() {
         matching.find(position);
     }
+    matching.give_up_shared_globals()?;
     Ok(matching.offered())
 }
 
@@ -231,6 +233,38 @@ impl<'a, 'py> Matching<'a, 'py> {
             open.extend(stored.dependencies.iter().copied().zip(live.dependencies.iter().copied()));
         }
         Some(pairs)
+    }
+
+    /// Gives up what is settled and shares its globals with a function that is made anew.
+    fn give_up_shared_globals(&mut self) -> PyResult<()> {
+        let stand_in = self.py.import("chipmink._markers")?.getattr("CapturedGlobals")?;
+        let offers_globals: Vec<bool> = self
+            .image
+            .pods
+            .iter()
+            .map(|pod| {
+                pod.exports.iter().flatten().any(|object| object.bind(self.py).get_type().is(&stand_in))
+            })
+            .collect();
+        let uses = |user: usize, position: usize| self.definitions[user].dependencies.contains(&position);
+        let mut open: Vec<usize> = Vec::new();
+        loop {
+            let is_new = |user: &usize| !self.live_of.contains_key(user);
+            let shared = |(position, pod): (&usize, &usize)| {
+                let is_shared = offers_globals[*pod]
+                    && (0..self.definitions.len()).filter(is_new).any(|user| uses(user, *position));
+                is_shared.then_some(*position)
+            };
+            open.extend(self.live_of.iter().filter_map(shared));
+            if open.is_empty() {
+                return Ok(());
+            }
+            while let Some(position) = open.pop() {
+                if self.live_of.remove(&position).is_some() {
+                    open.extend(self.live_of.keys().filter(|user| uses(**user, position)));
+                }
+            }
+        }
     }
 
     fn offered(&self) -> HashMap<usize, Offered<'py>> {

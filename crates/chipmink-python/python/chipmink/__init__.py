@@ -25,6 +25,8 @@ from chipmink._errors import (
     OutcomeUnknownError,
     PlaceholderError,
     RefMovedError,
+    RemoteObjectLost,
+    RemoteReferenceWarning,
     SkippedVariableWarning,
     StorageError,
     UnsavedChangesError,
@@ -36,6 +38,7 @@ from chipmink._placeholder import Placeholder
 from chipmink._reducers import Stub
 from chipmink._reducers import register as register_reducer
 from chipmink._reports import Damage, Lost, RepairReport, Stats, SweepReport, VerifyReport
+from chipmink._remote import RemoteReference, RemoteSummary, register_handle, time_limit
 from chipmink._repository import Repository, open
 from chipmink._results import Diff, Report, Saved, Skipped, Version
 from chipmink._staging import Status
@@ -57,6 +60,10 @@ __all__ = [
     "Placeholder",
     "PlaceholderError",
     "RefMovedError",
+    "RemoteObjectLost",
+    "RemoteReference",
+    "RemoteReferenceWarning",
+    "RemoteSummary",
     "RepairReport",
     "Report",
     "Repository",
@@ -81,7 +88,9 @@ __all__ = [
     "load",
     "loads",
     "open",
+    "register_handle",
     "register_reducer",
+    "time_limit",
 ]
 
 

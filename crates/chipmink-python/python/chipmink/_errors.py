@@ -18,6 +18,8 @@ __all__ = [
     "OutcomeUnknownError",
     "PlaceholderError",
     "RefMovedError",
+    "RemoteObjectLost",
+    "RemoteReferenceWarning",
     "SkippedVariableWarning",
     "StorageError",
     "UnsavedChangesError",
@@ -77,6 +79,15 @@ class PlaceholderError(ChipminkError, TypeError):
     kind = "placeholder"
 
 
+class RemoteObjectLost(PlaceholderError, LookupError):
+    """What a reference stood for in a cluster or session cannot be reached: it says which, whose, why, and what to do.
+
+    A rule that resolves references raises it with why, and what to do; then the reference loads as a placeholder.
+    """
+
+    kind = "remote-object-lost"
+
+
 class UnsupportedError(ChipminkError, TypeError):
     """This object, this stream or this request is beyond what chipmink can do, and says so rather than guess."""
 
@@ -103,6 +114,10 @@ class BusyError(ChipminkError, RuntimeError):
 
 class SkippedVariableWarning(UserWarning):
     """A variable, or an object inside one, could not be saved."""
+
+
+class RemoteReferenceWarning(UserWarning):
+    """References to objects of a cluster or session were saved that may not be resolved later."""
 
 
 class UnsteadyVariableWarning(UserWarning):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from chipmink import _chipmink, _rebuild
 from chipmink._errors import NotFoundError
 from chipmink._live import live_namespace
+from chipmink._remote import resolving
 from chipmink._stream import Allow
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ class LazyVersion(Mapping[str, Any]):
             if len(grown) == len(needed):
                 break
             needed = grown
-        loaded = handle.load_only(self.version, needed, self._loaded, self._allow, live_namespace(), False)
+        loaded = resolving(
+            lambda: handle.load_only(self.version, needed, self._loaded, self._allow, live_namespace(), False)
+        )
         for other, value in loaded or ():
             self._loaded.setdefault(other, value)
 

@@ -46,13 +46,16 @@ class Placeholder:
         return Placeholder, _fields(self)
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise _MissingAttribute(_explain(self, f"cannot get attribute {name!r}"))
+        self._chipmink_refuse_(f"cannot get attribute {name!r}", _MissingAttribute)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise PlaceholderError(_explain(self, f"cannot set attribute {name!r}"))
+        self._chipmink_refuse_(f"cannot set attribute {name!r}")
 
     def __delattr__(self, name: str) -> NoReturn:
-        raise PlaceholderError(_explain(self, f"cannot delete attribute {name!r}"))
+        self._chipmink_refuse_(f"cannot delete attribute {name!r}")
+
+    def _chipmink_refuse_(self, what: str, error: type[PlaceholderError] = PlaceholderError) -> NoReturn:
+        raise error(_explain(self, what))
 
 
 def _fields(placeholder: Placeholder) -> tuple[str, str, str, str]:
@@ -70,7 +73,7 @@ def _refusal(name: str) -> Any:
     operation = name.strip("_")
 
     def refuse(self: Placeholder, *_args: object, **_kwargs: object) -> NoReturn:
-        raise PlaceholderError(_explain(self, f"cannot use it for {operation!r}"))
+        self._chipmink_refuse_(f"cannot use it for {operation!r}")
 
     refuse.__name__ = name
     refuse.__qualname__ = f"Placeholder.{name}"

@@ -358,9 +358,12 @@ def class_namespace(cls: type) -> types.MappingProxyType[str, Any]:
 # --- modules, streams, handles ---------------------------------------------------------------------------------------
 
 
-def import_module(name: str) -> types.ModuleType:
-    """Imports a module by its full name."""
-    return importlib.import_module(name)
+def import_module(name: str) -> types.ModuleType | Placeholder:
+    """Imports a module by its full name; a placeholder if there is none of that name here."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        return Placeholder("module", "builtins.module", f"{name!r} cannot be imported here ({error}): install it, and load again")
 
 
 def make_module(name: str, doc: str | None) -> types.ModuleType:

@@ -20,6 +20,7 @@ from chipmink._numpy import describe_dtype
 from chipmink._reduce_classes import reduce_class
 from chipmink._shared import may_share_memory, shared_owner
 from chipmink._values import value_of
+from chipmink.ray import _references as _ray
 
 __all__ = [
     "DISPATCH",
@@ -52,6 +53,9 @@ DISPATCH: dict[type, Reducer] = {
 }
 """Exact type to rule. Only ``register`` changes it."""
 
+# What stands for something elsewhere does so whatever its class says of pickling.
+_HANDLES: dict[tuple[str, str], Reducer] = {**_ray.BY_NAME}
+
 _BY_NAME: dict[tuple[str, str], Reducer] = {
     **_reduce_stubs.BY_NAME,
     **_reduce_objects.BY_NAME,
@@ -60,6 +64,7 @@ _BY_NAME: dict[tuple[str, str], Reducer] = {
     **_pandas.BY_NAME,
     **_shared.BY_NAME,
     **_torch.BY_NAME,
+    **_HANDLES,
 }
 
 _values.RULES.update({**_numpy.VALUES, **_arrow.VALUES, **_pandas.VALUES})
@@ -84,9 +89,10 @@ def resolve(kind: type) -> Reducer | None:
     if found is not None:
         return found
     for base in kind.__mro__:
-        found = _BY_NAME.get(place_of(base))
+        place = place_of(base)
+        found = _BY_NAME.get(place)
         if found is not None:
-            return None if kind is not base and _reduces_itself(kind, base) else found
+            return None if kind is not base and place not in _HANDLES and _reduces_itself(kind, base) else found
         if base in _INHERITED:
             return None if _reduces_itself(kind, base) else DISPATCH[base]
     return None

@@ -35,6 +35,7 @@ from chipmink._errors import (
 )
 from chipmink._lazy import LazyVersion, closed_over_sharing
 from chipmink._live import live_namespace
+from chipmink._remote import Saving, resolving, saving_as
 from chipmink._results import Diff, Report, Saved, Skipped, Version
 from chipmink._staging import Progress, Status, parse_size, watcher
 from chipmink._storage import StorageOptions, as_text
@@ -219,15 +220,20 @@ class Repository(StoredRepository):
         object; ``None`` means that any may, and all are verified. Names that were added, deleted or bound to another
         object are always found. What cannot be saved is reported, warned about once, and loads as a placeholder; with
         ``strict=True`` it raises ``UnsupportedError`` instead, before anything is published.
+
+        What lives in a cluster or session is saved by reference; ``report.remote`` says what that is, and how long it can be
+        resolved.
         """
         if type(namespace) is not dict:
             raise UnsupportedError(f"a namespace is a dict of names, not a {type(namespace).__qualname__}")
+        scope = Saving()
         names = None if accessed is None else names_of(accessed)
         with self._turn:
             handle = self._usable()
             began = time.perf_counter()
             for _ in range(_SWEPT_MAX):
-                walked = handle.walk(namespace, names, self._ref, message, author, code)
+                with saving_as(scope):
+                    walked = handle.walk(namespace, names, self._ref, message, author, code)
                 try:
                     walk_seconds = time.perf_counter() - began
                     skipped = tuple(Skipped(*item) for item in walked.skipped())
@@ -256,7 +262,9 @@ class Repository(StoredRepository):
         self._warn(skipped, stubs)
         if unsteady:
             warnings.warn(f"saved, but {_unsteady(unsteady)}", UnsteadyVariableWarning, stacklevel=2)
-        report = Report(skipped=skipped, stubs=stubs, unsteady=unsteady, seconds=seconds, **figures)
+        report = Report(
+            skipped=skipped, stubs=stubs, unsteady=unsteady, remote=scope.summaries(), seconds=seconds, **figures
+        )
         return Saved(number, report, self._waiter(number) if self._staged else None, ref)
 
     def _waiter(self, number: int) -> Callable[[float | None, Progress], bool]:
@@ -321,7 +329,7 @@ class Repository(StoredRepository):
         namespace: dict[str, Any] = {}
         wanted = None if names is None else names_of(names)
         # Functions are made before the variables are there; the dict they are bound to is filled at the end.
-        loaded = handle.load(number, wanted, namespace, allow, live_namespace())
+        loaded = resolving(lambda: handle.load(number, wanted, namespace, allow, live_namespace()))
         namespace.update(loaded)
         if wanted is None or len(loaded) == len(wanted):
             return namespace
@@ -427,11 +435,11 @@ class Repository(StoredRepository):
             patches = _in_place.alone_in(handle, namespace, stored)
             wanted = [name for name in order if name in unlike and name not in patches]
             # Functions are bound to the live namespace itself, so that they go on reading and writing its names.
-            found = handle.load_only(number, wanted, namespace, allow, namespace, True)
+            found = resolving(lambda: handle.load_only(number, wanted, namespace, allow, namespace, True))
             if found is None:
                 # Classes or functions have to be made anew: whatever uses them must use the same new ones.
                 wanted = closed_over_sharing(handle, number, wanted, order)
-                found = handle.load_only(number, wanted, namespace, allow, namespace, False)
+                found = resolving(lambda: handle.load_only(number, wanted, namespace, allow, namespace, False))
             loaded = dict(found or ())
             handle.set_base(self._ref, number)
             added = tuple(name for name in wanted if name not in namespace)

@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from chipmink._remote import RemoteSummary
 from chipmink._staging import Progress
 
 __all__ = ["Diff", "Report", "Saved", "Skipped", "Version"]
@@ -54,6 +55,8 @@ class Report:
     """Objects inside saved variables that were replaced by placeholders."""
     unsteady: tuple[str, ...] = ()
     """Variables that other threads went on changing while they were saved: the version may mix two states of them."""
+    remote: tuple[RemoteSummary, ...] = ()
+    """References to objects of a cluster or session that this save has looked at."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Time by phase: ``walk``, ``write``, ``publish``, and ``total``."""
 

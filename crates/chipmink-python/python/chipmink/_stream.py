@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import IO, Any
 
 from chipmink import _chipmink
+from chipmink._remote import resolving
 
 __all__ = ["dump", "dumps", "load", "loads"]
 
@@ -33,7 +34,9 @@ def loads(data: Any, /, *, buffers: Iterable[Any] | None = None, allow: Allow | 
     ``"module.qualname"``) or to those that the predicate ``allow(module, qualname)`` accepts; anything else raises
     ``NotAllowedError`` before it is imported. ``buffers`` gives back what ``buffer_callback`` was given, in order.
     """
-    return _chipmink.loads(data, buffers, allow)
+    # It may be loaded twice.
+    given = None if buffers is None else list(buffers)
+    return resolving(lambda: _chipmink.loads(data, given, allow))
 
 
 def load(file: IO[bytes], *, buffers: Iterable[Any] | None = None, allow: Allow | None = None) -> Any:

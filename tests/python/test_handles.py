@@ -1,0 +1,163 @@
+"""References to what lives elsewhere, of a kind that the program itself registers."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+import threading
+import time
+
+import chipmink
+import pytest
+from chipmink import RemoteObjectLost, RemoteReference, Stub, _reducers, _remote
+
+SERVER: dict[str, list] = {}
+
+
+class Session:
+    """A handle of something that a server holds."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.secret = threading.Lock()
+
+
+def capture(session: Session) -> RemoteReference | Stub:
+    if session.name == "unsaveable":
+        return Stub("session", "Session", "it says no")
+    if session.name == "slow":
+        time.sleep(5)
+    return RemoteReference(
+        "tests.session",
+        session.name,
+        place={"server": "here"},
+        owner={"user": "me"},
+        lasts="while the server runs",
+        found="alive" if session.name in SERVER else "lost: the server does not know it",
+        details={"type": "tests.Session", "name": "the session"},
+    )
+
+
+def resolve(reference: RemoteReference) -> Session:
+    if reference.identity == "slow to resolve":
+        time.sleep(5)
+    if reference.identity not in SERVER:
+        raise RemoteObjectLost("the server has closed it; open another")
+    if SERVER[reference.identity] is None:
+        raise ConnectionError("no route")
+    return Session(reference.identity)
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    before, kinds = dict(_reducers.DISPATCH), dict(_remote._resolvers)
+    SERVER.clear()
+    SERVER.update(a=[1], b=[2])
+    chipmink.register_handle("tests.session", Session, capture, resolve)
+    yield
+    _reducers.DISPATCH.clear()
+    _reducers.DISPATCH.update(before)
+    _remote._resolvers.clear()
+    _remote._resolvers.update(kinds)
+
+
+def test_a_reference_is_resolved(repo):
+    session = Session("a")
+    saved = repo.save({"x": [session, session], "y": {"session": Session("b")}})
+    assert saved.report.skipped == saved.report.stubs == ()
+    (summary,) = saved.report.remote
+    assert (summary.kind, summary.count, summary.lasts, summary.found) == ("tests.session", 2, "while the server runs", "alive")
+    loaded = repo.load(saved)
+    assert loaded["x"][0] is loaded["x"][1]
+    assert (loaded["x"][0].name, loaded["y"]["session"].name) == ("a", "b")
+    assert repo.save({"x": [session, session]}).report.remote[0].count == 1
+    assert chipmink.loads(chipmink.dumps([session]))[0].name == "a"
+
+
+def test_what_is_gone_explains_itself_and_spoils_nothing(repo):
+    version = repo.save({"both": [Session("a"), Session("b")], "fine": [1]})
+    del SERVER["a"]
+    loaded = repo.load(version)
+    lost, live = loaded["both"]
+    assert live.name == "b" and loaded["fine"] == [1]
+    assert isinstance(lost, chipmink.Placeholder)
+    said = "the tests.session a (the session) of server here, owned by user me"
+    assert repr(lost) == f"<chipmink placeholder for {said}: the server has closed it; open another>"
+    with pytest.raises(RemoteObjectLost, match="cannot get attribute 'name': the tests.session a .* is lost: the server has closed it"):
+        lost.name  # noqa: B018
+    with pytest.raises(RemoteObjectLost, match="cannot use it for 'call'"):
+        lost()
+    for error in (chipmink.PlaceholderError, LookupError, TypeError):
+        with pytest.raises(error):
+            len(lost)
+    assert not hasattr(lost, "name") and getattr(lost, "name", 3) == 3
+    assert copy.deepcopy([lost])[0] is lost
+    assert repo.at(version)["both"][1].name == "b"
+
+
+def test_a_placeholder_that_is_saved_again_is_the_reference(repo):
+    first = repo.save({"session": Session("a")})
+    values = SERVER.pop("a")
+    lost = repo.load(first)["session"]
+    again = repo.save({"session": lost, "more": 1})
+    assert isinstance(repo.load(again)["session"], chipmink.Placeholder)
+    SERVER["a"] = values
+    assert repo.load(again)["session"].name == "a"
+    assert not repo.diff(again, repo.save({"session": Session("a"), "more": 1}))
+
+
+def test_errors_and_silence_of_a_rule_are_reasons(repo):
+    slow = Session("slow to resolve")
+    SERVER["slow to resolve"] = [3]
+    SERVER["broken"] = None
+    version = repo.save({"slow": slow, "broken": Session("broken"), "fine": 1})
+    began = time.monotonic()
+    with chipmink.time_limit(0.2):
+        loaded = repo.load(version)
+    assert time.monotonic() - began < 4
+    assert "no answer within 0.2 seconds" in repr(loaded["slow"])
+    assert "ConnectionError: no route" in repr(loaded["broken"])
+    assert loaded["fine"] == 1
+
+
+def test_what_a_capture_may_say(repo):
+    with pytest.warns(chipmink.SkippedVariableWarning):
+        saved = repo.save({"no": Session("unsaveable"), "fine": [1]})
+    assert saved.report.stubs[0].reason == "it says no"
+    with chipmink.time_limit(0.2), pytest.warns(chipmink.SkippedVariableWarning):
+        saved = repo.save({"slow": [Session("slow")], "fine": [1]})
+    assert "no answer within 0.2 seconds" in saved.report.stubs[0].reason
+    chipmink.register_handle("tests.session", Session, lambda session: 3, resolve)
+    with pytest.warns(chipmink.SkippedVariableWarning):
+        saved = repo.save({"wrong": Session("a")})
+    assert "not a RemoteReference of that kind" in saved.report.skipped[0].reason
+
+
+def test_a_kind_that_nobody_resolves_here(repo):
+    version = repo.save({"session": Session("a")})
+    del _remote._resolvers["tests.session"]
+    assert "nothing here resolves 'tests.session': import what registers it" in repr(repo.load(version)["session"])
+
+
+def test_kinds_have_names_of_their_own():
+    for kind in ("", "ray.mine", "spark"):
+        with pytest.raises(ValueError, match="a name of its own"):
+            chipmink.register_handle(kind, Session, capture, resolve)
+    with pytest.raises(TypeError, match="two functions"):
+        chipmink.register_handle("tests.other", Session, capture, None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="longer than none"), chipmink.time_limit(0):
+        pass
+
+
+def test_restricted_loads_resolve_nothing_unless_granted(repo):
+    version = repo.save({"session": Session("a")})
+    with pytest.raises(chipmink.NotAllowedError, match="make_reference"):
+        repo.load(version, allow=[])
+    assert repo.load(version, allow=["chipmink._remote.make_reference"])["session"].name == "a"
+
+
+def test_importing_chipmink_imports_no_library():
+    code = "import chipmink, sys; print([name for name in ('ray', 'pyspark', 'distributed', 'numpy', 'torch') if name in sys.modules])"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "[]"
