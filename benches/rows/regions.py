@@ -92,8 +92,9 @@ def dense(durable: bool, options: Options) -> list[Result]:
     state = random.standard_normal(int(256 * MEBIBYTE * options.arrays_scale) // 4, dtype=numpy.float32)
     ours, theirs, written = [], [], []
 
-    def write_plainly() -> None:
-        with open(place / "plain", "wb", buffering=0) as file:
+    def write_plainly(turn: int) -> None:
+        # All are kept, as all versions are: a file system takes longer for what is not removed at once.
+        with open(place / f"plain {turn}", "wb", buffering=0) as file:
             view = memoryview(state).cast("B")
             for start in range(0, len(view), MEBIBYTE):
                 file.write(view[start : start + MEBIBYTE])
@@ -110,11 +111,10 @@ def dense(durable: bool, options: Options) -> list[Result]:
         for turn in range(DENSE_SAVES):
             state *= numpy.float32(1.0001)
             if turn % 2:
-                timed(write_plainly, theirs)
+                timed(lambda turn=turn: write_plainly(turn), theirs)
             written.append(timed(lambda: repo.save({"state": state}), ours).report.bytes_written)
             if turn % 2 == 0:
-                timed(write_plainly, theirs)
-            (place / "plain").unlink()
+                timed(lambda turn=turn: write_plainly(turn), theirs)
     name, note = "fp32, every element", "fsync on both sides" if durable else "no fsync on either side"
     return [
         Result(f"{name}, {DENSE_SAVES} saves/time", "write(2) of the same", sum(ours), sum(theirs), 1.1, "s", note=note),

@@ -1,13 +1,13 @@
 //! Loads that map large regions, and the checks of what they mapped.
 
-use chipmink::{MapCheck, MappedRegion, RegionMapper, Repository};
+use chipmink::{MapCheck, MapChecker, MappedRegion, RegionMapper, Repository};
 use chipmink_pickle::rebuild::{MapRegions, RegionMemory};
 use chipmink_types::{BlobError, Digest, LoadPlan, LoadRoot, RegionRecord, TimeId};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::collections::HashSet;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// When mapped bytes are compared with their digests.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ enum Verify {
 /// How the loads of a handle map, and what their checks found.
 pub(crate) struct Mapping {
     verify: Option<Verify>,
-    damage: Arc<Mutex<Option<String>>>,
+    checker: MapChecker,
 }
 
 impl Mapping {
@@ -36,7 +36,7 @@ impl Mapping {
                 )));
             }
         };
-        Ok(Mapping { verify: maps.then_some(verify), damage: Arc::default() })
+        Ok(Mapping { verify: maps.then_some(verify), checker: MapChecker::default() })
     }
 
     /// Maps the regions of one load.
@@ -47,7 +47,7 @@ impl Mapping {
 
     /// What a check found since this was last asked.
     pub(crate) fn take_damage(&self) -> Option<String> {
-        held(&self.damage).take()
+        self.checker.take_damage()
     }
 
     /// Lets what a load mapped be checked while the program goes on.
@@ -56,29 +56,11 @@ impl Mapping {
         if unchecked.is_empty() || self.verify != Some(Verify::Background) {
             return;
         }
-        let jobs: Vec<_> =
-            unchecked.into_iter().map(|(root, unchecked)| (variables_of(plan, root), unchecked)).collect();
-        let damage = Arc::clone(&self.damage);
-        let work = Arc::new(move || {
-            for (names, unchecked) in &jobs {
-                if let Err(error) = unchecked.check() {
-                    let text = format!("{names} of version {time}, loaded earlier: {error}");
-                    held(&damage).get_or_insert(text);
-                }
-            }
-        });
-        let in_thread = Arc::clone(&work);
-        let started =
-            std::thread::Builder::new().name("chipmink-check".to_owned()).spawn(move || in_thread());
-        if started.is_err() {
-            work();
+        for (root, unchecked) in unchecked {
+            let label = format!("{} of version {time}, loaded earlier", variables_of(plan, root));
+            self.checker.check_later(label, unchecked);
         }
     }
-}
-
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is guarded is replaced as a whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The variables that may reach a region, as a message calls them.

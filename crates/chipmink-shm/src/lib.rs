@@ -2,6 +2,7 @@
 //!
 //! - [`dirty`]: which pages of private memory were written since they were last looked at ([`DirtyPages`]), by
 //!   write protection that the kernel lifts by itself; Linux only, elsewhere nothing is ever proved.
+//! - [`LargeBuffer`]: bytes that are gathered in memory, in large pages where the system has them.
 //! - [`LiveMemo`]: digests of live memory that hold as long as their pages stay unwritten
 //!   ([`chipmink_types::LiveDigests`]).
 //! - [`MappedRegion`]: pieces of files as one range of memory, copy-on-write, within a [`MapBudget`].
@@ -17,6 +18,7 @@ pub mod dirty;
 mod error;
 #[cfg(target_os = "linux")]
 mod foreign;
+mod large_buffer;
 mod live;
 mod mapping;
 #[cfg(target_os = "linux")]
@@ -28,7 +30,9 @@ pub use dirty::{DirtyPages, Untracked, Verdict};
 pub use error::{Result, ShmError};
 #[cfg(target_os = "linux")]
 pub use foreign::{Mapping, MappingKind, mapping_at, shared_memory};
+pub use large_buffer::LargeBuffer;
 pub use live::{LiveMemo, LivePolicy, live_digests};
 pub use mapping::{
-    MOST_MAPPINGS, MOST_RUNS, MapBudget, MappedRegion, Permit, Piece, keeps_unlinked_files, page_len,
+    FaultAhead, MOST_MAPPINGS, MOST_RUNS, MapBudget, MappedRegion, Permit, Piece, keeps_unlinked_files,
+    page_len,
 };

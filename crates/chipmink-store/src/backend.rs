@@ -7,7 +7,7 @@ use crate::memory::{MemoryPack, Room};
 use crate::pool::{PoolObjects, Pressure};
 use bytes::Bytes;
 use chipmink_format::ConditionalWrites;
-use chipmink_types::SharedPool;
+use chipmink_types::{NewGather, SharedPool};
 use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -94,8 +94,8 @@ impl Backend {
         Backend { objects: disk.clone(), relaxed, files: Some(disk), runner, kind, memory, pool, label }
     }
 
-    /// The memory of this process: at most so many bytes of it. What does not fit is refused.
-    pub fn memory(byte_len: u64) -> Self {
+    /// The memory of this process: at most so many bytes of it, gathered so. What does not fit is refused.
+    pub fn memory(byte_len: u64, gather: NewGather) -> Self {
         let objects = Arc::new(InMemory::new());
         Backend {
             objects: objects.clone(),
@@ -103,7 +103,7 @@ impl Backend {
             files: None,
             runner: Runner::InPlace,
             kind: PlaceKind::Memory,
-            memory: Some((objects, Arc::new(Room::new(byte_len)))),
+            memory: Some((objects, Arc::new(Room::new(byte_len, gather)))),
             pool: None,
             label: "memory://".into(),
         }

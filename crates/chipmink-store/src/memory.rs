@@ -6,16 +6,19 @@
 
 use crate::local::PackOutput;
 use bytes::Bytes;
+use chipmink_types::{Gather, NewGather};
 use hashbrown::HashMap;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How much is stored, and how much may be.
 #[derive(Debug)]
 pub(crate) struct Room {
     limit: u64,
+    gather: NewGather,
     used: Mutex<Used>,
 }
 
@@ -28,8 +31,8 @@ struct Used {
 }
 
 impl Room {
-    pub(crate) fn new(limit: u64) -> Self {
-        Room { limit, used: Mutex::default() }
+    pub(crate) fn new(limit: u64, gather: NewGather) -> Self {
+        Room { limit, gather, used: Mutex::default() }
     }
 
     fn used(&self) -> MutexGuard<'_, Used> {
@@ -78,27 +81,38 @@ pub(crate) struct MemoryPack {
     objects: Arc<InMemory>,
     room: Arc<Room>,
     path: String,
-    bytes: Vec<u8>,
+    bytes: Box<dyn Gather>,
 }
 
 impl MemoryPack {
     pub(crate) fn new(objects: Arc<InMemory>, room: Arc<Room>, path: &str) -> Self {
-        MemoryPack { objects, room, path: path.to_owned(), bytes: Vec::new() }
+        let bytes = (room.gather)();
+        MemoryPack { objects, room, path: path.to_owned(), bytes }
+    }
+}
+
+/// Bytes of a stored pack.
+struct Stored(Box<dyn Gather>);
+
+impl AsRef<[u8]> for Stored {
+    fn as_ref(&self) -> &[u8] {
+        (*self.0).as_ref()
     }
 }
 
 impl PackOutput for MemoryPack {
     fn write(&mut self, parts: &[&[u8]]) -> object_store::Result<()> {
         let len: usize = parts.iter().map(|part| part.len()).sum();
-        self.room.check(&self.room.used(), &self.path, (self.bytes.len() + len) as u64)?;
-        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
-        Ok(())
+        self.room.check(&self.room.used(), &self.path, ((*self.bytes).as_ref().len() + len) as u64)?;
+        let full = |error: io::Error| object_store::Error::Generic { store: "memory", source: error.into() };
+        parts.iter().try_for_each(|part| self.bytes.gather(part)).map_err(full)
     }
 
     fn finish(&mut self) -> object_store::Result<()> {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.shrink_to_fit();
-        let (location, bytes) = (Path::from(self.path.as_str()), Bytes::from(bytes));
+        let mut bytes = std::mem::replace(&mut self.bytes, Box::new(Vec::new()));
+        bytes.shrink();
+        let bytes = Bytes::from_owner(Stored(bytes));
+        let location = Path::from(self.path.as_str());
         self.room.put(&self.path, bytes.len() as u64, || {
             let put = self.objects.put(&location, PutPayload::from_bytes(bytes.clone()));
             futures::executor::block_on(put).map(drop)
@@ -112,7 +126,7 @@ mod tests {
 
     #[test]
     fn it_counts_what_is_there() {
-        let room = Room::new(100);
+        let room = Room::new(100, || Box::<Vec<u8>>::default());
         room.put("a", 60, || Ok(())).unwrap();
         let error = room.put("b", 41, || panic!("there is no room")).unwrap_err();
         assert!(error.to_string().contains("memory_bytes"), "{error}");

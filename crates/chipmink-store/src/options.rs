@@ -1,7 +1,7 @@
 //! [`StoreOptions`] and [`Compression`].
 
 use crate::log::Trust;
-use chipmink_types::RepositoryId;
+use chipmink_types::{NewGather, RepositoryId};
 
 /// How the blobs that a store writes are compressed. Whatever was chosen earlier stays readable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -42,6 +42,8 @@ pub struct StoreOptions {
     pub pack_bytes: u64,
     /// Bytes that a repository in memory may take. When they are full a save fails; no version goes away by itself.
     pub memory_bytes: u64,
+    /// What the packs of a repository in memory are gathered in.
+    pub gather: NewGather,
     /// How blobs are compressed.
     pub compression: Compression,
     /// Whether the caller vouches that nobody else writes, so that a place may be used that does not honour conditional
@@ -70,6 +72,7 @@ impl Default for StoreOptions {
             // of packs is no cost.
             pack_bytes: 4 << 30,
             memory_bytes: 4 << 30,
+            gather: || Box::<Vec<u8>>::default(),
             compression: Compression::Automatic,
             single_writer: false,
             repository: None,

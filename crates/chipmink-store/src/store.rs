@@ -304,7 +304,7 @@ impl BlobSource for Store {
 pub(crate) fn backend(place: Place, options: &StoreOptions) -> Result<Backend> {
     match place {
         Place::Local(root) => Ok(Backend::local(LocalDisk::new(root, Arc::new(System), options.durable))),
-        Place::Memory => Ok(Backend::memory(options.memory_bytes)),
+        Place::Memory => Ok(Backend::memory(options.memory_bytes, options.gather)),
         Place::Remote(place) => Ok(Backend::remote(place.connect()?, &place.to_string())),
         Place::Shared(name) => Err(StoreError::Place {
             place: format!("shm://{name}"),

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod blob;
+mod gather;
 mod ids;
 mod live;
 mod load;
@@ -12,6 +13,7 @@ mod shared;
 mod walk;
 
 pub use blob::{BlobError, BlobKind, BlobSink, BlobSource, RegionForecast, RegionOutline};
+pub use gather::{Gather, NewGather};
 pub use ids::{DIGEST_LEN, Digest, ParseDigestError, PodKey, RepositoryId, Slot, TimeId, WriteId, XXH3_128};
 pub use live::{LiveDigests, LiveRegion, Look};
 pub use load::{LoadPlan, LoadPod, LoadRoot, LoadShape, LoadVariable, PodSource};

@@ -57,7 +57,7 @@ pub use diff::Diff;
 pub use error::{Error, ErrorKind, Result};
 pub use history::{Log, Version};
 pub use options::{DEFAULT_REF, OnConflict, OpenOptions, SaveRequest};
-pub use read::{MapCheck, Pieces, PlanPods, RegionMapper, Unchecked};
+pub use read::{MapCheck, MapChecker, Pieces, PlanPods, RegionMapper, Unchecked};
 pub use refs::TAG_PREFIX;
 pub use repository::Repository;
 pub use save::{Begun, Prepared, Published, Report, Saved};

@@ -1,5 +1,6 @@
 //! [`OpenOptions`], [`SaveRequest`] and [`OnConflict`].
 
+use chipmink_shm::LargeBuffer;
 use chipmink_store::StoreOptions;
 
 /// The ref that saves go to if no other is named.
@@ -22,7 +23,8 @@ pub struct OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        OpenOptions { create: true, store: StoreOptions::default(), staging: None, segment_bytes: None }
+        let store = StoreOptions { gather: || Box::<LargeBuffer>::default(), ..StoreOptions::default() };
+        OpenOptions { create: true, store, staging: None, segment_bytes: None }
     }
 }
 

@@ -7,10 +7,12 @@
 //! 3. A region has at most [`MOST_RUNS`] mappings, and a process at most those of its [`MapBudget`]; the kernel's own limit
 //!    (65,530) is shared with everything else in the process.
 
+mod ahead;
 mod budget;
 mod place;
 mod region;
 
+pub use ahead::FaultAhead;
 pub use budget::{MOST_MAPPINGS, MapBudget, Permit};
 pub use place::keeps_unlinked_files;
 pub use region::{MOST_RUNS, MappedRegion, Piece, page_len};

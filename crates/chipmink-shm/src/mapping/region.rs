@@ -1,12 +1,13 @@
 //! [`MappedRegion`]: one range of memory made of pieces of files.
 
+use super::ahead::{FaultAhead, Place, held};
 use super::budget::{MapBudget, Permit};
 use crate::error::{Result, ShmError};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::fs::File;
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Mappings of which one region may consist.
 pub const MOST_RUNS: usize = 256;
@@ -69,6 +70,8 @@ pub struct MappedRegion {
     /// What is mapped: `byte_len` in whole pages.
     mapped_len: usize,
     permit: Option<Permit>,
+    /// What another thread knows of it.
+    place: Option<Place>,
 }
 
 // SAFETY: the memory belongs to this value and nothing in it is bound to a thread.
@@ -137,7 +140,8 @@ impl MappedRegion {
             )
         }?;
         let start = NonNull::new(start.cast::<u8>()).ok_or(rustix::io::Errno::NOMEM)?;
-        let whole = MappedRegion { start, byte_len: whole_len, mapped_len: whole_len, permit: None };
+        let whole =
+            MappedRegion { start, byte_len: whole_len, mapped_len: whole_len, permit: None, place: None };
         if spare == 0 {
             return Ok(whole);
         }
@@ -153,8 +157,15 @@ impl MappedRegion {
         let whole = std::mem::ManuallyDrop::new(self);
         // SAFETY: within the mapping, or at its end.
         let middle = unsafe { whole.start.add(at) };
-        let part = |start, len| MappedRegion { start, byte_len: len, mapped_len: len, permit: None };
+        let part =
+            |start, len| MappedRegion { start, byte_len: len, mapped_len: len, permit: None, place: None };
         (part(whole.start, at), part(middle, whole.mapped_len - at))
+    }
+
+    /// What lets another thread look up its pages. There is one per region, which each call gives again.
+    pub fn fault_ahead(&mut self) -> FaultAhead {
+        let extent = (self.start.as_ptr() as usize, self.mapped_len);
+        FaultAhead(Arc::clone(self.place.get_or_insert_with(|| Arc::new(Mutex::new(Some(extent))))))
     }
 
     /// Length in bytes.
@@ -213,6 +224,9 @@ impl Drop for MappedRegion {
     fn drop(&mut self) {
         if self.mapped_len == 0 {
             return;
+        }
+        if let Some(place) = &self.place {
+            held(place).take();
         }
         // SAFETY: mapped by `map`, and nobody may use the pointer any more. A failure would leak it.
         let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.mapped_len) };

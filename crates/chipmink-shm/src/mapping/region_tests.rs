@@ -217,3 +217,54 @@ fn a_long_piece_lies_in_large_pages_as_it_does_in_its_file() {
         assert!(all(&region)[before as usize..] == *expected);
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn pages_are_there_before_they_are_used() {
+    let resident = |region: &MappedRegion| {
+        let start = format!("{:x}-", region.start().as_ptr() as usize);
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let lines = smaps.lines().skip_while(|line| !line.starts_with(&start));
+        let field = lines.skip(1).find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        field.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let a = file(&dir, "a", 5_000_000, 1);
+    let mut region = MappedRegion::map(&[piece(&a, 0, 5_000_000)], &budget()).unwrap();
+    region.write_at(PAGE as usize, b"of the program").unwrap();
+    let ahead = region.fault_ahead();
+    assert!(resident(&region) < 4_000_000);
+    ahead.run();
+    assert!(resident(&region) >= 5_000_000);
+    let mut expected = a.2.clone();
+    expected[PAGE as usize..][..14].copy_from_slice(b"of the program");
+    assert!(all(&region) == expected);
+    assert!(std::fs::read(&a.1).unwrap() == a.2);
+}
+
+#[test]
+fn a_region_may_go_while_its_pages_are_looked_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = file(&dir, "a", 40_000_000, 1);
+    for round in 0..60 {
+        let mut region = MappedRegion::map(&[piece(&a, 0, 40_000_000)], &budget()).unwrap();
+        let ahead = region.fault_ahead();
+        let again = region.fault_ahead();
+        let threads = [ahead, again].map(|ahead| std::thread::spawn(move || ahead.run()));
+        std::thread::sleep(std::time::Duration::from_micros(round * 20));
+        drop(region);
+        // Others take the addresses at once: nothing may be done to them.
+        let others = MappedRegion::map(&[Piece::Zeros { byte_len: 4_000_000 }], &budget()).unwrap();
+        assert!(all(&others).iter().all(|byte| *byte == 0));
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+}
+
+#[test]
+fn pages_of_a_file_that_was_cut_are_not_looked_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = file(&dir, "a", 5_000_000, 1);
+    let mut region = MappedRegion::map(&[piece(&a, 0, 5_000_000)], &budget()).unwrap();
+    File::options().write(true).open(&a.1).unwrap().set_len(10_000).unwrap();
+    region.fault_ahead().run();
+}

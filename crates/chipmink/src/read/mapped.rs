@@ -7,10 +7,11 @@
 
 use super::pods::{damaged, region_chunks};
 use chipmink_digest::digest;
-use chipmink_shm::{MOST_RUNS, MapBudget, MappedRegion, Piece, keeps_unlinked_files, page_len};
+use chipmink_shm::{FaultAhead, MOST_RUNS, MapBudget, MappedRegion, Piece, keeps_unlinked_files, page_len};
 use chipmink_store::{RawPlaces, Store};
 use chipmink_types::{BlobError, BlobSource, Digest, RegionRecord};
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -32,16 +33,32 @@ pub struct Unchecked {
     places: RawPlaces,
     /// Digest, length, and ordinal of its place.
     chunks: Vec<(Digest, u64, usize)>,
+    ahead: FaultAhead,
 }
 
 impl Unchecked {
+    /// Looks up the pages of the region if it is still there, so that its reader need not.
+    pub(super) fn fault_ahead(&self) {
+        self.ahead.run();
+    }
+
     /// Compares the bytes in the files with their digests.
     ///
     /// # Errors
     /// For the first chunk that is not what was stored, or cannot be read.
     pub fn check(&self) -> Result<(), BlobError> {
+        self.check_part(0..self.chunks.len())
+    }
+
+    /// How many chunks there are.
+    pub(super) fn chunk_count(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// The same for some of the chunks.
+    pub(super) fn check_part(&self, part: Range<usize>) -> Result<(), BlobError> {
         let mut bytes = Vec::new();
-        for (name, byte_len, place) in &self.chunks {
+        for (name, byte_len, place) in &self.chunks[part] {
             let Some((file, byte_offset)) = self.places.places[*place] else { continue };
             let file = &self.places.files[file];
             bytes.resize(*byte_len as usize, 0);
@@ -177,7 +194,8 @@ fn map_region(
         }
         at += *byte_len as usize;
     }
-    let unchecked = (!unchecked.is_empty()).then_some(Unchecked { places, chunks: unchecked });
+    let unchecked =
+        (!unchecked.is_empty()).then(|| Unchecked { places, chunks: unchecked, ahead: memory.fault_ahead() });
     Ok(Some((memory, unchecked)))
 }
 

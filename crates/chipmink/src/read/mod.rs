@@ -1,5 +1,6 @@
 //! Reading versions: which pods make up what is asked for, and their bytes.
 
+mod checker;
 mod descriptors;
 mod mapped;
 mod plan;
@@ -7,6 +8,7 @@ mod pods;
 mod table;
 mod together;
 
+pub use checker::MapChecker;
 pub(crate) use descriptors::Descriptors;
 pub use mapped::{MapCheck, RegionMapper, Unchecked};
 pub(crate) use plan::{Planner, names_of};
