@@ -186,6 +186,40 @@ def test_damage_is_said_at_the_next_use(folder):
         assert repo.names(saved) == ["fine", "a"]
 
 
+def checkers():
+    """Threads of this process that check what was mapped."""
+    names = []
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            names.append((task / "comm").read_text().strip())
+        except OSError:  # it has just ended
+            pass
+    return names.count("chipmink-check")
+
+
+@needs_mapping
+def test_one_thread_checks_what_many_loads_have_mapped(folder):
+    with opened(folder) as repo:
+        saved = repo.save({"x": array(64 * MEBIBYTE)})
+        most = 0
+        for _ in range(20):
+            loaded = repo.load(saved)
+            most = max(most, checkers())
+        assert most == 1
+        # It ends when all is checked, and begins again for the next load.
+        deadline = time.monotonic() + 60
+        while checkers():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        damage(folder)
+        loaded = repo.load(saved)
+        with pytest.raises(chipmink.DamagedError, match="loaded earlier"):
+            while time.monotonic() < deadline:
+                repo.log()
+                time.sleep(0.01)
+        del loaded
+
+
 def test_damage_is_found_before_an_eager_load_returns(folder):
     with opened(folder, verify="eager") as repo:
         saved = repo.save({"a": array()})
