@@ -8,6 +8,7 @@
 #   make bench           the measurements, into benches/results/
 #   make soak            100,000 random graphs, 200 savers and agents killed at random moments, 10,000 simulated histories of
 #                        writers over a network that fails, and the model of their protocol with wider bounds
+#   make soak-training   a training run that is killed 50 times and compared bit by bit with one in peace: needs PyTorch
 #
 # Another Python, with an environment of its own:  make test PYTHON=python3.13
 
@@ -32,8 +33,9 @@ CLUSTER_TESTS := $(wildcard tests/python/test_ray*.py tests/python/test_spark*.p
 SOAK_GRAPHS ?= 100000
 SOAK_KILLS ?= 200
 SOAK_SIMULATIONS ?= 10000
+SOAK_TRAINING_KILLS ?= 50
 
-.PHONY: all build test test-libraries test-clusters check format lint rust-test python-test types demo bench soak clean
+.PHONY: all build test test-libraries test-clusters check format lint rust-test python-test types demo bench soak soak-training clean
 
 all: build
 
@@ -105,6 +107,9 @@ soak: build $(STAMPS)/group-test
 	$(PY) tests/python/staging_kills.py --kills $(SOAK_KILLS)
 	CHIPMINK_SIMULATIONS=$(SOAK_SIMULATIONS) cargo test --package chipmink-test-simulation -- --nocapture
 	cargo test --package chipmink-test-protocol -- --ignored --nocapture
+
+soak-training: build $(STAMPS)/group-libraries
+	$(PY) tests/python/training_kills.py --kills $(SOAK_TRAINING_KILLS)
 
 clean:
 	cargo clean

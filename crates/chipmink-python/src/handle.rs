@@ -323,6 +323,22 @@ impl Handle {
         py.detach(|| self.repository.create_ref(name, TimeId(number))).map_err(raise)
     }
 
+    /// Makes one version of several; the ref must be at `expected`.
+    fn join(
+        &self,
+        py: Python<'_>,
+        ref_name: &str,
+        expected: Option<u64>,
+        numbers: Vec<u64>,
+        message: &str,
+    ) -> PyResult<u64> {
+        let times: Vec<TimeId> = numbers.into_iter().map(TimeId).collect();
+        let joined = py
+            .detach(|| self.repository.join(ref_name, expected.map(TimeId), &times, message))
+            .map_err(raise)?;
+        Ok(joined.0)
+    }
+
     fn delete_ref(&self, py: Python<'_>, name: &str) -> PyResult<()> {
         py.detach(|| self.repository.delete_ref(name)).map_err(raise)
     }

@@ -76,8 +76,8 @@ pub struct TransactionStats {
 #[derive(Debug)]
 pub struct PackTransaction {
     inner: Arc<Inner>,
-    /// The version from which blobs are taken over without being put.
-    base: Option<TimeId>,
+    /// The versions from which blobs are taken over without being put.
+    bases: Vec<TimeId>,
     writer: Option<PackWriter>,
     sealed: Vec<SealedPack>,
     own: DigestSet,
@@ -105,7 +105,7 @@ impl PackTransaction {
         let chooser = Some(inner.take_chooser());
         PackTransaction {
             inner,
-            base: None,
+            bases: Vec::new(),
             writer: None,
             sealed: Vec::new(),
             own: DigestSet::default(),
@@ -125,9 +125,9 @@ impl PackTransaction {
     }
 
     /// Says that what a version reaches may be named without being put. It must then be there still when this save is
-    /// published; everything else is to be put, or asked for with [`BlobSink::holds`], blob by blob.
+    /// published; everything else is to be put, or asked for with [`BlobSink::holds`], blob by blob. It may be said of several.
     pub fn build_on(&mut self, version: TimeId) {
-        self.base = Some(version);
+        self.bases.push(version);
     }
 
     /// Figures so far.

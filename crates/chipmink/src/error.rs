@@ -86,6 +86,18 @@ pub enum Error {
         /// The name that was asked for.
         name: String,
     },
+    /// Versions that are to be joined have variables of one name.
+    #[error(
+        "versions {first} and {second} both have a variable {name:?}; give the variables of what is joined names of their own"
+    )]
+    JoinedTwice {
+        /// The name.
+        name: String,
+        /// A version that has it.
+        first: TimeId,
+        /// Another one.
+        second: TimeId,
+    },
     /// There is no such ref.
     #[error("there is no ref {name:?} in {place}; save to it first")]
     UnknownRef {
@@ -185,7 +197,9 @@ impl Error {
             Error::Format(error) => of_format(error),
             Error::Blob(error) => of_blob(error),
             Error::Digest(_) | Error::DamagedVersion { .. } => ErrorKind::Damaged,
-            Error::Graph(_) | Error::RefName { .. } | Error::TagMoves { .. } => ErrorKind::Unsupported,
+            Error::Graph(_) | Error::RefName { .. } | Error::TagMoves { .. } | Error::JoinedTwice { .. } => {
+                ErrorKind::Unsupported
+            }
             Error::RefExists { .. } => ErrorKind::RefMoved,
             Error::Walk(WalkError::Blob(error)) => of_blob(error),
             Error::Walk(WalkError::Interrupted) => ErrorKind::Interrupted,

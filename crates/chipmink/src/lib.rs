@@ -34,6 +34,7 @@ mod diff;
 mod error;
 mod hash;
 mod history;
+mod join;
 mod options;
 mod read;
 mod refs;

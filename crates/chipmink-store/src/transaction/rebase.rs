@@ -2,7 +2,7 @@
 //!
 //! What a save takes over was found when it was made; since then sweeps may have gone by. So before each attempt to publish:
 //!
-//! 1. The version that it builds on, and that a ref is to be moved to, must not have been dropped.
+//! 1. The versions that it builds on, and that a ref is to be moved to, must not have been dropped.
 //! 2. Of each pack that was condemned since a blob was found in it, the blobs are looked up again. One that lies in no live
 //!    pack is written again: as long as the grace lasts the condemned pack can be read. What was condemned is never named.
 //! 3. Own packs that were begun below the floor are written again under new names: a sweep may have condemned them.
@@ -26,10 +26,11 @@ use hashbrown::HashMap;
 impl PackTransaction {
     /// Sees to it that the next entry may name what this save names.
     pub(super) fn rebase(&mut self, inner: &Inner, publication: &Move<'_>) -> Result<()> {
-        if let Some(base) = self.base
-            && inner.log().dropped.range_of(base).is_some()
-        {
-            return Err(StoreError::BaseSwept);
+        if !self.bases.is_empty() {
+            let log = inner.log();
+            if self.bases.iter().any(|base| log.dropped.range_of(*base).is_some()) {
+                return Err(StoreError::BaseSwept);
+            }
         }
         if let Target::Existing(Some(target)) = publication.to {
             inner.check_retained(target.time)?;

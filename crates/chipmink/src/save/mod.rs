@@ -15,5 +15,6 @@ mod table;
 mod writer;
 
 pub(crate) use delta::Delta;
+pub(crate) use prepared::now_micros;
 pub use prepared::{Begun, Prepared, Published, Report, Saved};
 pub(crate) use writer::{Written, write_version};

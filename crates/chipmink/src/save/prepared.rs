@@ -237,7 +237,7 @@ fn statistics(stats: &WalkStats) -> BTreeMap<String, String> {
     named.map(|(name, value)| (name.to_owned(), value.to_string())).collect()
 }
 
-fn now_micros() -> i64 {
+pub(crate) fn now_micros() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

@@ -1,0 +1,184 @@
+"""``chipmink.torch.dcp``: saves and loads of ``torch.distributed.checkpoint`` on several ranks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import chipmink
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+if not torch.distributed.is_available():
+    pytest.skip("this torch has no distributed package", allow_module_level=True)
+
+import dcp_ranks  # noqa: E402
+import ranks  # noqa: E402
+import torch.distributed.checkpoint as dcp  # noqa: E402
+from chipmink.torch.dcp import ChipminkReader, ChipminkWriter  # noqa: E402
+from torch.distributed.checkpoint.api import CheckpointException  # noqa: E402
+
+FAST = {"durable": False}
+
+
+def equal(left: Any, right: Any) -> bool:
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(equal(left[key], right[key]) for key in left)
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(equal, left, right))
+    return np.array_equal(left, right) if isinstance(left, np.ndarray) else bool(left == right)
+
+
+def array_bytes(value: Any) -> int:
+    if isinstance(value, dict):
+        return sum(map(array_bytes, value.values()))
+    return value.nbytes if isinstance(value, np.ndarray) else 0
+
+
+def pack_bytes(place: Path) -> int:
+    return sum(each.stat().st_size for each in (place / "packs").rglob("*") if each.is_file())
+
+
+def test_four_ranks_save_and_fewer_load(tmp_path):
+    place = tmp_path / "repo"
+    saved = ranks.run(tmp_path, 4, dcp_ranks.save, str(place), FAST, ["one", "two"], 2)
+    state = saved[0][0]
+    assert all(equal(each[0], state) for each in saved[1:])
+    for world in (2, 1):
+        for found in ranks.run(tmp_path, world, dcp_ranks.load, str(place), "two"):
+            assert equal(found, state), world
+    older = ranks.run(tmp_path, 1, dcp_ranks.load, str(place), "one")[0]
+    assert not equal(older, state)
+    with chipmink.open(place) as repo:
+        assert repo.verify().ok
+        line = [version for version in repo.log() if version.ref == "main"]
+        assert [version.message for version in line] == ["checkpoint two", "checkpoint one"]
+
+
+def test_what_is_replicated_is_stored_once(tmp_path):
+    place = tmp_path / "repo"
+    state = ranks.run(tmp_path, 4, dcp_ranks.save, str(place), FAST, ["one"], 1)[0][0]
+    # What DCP and the tables say of each shard is some hundred bytes, whatever the shard's length.
+    assert pack_bytes(place) < 1.02 * array_bytes(state) + 60_000
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_an_asynchronous_save_never_sees_later_steps(tmp_path, world):
+    place = tmp_path / "repo"
+    saved = ranks.run(tmp_path, world, dcp_ranks.save, str(place), FAST, ["one", "two"], 1, "async_save")
+    # Our stager ran, on every rank.
+    assert all(staged > 0 for _, staged in saved)
+    found = ranks.run(tmp_path, 1, dcp_ranks.load, str(place), "two")[0]
+    assert equal(found, saved[0][0])
+
+
+def test_a_rank_that_dies_leaves_the_previous_checkpoint(tmp_path):
+    place = tmp_path / "repo"
+    ranks.run(tmp_path, 3, dcp_ranks.save_and_die, str(place), 1, dies=1)
+    with chipmink.open(place) as repo:
+        assert [version.message for version in repo.log() if version.ref == "main"] == ["checkpoint first"]
+        # The dead rank had saved its part.
+        assert repo.log()[0].message == "checkpoint second"
+    found = ranks.run(tmp_path, 1, dcp_ranks.load, str(place), None)[0]
+    assert found["note"]["epoch"] == 3
+
+
+def test_without_collectives_the_last_rank_publishes(tmp_path):
+    place = tmp_path / "repo"
+    saved = ranks.run(tmp_path, 3, dcp_ranks.save, str(place), FAST, ["one", "two"], 1, "save alone")
+    with chipmink.open(place) as repo:
+        line = [version for version in repo.log() if version.ref == "main"]
+        assert [version.message for version in line] == ["checkpoint two", "checkpoint one"]
+    for rank, found in enumerate(ranks.run(tmp_path, 3, dcp_ranks.load, str(place), "two")):
+        assert equal(found, saved[rank][0])
+
+
+def test_old_checkpoints_go(tmp_path):
+    place = tmp_path / "repo"
+    names = [f"c{number}" for number in range(5)]
+    state = ranks.run(tmp_path, 2, dcp_ranks.save, str(place), {**FAST, "keep_last": 2}, names, 1)[0][0]
+    with chipmink.open(place) as repo:
+        line = [version.message for version in repo.log() if version.ref == "main"]
+        assert line == ["checkpoint c4", "checkpoint c3"]
+        assert len(repo.log()) <= 2 + 2 * 2 + 2
+        assert repo.verify().ok
+    assert equal(ranks.run(tmp_path, 1, dcp_ranks.load, str(place), "c4")[0], state)
+
+
+def test_staged_checkpoints_of_several_ranks(tmp_path):
+    place, name = tmp_path / "repo", f"dcp-test-{os.getpid()}"
+    try:
+        options = {"staging": f"shm://{name}", "size": "64MiB"}
+        state = ranks.run(tmp_path, 2, dcp_ranks.save, str(place), options, ["one", "two"], 1)[0][0]
+    finally:
+        subprocess.run([sys.executable, "-m", "chipmink", "shm", "rm", name, "--force"], check=True)
+    assert equal(ranks.run(tmp_path, 1, dcp_ranks.load, str(place), "two")[0], state)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_one_process_without_a_group(tmp_path):
+    shared = torch.arange(40_000.0)
+    state = {"a": {"whole": shared, "part": shared[10:20]}, "list": [torch.ones(2, 3).t(), {"b": torch.zeros(())}], "text": "x"}
+    with ChipminkWriter(tmp_path / "repo", **FAST) as writer:
+        dcp.save(state, checkpoint_id="one", storage_writer=writer)
+        state["text"] = "y"
+        dcp.save(state, storage_writer=writer)
+        first = writer.last
+    with ChipminkReader(tmp_path / "repo") as reader:
+        made = {"a": {"whole": torch.zeros(40_000), "part": torch.zeros(10)}, "list": [torch.zeros(3, 2), {"b": torch.ones(())}], "text": ""}
+        dcp.load(made, storage_reader=reader)
+        assert torch.equal(made["a"]["whole"], shared) and torch.equal(made["a"]["part"], shared[10:20])
+        assert torch.equal(made["list"][0], torch.ones(3, 2)) and made["list"][1]["b"] == 0
+        assert made["text"] == "y"
+        dcp.load(made, checkpoint_id="one", storage_reader=reader)
+        assert made["text"] == "x"
+        with pytest.raises(CheckpointException, match="has no 'checkpoint nothing'"):
+            dcp.load(made, checkpoint_id="nothing", storage_reader=reader)
+    with ChipminkReader(tmp_path / "repo", version=first) as reader:
+        dcp.load(made, storage_reader=reader)
+        assert made["text"] == "y"
+
+
+def test_copies_of_a_staged_state_are_used_again(tmp_path):
+    live = {"a": torch.arange(1000.0), "b": [torch.ones(3), {"c": torch.zeros(2, 2)}], "text": ["x"]}
+    writer = ChipminkWriter(tmp_path / "repo", **FAST)
+    first = writer.stage(live)
+    live["a"].zero_()
+    live["text"].append("y")
+    assert torch.equal(first["a"], torch.arange(1000.0)) and first["text"] == ["x"]
+    second = writer.stage(live)
+    assert first["a"].data_ptr() != second["a"].data_ptr()
+    place = first["a"].data_ptr()
+    del first
+    third = writer.stage(live)
+    assert third["a"].data_ptr() == place and not third["a"].any()
+    assert writer.staged_bytes == 3 * 4 * (1000 + 3 + 4)
+    writer.close()
+
+
+def test_the_state_of_another_process_is_refused():
+    import pickle
+
+    with pytest.raises(chipmink.UnsupportedError, match="AsyncCheckpointerType.THREAD"):
+        pickle.dumps(ChipminkWriter("nowhere"))
+
+
+def test_versions_with_variables_of_one_name_are_not_joined(repo):
+    first, second = repo.save({"a": 1, "b": [1]}), repo.save({"b": [2]})
+    with pytest.raises(chipmink.UnsupportedError, match='both have a variable "b"'):
+        repo._usable().join("main", second, [first, second], "")
+    third = repo.save({"c": [3]})
+    joined = repo._usable().join("joined", None, [first, third], "both")
+    assert repo.load(joined) == {"a": 1, "b": [1], "c": [3]}
+    assert list(repo.load(joined)) == ["a", "b", "c"]
+    with pytest.raises(chipmink.RefMovedError):
+        repo._usable().join("joined", None, [first], "")
+    assert repo.sweep(drop=[first, second], grace="0s").versions_dropped == (first, second)
+    with pytest.raises(chipmink.NotFoundError, match="dropped by a sweep"):
+        repo._usable().join("joined", joined, [first, third], "")
+    assert repo.load("joined")["b"] == [1]
+    assert repo.verify().ok
