@@ -8,6 +8,7 @@
 #   make bench           the measurements, into benches/results/
 #   make soak            100,000 random graphs, 200 savers and agents killed at random moments, 10,000 simulated histories of
 #                        writers over a network that fails, and the model of their protocol with wider bounds
+#   make sanitize        the code that maps and watches memory, under AddressSanitizer: needs a nightly toolchain of Rust
 #   make soak-training   a training run that is killed 50 times and compared bit by bit with one in peace: needs PyTorch
 #
 # Another Python, with an environment of its own:  make test PYTHON=python3.13
@@ -107,6 +108,13 @@ soak: build $(STAMPS)/group-test
 	$(PY) tests/python/staging_kills.py --kills $(SOAK_KILLS)
 	CHIPMINK_SIMULATIONS=$(SOAK_SIMULATIONS) cargo test --package chipmink-test-simulation -- --nocapture
 	cargo test --package chipmink-test-protocol -- --ignored --nocapture
+
+# Tests let some memory go on purpose, as a process does that dies. Miri knows neither file mappings nor shm_open, madvise and
+# the ioctls of dirty pages, which is all that the crate does.
+sanitize:
+	RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=target/sanitize ASAN_OPTIONS=detect_leaks=0 \
+	  cargo +nightly test --quiet --target "$$(rustc -vV | sed -n 's/^host: //p')" \
+	  --package chipmink-shm --package chipmink-digest
 
 soak-training: build $(STAMPS)/group-libraries
 	$(PY) tests/python/training_kills.py --kills $(SOAK_TRAINING_KILLS)
