@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import re
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import chipmink
 import pytest
@@ -161,3 +163,11 @@ def test_importing_chipmink_imports_no_library():
     code = "import chipmink, sys; print([name for name in ('ray', 'pyspark', 'distributed', 'numpy', 'torch') if name in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.strip() == "[]"
+
+
+def test_the_program_of_the_documentation(capsys):
+    text = (Path(__file__).parents[2] / "docs" / "remote.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    exec(compile(program, "docs/remote.md", "exec"), {"__name__": "documentation"})  # noqa: S102
+    said = [line.partition("# ")[2] for line in program.split("\n") if line.startswith("print(")]
+    assert capsys.readouterr().out.split("\n") == [*said, ""]

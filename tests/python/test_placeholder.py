@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import gc
+import importlib
 import os
 import pickle
+import sys
 import weakref
 
 import chipmink
@@ -105,3 +107,19 @@ def test_errors_are_one_tree_with_stable_kinds():
         assert issubclass(found[name], chipmink.ChipminkError) and issubclass(found[name], builtin)
         assert found[name].kind == kind
     assert str(chipmink.NotFoundError("version 3 has no variable 'x'")) == "version 3 has no variable 'x'"
+
+
+def test_a_module_that_cannot_be_imported_any_more(repo, tmp_path, monkeypatch):
+    """It failed the whole load."""
+    (tmp_path / "passing_module.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("passing_module")
+    version = repo.save({"module": module, "fine": [1]})
+    assert repo.load(version)["module"] is module
+    del sys.modules["passing_module"]
+    (tmp_path / "passing_module.py").unlink()
+    importlib.invalidate_caches()
+    loaded = repo.load(version)
+    assert loaded["fine"] == [1]
+    with pytest.raises(PlaceholderError, match="'passing_module' cannot be imported here .* install it"):
+        loaded["module"].anything  # noqa: B018

@@ -299,6 +299,11 @@ impl Handle {
         Ok(loaded)
     }
 
+    /// For each mark, whether a pod of one of the versions holds it.
+    fn mentioned(&self, py: Python<'_>, numbers: Vec<u64>, marks: Vec<Vec<u8>>) -> PyResult<Vec<bool>> {
+        crate::mentions::mentioned(py, &self.repository, &numbers, &marks)
+    }
+
     fn names(&self, py: Python<'_>, number: u64) -> PyResult<Vec<String>> {
         py.detach(|| self.repository.names(TimeId(number))).map_err(raise)
     }

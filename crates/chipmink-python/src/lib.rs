@@ -8,6 +8,7 @@ mod errors;
 mod handle;
 mod mapping;
 mod memory;
+mod mentions;
 mod restore;
 mod stream;
 mod transfer;

@@ -44,7 +44,11 @@ impl<'py, 'a> Loader<'py, 'a> {
         if let Some(restriction) = &self.restriction {
             restriction.before_import(self.py, name)?;
         }
-        let mut object = PyModule::import(self.py, name.module.as_str())?.into_any();
+        let mut object = match name.qualname.is_empty() {
+            // The module itself: a placeholder stands for one that is not here.
+            true => self.py.import("chipmink._rebuild")?.call_method1("import_module", (&name.module,))?,
+            false => PyModule::import(self.py, name.module.as_str())?.into_any(),
+        };
         if !name.qualname.is_empty() {
             for part in name.qualname.split('.') {
                 let found = if part == "<locals>" { None } else { object.getattr_opt(part)? };

@@ -47,6 +47,7 @@ impl Walker<'_, '_> {
             Sort::Other(Kind::Dtype) => self.start_dtype(object),
             Sort::Other(Kind::NumpyScalar) => self.numpy_scalar(object),
             Sort::Other(Kind::Value) => self.start_value(object),
+            Sort::Other(Kind::Identified) => self.start_identified(object),
             Sort::Other(kind) => self.start_reduce(object, kind),
         }
     }

@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     SideMarker,
     /// A marker of the reducers: bytes of memory that other processes share.
     SharedBytes,
+    /// A handle of something elsewhere, of which a number that lies in it says all.
+    Identified,
     /// There is a reducer in our own table.
     Registered,
     /// There is one in `copyreg.dispatch_table`.
@@ -66,6 +68,7 @@ pub(crate) struct Kinds {
     registry: Py<PyDict>,
     by_name: HashSet<(String, String)>,
     values: HashSet<(String, String)>,
+    identified: HashSet<(String, String)>,
     module_name: Py<PyString>,
     pickle_buffer: usize,
     namespace_marker: usize,
@@ -116,6 +119,7 @@ impl Kinds {
             registry: reducers.getattr("DISPATCH")?.cast_into::<PyDict>()?.unbind(),
             by_name: names_of("_BY_NAME")?,
             values: names_of("VALUES")?,
+            identified: reducers.getattr("IDENTIFIED")?.extract::<Vec<_>>()?.into_iter().collect(),
             module_name: PyString::intern(py, "__module__").unbind(),
             pickle_buffer: py.import("pickle")?.getattr("PickleBuffer")?.as_ptr() as usize,
             namespace_marker: type_of("NamespaceMarker")?,
@@ -204,6 +208,12 @@ impl Kinds {
             Kind::Dtype
         } else if self.own_name(py, ty).is_some_and(|name| self.values.contains(&name)) {
             Kind::Value
+        } else if self
+            .own_name(py, ty)
+            .or_else(|| static_name(ty))
+            .is_some_and(|name| self.identified.contains(&name))
+        {
+            Kind::Identified
         } else if self.has_rule_by_name(py, ty) {
             Kind::Registered
         } else if self.is_plain(py, ty) {
@@ -275,4 +285,16 @@ impl Kinds {
             && self.absent.iter().all(|name| is_allowed(name, 0))
             && super::shapes::slots_of(ty).is_some()
     }
+}
+
+/// Module and name of a type that is no heap type, and has both in one.
+fn static_name(ty: *mut ffi::PyTypeObject) -> Option<(String, String)> {
+    // SAFETY: a live type; the name of one that is no heap type is a C string that stays.
+    let (flags, name) = unsafe { ((*ty).tp_flags, (*ty).tp_name) };
+    if flags & ffi::Py_TPFLAGS_HEAPTYPE != 0 || name.is_null() {
+        return None;
+    }
+    // SAFETY: as above.
+    let name = unsafe { std::ffi::CStr::from_ptr(name) }.to_str().ok()?;
+    name.rsplit_once('.').map(|(module, name)| (module.to_owned(), name.to_owned()))
 }

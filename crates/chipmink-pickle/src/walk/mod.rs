@@ -10,6 +10,7 @@ mod dumps;
 mod earlier;
 mod exports;
 mod frames;
+mod identified;
 mod image;
 mod instances;
 mod kinds;

@@ -57,6 +57,11 @@ impl<'py> Walker<'_, 'py> {
         self.keep(object);
         self.culprit = Some(object);
         let value = self.reduce_value(object, kind)?;
+        self.reduced(object, kind, value)
+    }
+
+    /// Goes on with what the reducer of an object, which is kept, has answered.
+    pub(crate) fn reduced(&mut self, object: Obj, kind: Kind, value: Bound<'py, PyAny>) -> Step {
         if let Ok(name) = value.cast::<PyString>() {
             return self.reduced_to_name(object, &name.clone());
         }
@@ -112,7 +117,7 @@ impl<'py> Walker<'_, 'py> {
         Ok(exported)
     }
 
-    fn reduce_value(&mut self, object: Obj, kind: Kind) -> Step<Bound<'py, PyAny>> {
+    pub(crate) fn reduce_value(&mut self, object: Obj, kind: Kind) -> Step<Bound<'py, PyAny>> {
         let py = self.py;
         let bound = object.bound(py);
         let rule = match kind {

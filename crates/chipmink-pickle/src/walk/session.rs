@@ -5,6 +5,7 @@
 //!    pod, never a wrong one, because bytes or shadow decide.
 //! 3. After a discard nothing is known, so nothing can be known wrongly.
 
+use super::identified::Identified;
 use super::kinds::Kinds;
 use super::memo::Memo;
 use super::memory::Hint;
@@ -198,6 +199,7 @@ pub struct PySession {
     pub(crate) shadow_total: u64,
     pub(crate) live: Option<Box<dyn LiveDigests>>,
     pub(crate) shared: Option<Box<dyn SharedMemory>>,
+    pub(crate) identified: Identified,
     pub(crate) reducers: Py<PyModule>,
     pub(crate) context_type: Py<PyAny>,
     /// `signal.getsignal`, as the interpreter defines it.
@@ -242,6 +244,7 @@ impl PySession {
             shadow_total: 0,
             live: options.live,
             shared: options.shared,
+            identified: Identified::default(),
             context_type: reducers.getattr("Context")?.unbind(),
             reducers: reducers.unbind(),
             getsignal: py.import("_signal")?.getattr("getsignal")?.unbind(),
@@ -300,7 +303,7 @@ impl PySession {
             })
             .sum();
         let maps = self.roots.capacity() * (size_of::<(RootKey, u32)>() + 1) + self.export_lists.byte_len();
-        (self.memo.byte_len() + pods + maps) as u64
+        (self.memo.byte_len() + pods + maps) as u64 + self.identified.byte_len()
     }
 
     pub(crate) fn pod(&self, id: u32) -> Option<&PodState> {

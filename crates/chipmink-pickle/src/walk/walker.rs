@@ -147,6 +147,7 @@ impl<'w, 'py> Walker<'w, 'py> {
     ) -> Self {
         session.kinds.begin_walk(py, numpy);
         session.names.begin_walk(namespace);
+        session.identified.begin_walk();
         if !session.memo.begin_walk() {
             session.forget();
         }

@@ -53,7 +53,8 @@ class LazyVersion(Mapping[str, Any]):
                 break
             needed = grown
         loaded = resolving(
-            lambda: handle.load_only(self.version, needed, self._loaded, self._allow, live_namespace(), False)
+            lambda: handle.load_only(self.version, needed, self._loaded, self._allow, live_namespace(), False),
+            self._repository,
         )
         for other, value in loaded or ():
             self._loaded.setdefault(other, value)

@@ -115,6 +115,13 @@ class Context:
         self.namespace = namespace
         self._names: dict[str, None] = {}
 
+    @property
+    def epoch(self) -> int:
+        """Names all that answers of rules depend on, but for the objects: how things of elsewhere are saved, and where."""
+        from chipmink import _remote
+
+        return _remote.saving().epoch
+
     def add_names(self, names: tuple[str, ...]) -> None:
         """Notes names of the namespace that a function reads."""
         self._names.update(dict.fromkeys(names))

@@ -24,6 +24,7 @@ from chipmink.ray import _references as _ray
 
 __all__ = [
     "DISPATCH",
+    "IDENTIFIED",
     "NAMESPACE",
     "STAND_INS",
     "VALUES",
@@ -55,6 +56,9 @@ DISPATCH: dict[type, Reducer] = {
 
 # What stands for something elsewhere does so whatever its class says of pickling.
 _HANDLES: dict[tuple[str, str], Reducer] = {**_ray.BY_NAME}
+
+IDENTIFIED = list(_ray.IDENTIFIED)
+"""Module and name of the exact types whose objects hold, as bytes, the number that their rule gives as second argument."""
 
 _BY_NAME: dict[tuple[str, str], Reducer] = {
     **_reduce_stubs.BY_NAME,

@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import importlib
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +28,7 @@ from chipmink._errors import RemoteObjectLost
 from chipmink._markers import Context, Stub, place_of
 
 __all__ = [
+    "LINE",
     "MODES",
     "Loading",
     "RemoteReference",
@@ -32,17 +36,21 @@ __all__ = [
     "Saving",
     "current_load",
     "make_reference",
+    "reference_from",
     "register_handle",
     "registered",
     "resolving",
     "saving",
     "saving_as",
+    "swept",
     "time_limit",
     "within",
 ]
 
 MODES = ("reference", "pin", "materialize")
 TIMEOUT = 10.0
+#: What the names of lines of versions begin with that hold nothing but values of others.
+LINE = "remote/"
 
 T = TypeVar("T")
 Stored = tuple[str, str | bytes, str, str, str, str, bytes | None, str]
@@ -118,10 +126,13 @@ class RemoteSummary:
     """How long they can be resolved."""
     found: str
     """``alive``, or what is wrong with them."""
+    is_passing: bool = False
+    """Whether they end with this program, at the latest."""
 
     def __str__(self) -> str:
-        state = "" if self.found == "alive" else f", {self.found}"
-        return f"{self.count} × {self.kind}{state}: can be resolved {self.lasts}"
+        if self.found != "alive":
+            return f"{self.count} × {self.kind}: {self.found}"
+        return f"{self.count} × {self.kind} can be resolved {self.lasts}"
 
 
 # --- kinds -----------------------------------------------------------------------------------------------------------
@@ -171,8 +182,6 @@ def registered(kind: str) -> Resolve | None:
     """The function that resolves references of a kind; a library's own module is imported, the library is not."""
     found = _resolvers.get(kind)
     if found is None and (module := _BUILT_IN.get(kind.partition(".")[0])) is not None:
-        import importlib
-
         found = importlib.import_module(module).RESOLVERS.get(kind)
     return found
 
@@ -180,33 +189,88 @@ def registered(kind: str) -> Resolve | None:
 # --- one save --------------------------------------------------------------------------------------------------------
 
 
+def _loaded(library: str) -> Any:
+    # The module of ours, if the library itself is in use.
+    return importlib.import_module(f"chipmink.{library}._cluster") if library in sys.modules else None
+
+
 class Saving:
     """What the rules of references know of the save that asks them, and what they tell it."""
 
-    def __init__(self, mode: str = "reference", seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        mode: str = "reference",
+        repository: Any = None,
+        kept: dict[str, Any] | None = None,
+        is_passive: bool = False,
+    ) -> None:
         if mode not in MODES:
             raise ValueError(f"what lives elsewhere is saved by {', '.join(map(repr, MODES))}, not by {mode!r}")
         self.mode = mode
-        self.seconds = _limits.seconds if seconds is None else seconds
+        self.repository = repository
+        # Of the libraries: what they have kept of elsewhere for the repository object, over all of its saves.
+        self.kept: dict[str, Any] = {} if kept is None else kept
+        # Nothing is done elsewhere for this walk.
+        self.is_passive = is_passive or repository is None
+        # What was tried for this save in vain, by library and key.
+        self.failed: dict[tuple[str, Any], str] = {}
+        # By library: what must be done before it can be saved, by key.
+        self.pending: dict[str, dict[Any, Any]] = {}
+        self.seconds = _limits.seconds
         # Of the libraries: what they have found out, good for this save.
         self.facts: dict[Any, Any] = {}
-        self._counts: dict[tuple[str, str, str], int] = {}
+        self._counts: dict[tuple[str, str, str, bool], int] = {}
 
-    def note(self, kind: str, lasts: str, found: str) -> None:
-        """Counts a reference."""
-        key = (kind, lasts, found)
+    @property
+    def epoch(self) -> int:
+        """A number for the mode, and for what its libraries are connected to."""
+        ray = _loaded("ray")
+        where = "" if ray is None else ray.epoch(self)
+        text = f"{self.mode} {self.kept.get('generation', 0)} {where}"
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+    def later(self, library: str, key: Any, obj: Any) -> None:
+        """Something has to be done for an object before it can be saved as this save wants; it is asked for again after that."""
+        self.pending.setdefault(library, {})[key] = obj
+
+    def settle(self) -> bool:
+        """Does what has to be done. Returns whether there was anything: then what was walked must be walked again."""
+        pending, self.pending = self.pending, {}
+        for library, objects in pending.items():
+            importlib.import_module(f"chipmink.{library}._settle").settle(self, objects)
+        if pending:
+            self._answers_changed()
+            self._counts.clear()
+        return bool(pending)
+
+    def end(self) -> None:
+        """The save is done; what failed is tried again by the next one."""
+        self.kept["mode"] = self.mode
+        if self.failed:
+            self._answers_changed()
+
+    def _answers_changed(self) -> None:
+        self.kept["generation"] = self.kept.get("generation", 0) + 1
+
+    def note(self, kind: str, lasts: str, found: str, is_passing: bool = False) -> None:
+        """Counts a reference; a passing one ends with this program."""
+        key = (kind, lasts, found, is_passing)
         self._counts[key] = self._counts.get(key, 0) + 1
 
     def summaries(self) -> tuple[RemoteSummary, ...]:
         """What was counted."""
-        return tuple(RemoteSummary(kind, count, lasts, found) for (kind, lasts, found), count in self._counts.items())
+        return tuple(RemoteSummary(key[0], count, *key[1:]) for key, count in self._counts.items())
 
 
 class Loading:
     """What the resolvers know of the load that asks them."""
 
-    def __init__(self, seconds: float | None = None) -> None:
-        self.seconds = _limits.seconds if seconds is None else seconds
+    def __init__(self, repository: Any = None, as_refs: bool = False) -> None:
+        self.seconds = _limits.seconds
+        # The one that is loaded from, if it is one.
+        self.repository = repository
+        # Values that were saved for references go back to where these would be.
+        self.as_refs = as_refs
         self.facts: dict[Any, Any] = {}
         # What was made and may yet prove to be lost, by kind and identity.
         self.unsure: dict[tuple[str, str | bytes], Any] = {}
@@ -251,13 +315,14 @@ def saving_as(scope: Saving) -> Iterator[Saving]:
         _scopes.saving = before
 
 
-def resolving(load: Callable[[], T]) -> T:
+def resolving(load: Callable[[], T], repository: Any = None, as_refs: bool = False) -> T:
     """What ``load`` returns: one load, for all of whose references holds what the resolvers find out.
 
     References are looked at together when all are made; if some prove to be lost, all is loaded again with placeholders for
     them.
     """
-    before, scope = _scopes.loading, Loading()
+    before = _scopes.loading
+    scope = Loading(repository, as_refs or (before is not None and before.as_refs))
     _scopes.loading = scope
     try:
         while True:
@@ -302,6 +367,16 @@ def within(seconds: float, call: Callable[..., T], *arguments: Any) -> T:
     return result
 
 
+def swept(repository: Any, grace: float) -> int:
+    """Lets go of what is kept elsewhere for versions that are no longer there; returns how much that was."""
+    released = 0
+    for library in ("ray", "pyspark"):
+        if library in sys.modules:
+            module = importlib.import_module(f"chipmink.{library.removeprefix('py')}._settle")
+            released += module.release_unnamed(repository, grace)
+    return released
+
+
 # --- one load --------------------------------------------------------------------------------------------------------
 
 
@@ -318,10 +393,24 @@ def make_reference(
     """The object for which a reference stands, or a placeholder. ``place``, ``owner`` and ``details`` are JSON."""
     from chipmink._lost import LostReference
 
-    reference = RemoteReference(kind, identity, _facts(place), _facts(owner), lasts, found, token, _facts(details))
+    reference = reference_from(kind, identity, place, owner, lasts, found, token, details)
     if _scopes.loading is None:
         return resolving(lambda: _resolve(reference, LostReference))
     return _resolve(reference, LostReference)
+
+
+def reference_from(
+    kind: str,
+    identity: str | bytes,
+    place: str,
+    owner: str,
+    lasts: str,
+    found: str,
+    token: bytes | None,
+    details: str,
+) -> RemoteReference:
+    """The reference that has these arguments of ``make_reference``."""
+    return RemoteReference(kind, identity, _facts(place), _facts(owner), lasts, found, token, _facts(details))
 
 
 def _resolve(reference: RemoteReference, lost: Callable[[RemoteReference, str], Any]) -> Any:

@@ -178,3 +178,5 @@ class SweepReport:
     """Packs of versions that were condemned."""
     orphans_condemned: int
     """Packs of saves that died that were condemned."""
+    released: int = 0
+    """What was kept in clusters for versions that are no longer there, and is no longer kept."""

@@ -27,6 +27,7 @@ from chipmink._errors import (
     ClosedError,
     DamagedError,
     NotFoundError,
+    RemoteReferenceWarning,
     SkippedVariableWarning,
     StorageError,
     UnsavedChangesError,
@@ -35,7 +36,7 @@ from chipmink._errors import (
 )
 from chipmink._lazy import LazyVersion, closed_over_sharing
 from chipmink._live import live_namespace
-from chipmink._remote import Saving, resolving, saving_as
+from chipmink._remote import LINE, RemoteSummary, Saving, resolving, saving_as
 from chipmink._results import Diff, Report, Saved, Skipped, Version
 from chipmink._staging import Progress, Status, parse_size, watcher
 from chipmink._storage import StorageOptions, as_text
@@ -156,7 +157,10 @@ class Repository(StoredRepository):
         self._turn = threading.RLock()
         self._ref = ref
         # What the last save warned about is not said again as long as it stays so.
-        self._warned: set[Skipped] = set()
+        self._warned: set[Skipped | str] = set()
+        # What was done in clusters for what this object has saved.
+        self._elsewhere: dict[str, Any] = {}
+        self._options = storage
         self._closed = "it is closed; open it again with chipmink.open"
         self._url = _url(os.fspath(place))
         self._staged = False
@@ -213,6 +217,7 @@ class Repository(StoredRepository):
         strict: bool = False,
         author: str = "",
         code: str = "",
+        remote: str = "reference",
     ) -> Saved:
         """Keeps a version of all variables of a namespace and returns its number.
 
@@ -221,19 +226,20 @@ class Repository(StoredRepository):
         object are always found. What cannot be saved is reported, warned about once, and loads as a placeholder; with
         ``strict=True`` it raises ``UnsupportedError`` instead, before anything is published.
 
-        What lives in a cluster or session is saved by reference; ``report.remote`` says what that is, and how long it can be
-        resolved.
+        What lives in a cluster or session is saved by ``"reference"``; ``report.remote`` says what that is, and how long it can be
+        resolved. With ``remote="pin"`` what others own is given to a keeper of this repository, which holds it in the cluster until no
+        version names it any more (see ``chipmink.ray.pins``). With ``remote="materialize"`` its values are saved: where they
+        are, by processes of the cluster, which must be able to reach this place and to import chipmink.
         """
         if type(namespace) is not dict:
             raise UnsupportedError(f"a namespace is a dict of names, not a {type(namespace).__qualname__}")
-        scope = Saving()
+        scope = Saving(remote, self, self._elsewhere)
         names = None if accessed is None else names_of(accessed)
         with self._turn:
             handle = self._usable()
             began = time.perf_counter()
             for _ in range(_SWEPT_MAX):
-                with saving_as(scope):
-                    walked = handle.walk(namespace, names, self._ref, message, author, code)
+                walked = self._walk(scope, handle, namespace, names, message, author, code)
                 try:
                     walk_seconds = time.perf_counter() - began
                     skipped = tuple(Skipped(*item) for item in walked.skipped())
@@ -259,13 +265,33 @@ class Repository(StoredRepository):
             self._ref = ref
             total = time.perf_counter() - began
         seconds = {"walk": walk_seconds, "publish": total - walk_seconds, "total": total}
-        self._warn(skipped, stubs)
+        scope.end()
+        self._warn(skipped, stubs, scope.summaries())
         if unsteady:
             warnings.warn(f"saved, but {_unsteady(unsteady)}", UnsteadyVariableWarning, stacklevel=2)
         report = Report(
             skipped=skipped, stubs=stubs, unsteady=unsteady, remote=scope.summaries(), seconds=seconds, **figures
         )
         return Saved(number, report, self._waiter(number) if self._staged else None, ref)
+
+    def _walk(
+        self,
+        scope: Saving,
+        handle: _chipmink.Handle,
+        namespace: dict[str, Any],
+        names: list[str] | None,
+        message: str,
+        author: str,
+        code: str,
+    ) -> _chipmink.Walked:
+        with saving_as(scope):
+            while True:
+                walked = handle.walk(namespace, names, self._ref, message, author, code)
+                if not scope.pending:
+                    return walked
+                # The walk has found what must be done elsewhere first.
+                walked.discard()
+                scope.settle()
 
     def _waiter(self, number: int) -> Callable[[float | None, Progress], bool]:
         def wait(timeout: float | None, progress: Progress) -> bool:
@@ -302,8 +328,15 @@ class Repository(StoredRepository):
             raise ClosedError(f"the repository at {self._url!r} cannot be used: {self._closed}")
         return Status(*handle.status())
 
-    def _warn(self, skipped: tuple[Skipped, ...], stubs: tuple[Skipped, ...]) -> None:
-        known, self._warned = self._warned, {*skipped, *stubs}
+    def _warn(
+        self, skipped: tuple[Skipped, ...], stubs: tuple[Skipped, ...], remote: tuple[RemoteSummary, ...]
+    ) -> None:
+        passing = [str(each) for each in remote if each.found != "alive" or each.is_passing]
+        known, self._warned = self._warned, {*skipped, *stubs, *passing}
+        for text in passing:
+            if text not in known:
+                hint = 'remote="pin" or remote="materialize" keeps more of them'
+                warnings.warn(f"saved by reference: {text}; {hint}", RemoteReferenceWarning, stacklevel=3)
         for item in skipped:
             if item not in known:
                 warnings.warn(f"not saved: {item}", SkippedVariableWarning, stacklevel=3)
@@ -317,19 +350,21 @@ class Repository(StoredRepository):
         names: Iterable[str] | None = None,
         *,
         allow: Allow | None = None,
+        as_refs: bool = False,
     ) -> dict[str, Any]:
         """Makes the variables of a version again: all of them, or those named, with what they share still shared.
 
         ``None`` is the newest version, a str the one of a tag or the newest of a branch. Functions of the saved namespace are bound to the dict that is returned; if
         ``names`` leaves out variables that they read, these are loaded too and the functions are bound to a dict of
-        their own. ``allow`` restricts what may be imported and called, as in ``chipmink.loads``.
+        their own. ``allow`` restricts what may be imported and called, as in ``chipmink.loads``. What was saved with
+        ``remote="materialize"`` loads as its values; with ``as_refs`` these go back to the cluster, and references to them are loaded.
         """
         handle = self._usable()
         number = self._number(version)
         namespace: dict[str, Any] = {}
         wanted = None if names is None else names_of(names)
         # Functions are made before the variables are there; the dict they are bound to is filled at the end.
-        loaded = resolving(lambda: handle.load(number, wanted, namespace, allow, live_namespace()))
+        loaded = resolving(lambda: handle.load(number, wanted, namespace, allow, live_namespace()), self, as_refs)
         namespace.update(loaded)
         if wanted is None or len(loaded) == len(wanted):
             return namespace
@@ -374,7 +409,7 @@ class Repository(StoredRepository):
     @property
     def branches(self) -> dict[str, int]:
         """The newest version of each line."""
-        return {name: number for name, number in self._usable().refs().items() if not name.startswith(TAG)}
+        return {name: number for name, number in self._usable().refs().items() if not name.startswith((TAG, LINE))}
 
     @property
     def tags(self) -> dict[str, int]:
@@ -384,6 +419,9 @@ class Repository(StoredRepository):
 
     def log(self, limit: int | None = None) -> list[Version]:
         """The versions of the repository, newest first."""
+        return [version for version in self._versions(None) if not version.ref.startswith(LINE)][:limit]
+
+    def _versions(self, limit: int | None) -> list[Version]:
         versions = self._usable().log(limit)
         return [
             Version(
@@ -435,11 +473,11 @@ class Repository(StoredRepository):
             patches = _in_place.alone_in(handle, namespace, stored)
             wanted = [name for name in order if name in unlike and name not in patches]
             # Functions are bound to the live namespace itself, so that they go on reading and writing its names.
-            found = resolving(lambda: handle.load_only(number, wanted, namespace, allow, namespace, True))
+            found = resolving(lambda: handle.load_only(number, wanted, namespace, allow, namespace, True), self)
             if found is None:
                 # Classes or functions have to be made anew: whatever uses them must use the same new ones.
                 wanted = closed_over_sharing(handle, number, wanted, order)
-                found = resolving(lambda: handle.load_only(number, wanted, namespace, allow, namespace, False))
+                found = resolving(lambda: handle.load_only(number, wanted, namespace, allow, namespace, False), self)
             loaded = dict(found or ())
             handle.set_base(self._ref, number)
             added = tuple(name for name in wanted if name not in namespace)
@@ -459,7 +497,8 @@ class Repository(StoredRepository):
         base = handle.base(self._ref)
         if base is None:
             base = handle.newest(self._ref)
-        walked = handle.walk(namespace, None, self._ref, "", "", "")
+        scope = Saving(self._elsewhere.get("mode", "reference"), self, self._elsewhere, is_passive=True)
+        walked = self._walk(scope, handle, namespace, None, "", "", "")
         try:
             against = [number] if base is None else [number, base]
             (foreign, missing, differing), *rest = walked.compare(against)

@@ -13,6 +13,7 @@ from typing import Unpack
 
 from chipmink import _chipmink
 from chipmink._durations import Duration, parse_duration
+from chipmink._remote import swept
 from chipmink._reports import RepairReport, Stats, SweepReport, VerifyReport
 from chipmink._staging import parse_size
 from chipmink._storage import StorageOptions, as_text
@@ -23,6 +24,8 @@ __all__ = ["TAG", "StoredRepository", "names_of"]
 
 #: Begins the names of those refs that are tags.
 TAG = "tag/"
+#: Seconds of a sweep that says nothing of its grace, as in the store.
+_GRACE = 3600.0
 
 
 class StoredRepository:
@@ -186,6 +189,7 @@ class StoredRepository:
             raise ValueError(f"keep_every is at least 1, not {numbers}")
         if seconds == 0:
             raise ValueError("keep_every must be longer than no time")
+        seconds_left = parse_duration(grace, "grace")
         figures = self._usable().sweep(
             keep_last,
             numbers,
@@ -194,12 +198,13 @@ class StoredRepository:
             parse_size(max_bytes),
             parse_duration(older_than, "older_than"),
             [int(number) for number in drop],
-            parse_duration(grace, "grace"),
+            seconds_left,
             dry_run,
         )
+        released = 0 if dry_run else swept(self, _GRACE if seconds_left is None else seconds_left)
         tags = tuple(name.removeprefix(TAG) for name in figures.pop("refs_deleted"))
         dropped = tuple(figures.pop("versions_dropped"))
-        return SweepReport(versions_dropped=dropped, tags_deleted=tags, **figures)
+        return SweepReport(versions_dropped=dropped, tags_deleted=tags, released=released, **figures)
 
 
 def names_of(names: Iterable[str]) -> list[str]:

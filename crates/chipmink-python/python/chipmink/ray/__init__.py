@@ -1,8 +1,10 @@
-"""Objects of Ray: what a save does with references to them.
+"""Objects of Ray: what was pinned for repositories.
 
 Importing this module imports no part of Ray.
 """
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from chipmink.ray._keeper import Pin, pins
+
+__all__ = ["Pin", "pins"]

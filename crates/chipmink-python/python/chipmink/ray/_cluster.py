@@ -34,6 +34,10 @@ class Owner:
     lasts: str
     found: str
     """``alive``, or why it is not."""
+    is_passing: bool = False
+    """Whether it is this program."""
+    is_keeper: bool = False
+    """Whether it is a keeper of ours."""
 
 
 class Cluster:
@@ -82,7 +86,7 @@ class Cluster:
 
     def _ask_owner(self, address: bytes) -> Owner:
         parsed = self._parsed(address)
-        facts = _owner_facts.get(address)
+        facts = _owner_facts.get((self.session, address))
         is_own = parsed.worker_id == self.core.get_worker_id().binary()
         found = "alive"
         if facts is None and is_own and self.worker.mode == _SCRIPT_MODE:
@@ -92,9 +96,10 @@ class Cluster:
             found = self._state_of(parsed, table)
             facts = facts or self._facts_of(parsed.worker_id, table)
         if facts["role"] != "process":
-            _owner_facts[address] = facts
+            _owner_facts[self.session, address] = facts
         lasts = _LASTS[facts["role"]].format(**facts)
-        return Owner(json.dumps(facts, sort_keys=True), lasts, found)
+        is_keeper = str(facts.get("actor", "")).startswith("chipmink/keeper-")
+        return Owner(json.dumps(facts, sort_keys=True), lasts, found, is_own and facts["role"] == "driver", is_keeper)
 
     def _worker_table(self, worker_id: bytes) -> Any:
         found = self._accessor().get_worker_info(self.ray.WorkerID(worker_id))
@@ -222,8 +227,8 @@ _LASTS = {
     "detached actor": "while the detached actor {actor} lives",
 }
 
-# Of processes: what never changes of them, by their address.
-_owner_facts: dict[bytes, dict[str, Any]] = {}
+# Of processes: what never changes of them, by their cluster and address.
+_owner_facts: dict[tuple[str, bytes], dict[str, Any]] = {}
 
 
 def _messages(name: str) -> Any:
@@ -253,6 +258,20 @@ def connected(scope: _remote.Saving | _remote.Loading) -> Cluster | None:
     if found is None or found.core is not worker.core_worker:
         found = scope.facts["ray"] = Cluster(ray, worker, scope.seconds)
     return found
+
+
+def epoch(scope: _remote.Saving) -> str:
+    """Names the cluster that this process is connected to, and which owners that saves have met are gone."""
+    cluster = connected(scope)
+    if cluster is None:
+        return ""
+    owners = [address for session, address in _owner_facts if session == cluster.session]
+    states = ((address, cluster.owner(address).found) for address in owners[-_OWNERS_ASKED:])
+    return " ".join([cluster.session, *(f"{address.hex()} {found}" for address, found in states if found != "alive")])
+
+
+#: So many owners are looked at again in a save that finds their objects as they were.
+_OWNERS_ASKED = 64
 
 
 def same_cluster(reference: _remote.RemoteReference) -> Cluster:

@@ -19,9 +19,10 @@ from chipmink import _remote
 from chipmink._errors import RemoteObjectLost
 from chipmink._markers import Context, Stub, place_of
 from chipmink._placeholder import Placeholder
+from chipmink.ray import _settle
 from chipmink.ray._cluster import Cluster, connected, same_cluster
 
-__all__ = ["BY_NAME", "RESOLVERS", "make_actor_class", "make_remote_function"]
+__all__ = ["BY_NAME", "IDENTIFIED", "RESOLVERS", "make_actor_class", "make_remote_function"]
 
 _DISCONNECTED = "this process is no longer connected to the Ray cluster of the object; save before ray.shutdown()"
 
@@ -51,14 +52,21 @@ def reduce_object_ref(ref: Any, ctx: Context) -> Any:
     # The very same object for all that it owns: in a pod it is written once.
     address = _addresses.setdefault(address, address)
     owner = cluster.owner(address)
-    scope.note("ray.object", owner.lasts, owner.found)
+    found = owner.found
+    if scope.mode != "reference" and not (scope.mode == "pin" and owner.is_keeper):
+        answer = _settle.answer(scope, cluster, identity, ref)
+        if isinstance(answer, tuple):
+            scope.note("ray.object", answer[1][4], answer[1][5])
+            return answer
+        found = answer or found
+    scope.note("ray.object", owner.lasts, found, owner.is_passing)
     return _remote.make_reference, (
         "ray.object",
         identity,
         cluster.place_text,
         owner.text,
         owner.lasts,
-        owner.found,
+        found,
         address,
         _OBJECT_DETAILS,
     )
@@ -120,7 +128,7 @@ def reduce_generator(generator: Any, ctx: Context) -> Any:
     identity = generator._generator_ref.binary()
     _generators[identity] = generator
     lasts = "in the process that began it, while that holds it; to keep the results, save list(generator)"
-    scope.note("ray.generator", lasts, "alive")
+    scope.note("ray.generator", lasts, "alive", True)
     owner = cluster.owner(cluster.core.serialize_object_ref(generator._generator_ref)[1])
     details = json.dumps({"type": "ray.ObjectRefGenerator"})
     return _remote.make_reference, ("ray.generator", identity, cluster.place_text, owner.text, lasts, "alive", None, details)
@@ -160,9 +168,15 @@ def reduce_actor(handle: Any, ctx: Context) -> Any:
         # Written once: the bytes need not be the same each time.
         _handles[key] = cluster.core.serialize_actor_handle(actor_id)[0]
     lasts, found, details = _actor_facts(known)
+    if scope.mode == "materialize":
+        answer = _settle.answer(scope, cluster, ("actor", actor_id.binary()), handle)
+        if isinstance(answer, tuple):
+            scope.note("ray.actor", answer[1][4], answer[1][5])
+            return answer
+        found = answer or found
     details.update(type="ray.actor.ActorHandle", weak=bool(handle._ray_weak_ref))
     owner = {} if known is None or known.is_detached else {"job": known.job_id.hex()}
-    scope.note("ray.actor", lasts, found)
+    scope.note("ray.actor", lasts, found, bool(owner) and owner["job"] == cluster.core.get_current_job_id().hex())
     reference = _remote.RemoteReference(
         "ray.actor", actor_id.binary(), cluster.place, owner, lasts, found, _handles[key], details
     )
@@ -281,7 +295,7 @@ def reduce_placement_group(group: Any, ctx: Context) -> Any:
     details = {"type": "ray.util.placement_group.PlacementGroup"}
     if known is not None and known.name:
         details["name"] = known.name
-    scope.note("ray.placement-group", lasts, found)
+    scope.note("ray.placement-group", lasts, found, not is_detached and job == cluster.core.get_current_job_id().hex())
     owner = {} if is_detached else {"job": job}
     reference = _remote.RemoteReference(
         "ray.placement-group", group.id.binary(), cluster.place, owner, lasts, found, None, details
@@ -314,6 +328,8 @@ def reduce_client_object(obj: Any, ctx: Context) -> Stub:
     """Handles of Ray Client mean nothing outside of its connection."""
     return _stub(obj, "handles of Ray Client end with its connection: save in a program of the cluster, after ray.init(address=...)")
 
+
+IDENTIFIED = [("ray", "ObjectRef")]
 
 RESOLVERS = {
     "ray.object": resolve_object_ref,

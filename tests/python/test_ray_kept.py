@@ -1,0 +1,215 @@
+"""Objects of Ray that a save pins or saves by value, so that they outlive their owners, on a real cluster of two nodes."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import ray_clusters
+import ray_kinds
+
+WHY = ray_clusters.is_possible()
+pytestmark = pytest.mark.skipif(WHY is not None, reason=str(WHY))
+
+OBJECTS = {
+    "object of the driver, small",
+    "object of the driver, large",
+    "result of a task",
+    "result on the second node",
+    "object of a detached actor",
+    "object of a detached actor on the second node",
+}
+
+
+def test_pins_outlive_owners_and_go_with_the_versions(tmp_path):
+    with ray_clusters.ray_cluster() as cluster:
+        place = tmp_path / "repo"
+        first, second = cluster.driver(), cluster.driver()
+        saved = ray_kinds.save(first, place, "pin")
+        said = "\n".join(saved["remote"])
+        assert "6 × ray.object can be resolved while the keeper of the repository holds it" in said
+        dirty, count = first.run(
+            """
+            again = repo.save(dict(kinds), remote="pin")
+            import chipmink.ray
+            answer = [again.report.pods_dirty, len(chipmink.ray.pins(repo.url))]
+            """
+        )
+        assert (dirty, count) == (0, 6)
+        # A checkout in between knows what it has saved.
+        assert first.run("answer = list(repo.checkout(again, dict(kinds)).changed)") == []
+        first.kill()
+        time.sleep(2)
+        second.run("ray.kill(ray.get_actor('detached', namespace='kept'))")
+        found = ray_kinds.look(second, place, saved["version"])
+        assert ray_kinds.kept(found) >= OBJECTS
+        assert "the actor is dead" in found["actor, anonymous"]
+
+        # What no version names any more is let go of.
+        answer = second.run(
+            f"""
+            import chipmink.ray
+            repo = chipmink.open({str(place)!r}, durable=False)
+            kept = repo.load({saved["version"]}, names=["object of the driver, small", "result of a task"])
+            latest = repo.save(kept, remote="pin")
+            before = len(chipmink.ray.pins(repo.url))
+            spared = repo.sweep(keep_last=1).released
+            report = repo.sweep(keep_last=1, grace="0s")
+            left = [pin.original for pin in chipmink.ray.pins(repo.url)]
+            values = [ray.get(each, timeout=5) for each in repo.load(latest).values()]
+            answer = [before, spared, report.released, len(left), values]
+            """
+        )
+        assert answer == [6, 0, 4, 2, [[1, 2], 42]]
+        lost = second.run(
+            """
+            for pin in chipmink.ray.pins():
+                pin.release()
+            import time
+            del kept
+            time.sleep(1)
+            answer = [repr(each) for each in repo.load(latest).values()] + [len(chipmink.ray.pins())]
+            """
+        )
+        assert "the object is gone" in lost[0] and "the object is gone" in lost[1] and lost[2] == 0
+
+        # A keeper that dies is started anew, and what is still there is pinned again.
+        answer = second.run(
+            """
+            import os, signal, time
+            ref = ray.put("again")
+            number = int(repo.save({"ref": ref}, remote="pin"))
+            keeper = ray.get_actor(chipmink.ray._keeper.name_of(repo.url), namespace="chipmink")
+            pid = ray.get(keeper.__ray_call__.remote(lambda self: os.getpid()), timeout=10)
+            os.kill(pid, signal.SIGKILL)
+            for _ in range(30):
+                time.sleep(1)
+                try:
+                    if ray.get(keeper.__ray_call__.remote(lambda self: os.getpid()), timeout=10) != pid:
+                        break
+                except ray.exceptions.RayError:
+                    continue
+            lost = repr(repo.load(number)["ref"])
+            third = repo.save({"ref": ref}, remote="pin")
+            answer = [lost, ray.get(repo.load(third)["ref"], timeout=5), len(chipmink.ray.pins())]
+            """
+        )
+        assert "its owner ended" in answer[0] and answer[1:] == ["again", 1]
+
+
+def test_values_are_saved_where_they_are(tmp_path):
+    with ray_clusters.ray_cluster() as cluster:
+        place = tmp_path / "repo"
+        first = cluster.driver()
+        saved = ray_kinds.save(first, place, "materialize")
+        assert saved["skipped"] == []
+        nodes, dirty, branches, log = first.run(
+            """
+            held = repo.save(dict(kinds), remote="materialize")
+            answer = [len({node["NodeID"] for node in ray.nodes() if node["Alive"]}), held.report.pods_dirty, list(repo.branches), len(repo.log())]
+            """
+        )
+        assert (nodes, dirty, branches, log) == (2, 0, ["main"], 2)
+        assert first.run("answer = list(repo.checkout(held, dict(kinds)).changed)") == []
+        cluster.stop()
+
+        bare = cluster.bare_driver()
+        found = bare.run(
+            f"""
+            repo = chipmink.open({str(place)!r}, durable=False)
+            loaded = repo.load({saved["version"]})
+            values = {{kind: loaded[kind] for kind in {sorted(OBJECTS)!r}}}
+            counts = {{kind: loaded[kind].count for kind in loaded if kind.startswith("actor, ")}}
+            answer = [{{kind: value if not isinstance(value, bytes) else len(value) for kind, value in values.items()}}, counts]
+            """
+        )
+        assert found[0] == {
+            "object of the driver, small": [1, 2],
+            "object of the driver, large": 1 << 20,
+            "result of a task": 42,
+            "result on the second node": 1 << 20,
+            "object of a detached actor": "kept",
+            "object of a detached actor on the second node": "far",
+        }
+        assert set(found[1].values()) == {1} and len(found[1]) == 4
+        assert "as_refs puts values into a cluster" in bare.run("answer = repr(repo.load(names=['result of a task'], as_refs=True))")
+
+        cluster.start()
+        later = cluster.driver()
+        answer = later.run(
+            f"""
+            repo = chipmink.open({str(place)!r}, durable=False)
+            loaded = repo.load({saved["version"]}, as_refs=True)
+            counts = [ray.get(loaded[kind].up.remote(), timeout=30) for kind in sorted(loaded) if kind.startswith("actor, ")]
+            answer = [ray.get(loaded["result of a task"], timeout=10), ray.get(loaded["object of the driver, small"], timeout=10), counts]
+            """
+        )
+        assert answer == [42, [1, 2], [2, 2, 2, 2]]
+
+        # Lines that no version names go with a sweep, and what they held with the next.
+        answer = later.run(
+            """
+            numbers = repo.save({"nothing": 1}, remote="materialize")
+            before = len([name for name in repo._usable().refs() if name.startswith("remote/")])
+            released = repo.sweep(keep_last=1, grace="0s").released
+            left = [name for name in repo._usable().refs() if name.startswith("remote/")]
+            repo.sweep(keep_last=1, grace="0s")
+            repo.sweep(keep_last=1, grace="0s")
+            answer = [before == released, left, repo.stats().pack_bytes < 100_000, repo.load()]
+            """
+        )
+        assert answer == [True, [], True, {"nothing": 1}]
+
+
+def test_values_with_references_in_them_and_values_that_cannot_be_saved(tmp_path):
+    with ray_clusters.ray_cluster() as cluster:
+        place = tmp_path / "repo"
+        first = cluster.driver()
+        version = first.run(
+            f"""
+            inner = ray.put("inner")
+            outer = ray.put({{"inner": [inner], "x": 1}})
+            @ray.remote(num_cpus=0)
+            def failing(): raise ValueError("by itself")
+            failed = failing.remote()
+            repo = chipmink.open({str(place)!r}, durable=False)
+            saved = repo.save({{"outer": outer, "failed": failed, "twice": [outer]}}, remote="materialize")
+            answer = [int(saved), [str(each) for each in saved.report.remote]]
+            """
+        )
+        assert any("ValueError" in text or "RayTaskError" in text for text in version[1])
+        cluster.stop()
+        bare = cluster.bare_driver()
+        answer = bare.run(
+            f"""
+            repo = chipmink.open({str(place)!r}, durable=False)
+            loaded = repo.load({version[0]})
+            answer = [loaded["outer"], loaded["twice"][0] is loaded["outer"], repr(loaded["failed"])]
+            """
+        )
+        assert answer[:2] == [{"inner": ["inner"], "x": 1}, True]
+        assert "Ray is not installed" in answer[2]
+
+
+def test_a_place_that_nodes_cannot_reach_is_refused(tmp_path):
+    with ray_clusters.ray_cluster(nodes=1) as cluster:
+        first = cluster.driver()
+        said = first.run(
+            """
+            repo = chipmink.open("memory://")
+            try:
+                repo.save({"ref": ray.put(1)}, remote="materialize")
+            except chipmink.UnsupportedError as error:
+                answer = str(error)
+            """
+        )
+        assert "needs a place that all nodes of the cluster reach" in said
+        assert first.run("answer = len(repo.log())") == 0
+        assert first.run(
+            """
+            try:
+                repo.save({}, remote="copy")
+            except ValueError as error:
+                answer = str(error)
+            """
+        ) == "what lives elsewhere is saved by 'reference', 'pin', 'materialize', not by 'copy'"
