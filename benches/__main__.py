@@ -1,4 +1,4 @@
-"""Runs the measurements: ``python -m benches [--only PART ...] [--repeats 5] [--lists-scale 0.1] [--arrays-scale 1]``.
+"""Runs the measurements: ``python -m benches [--only PART ...] [--repeats 5] [--lists-scale 0.1] [--arrays-scale 1] [--training-scale 1]``.
 
 Each row runs in a process of its own. Prints the table as it grows, and writes ``benches/results/<date>.md`` and
 ``.json`` unless only a part was asked for. Exit status 1 if a row fails to run; a missed bar is a figure, not an error.
@@ -26,6 +26,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--lists-scale", type=float, default=0.1, help="1 is the paper's scale: some 1.4 GB of memory, once instead of five times")
     parser.add_argument("--arrays-scale", type=float, default=1.0, help="1 takes some 2 GB of memory and 6 GB of disk")
+    parser.add_argument("--training-scale", type=float, default=1.0, help="1 takes some 12 GB of memory and 30 GB of disk; needs torch")
     parser.add_argument("--list", action="store_true", help="print the names of the rows")
     parser.add_argument("--out", type=Path, help="write the results there, also for a part")
     parser.add_argument("--child", nargs=2, metavar=("ROW", "FILE"), help=argparse.SUPPRESS)
@@ -37,6 +38,7 @@ def run_row(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         command = [sys.executable, "-m", "benches", "--child", name, file.name]
         command += ["--repeats", str(options.repeats), "--lists-scale", str(options.lists_scale), "--arrays-scale", str(options.arrays_scale)]
+        command += ["--training-scale", str(options.training_scale)]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             raise RuntimeError(f"{name}: status {done.returncode}\n{done.stderr[-3000:]}")
@@ -48,7 +50,7 @@ def main() -> int:
     rows = rows_package.rows()
     if options.child:
         name, file = options.child
-        results = rows[name](rows_package.Options(options.repeats, options.lists_scale, options.arrays_scale))
+        results = rows[name](rows_package.Options(options.repeats, options.lists_scale, options.arrays_scale, options.training_scale))
         Path(file).write_text(json.dumps([result.as_json() for result in results]))
         return 0
     chosen = [name for name in rows if not options.only or any(part in name for part in options.only)]

@@ -53,7 +53,7 @@ def machine_facts(command: str) -> dict[str, Any]:
     model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?")
     memory = int(next(line.split()[1] for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))) >> 20
     versions = {}
-    for package in ("chipmink", "numpy", "pandas", "networkx", "scikit-learn", "dill", "cloudpickle"):
+    for package in ("chipmink", "numpy", "pandas", "networkx", "scikit-learn", "dill", "cloudpickle", "torch", "safetensors"):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

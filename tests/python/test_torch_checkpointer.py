@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -456,6 +458,22 @@ def test_preemption(checkpointer):
         assert callable(signal.getsignal(signal.SIGUSR1))
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_closed_checkpointer_holds_nothing(checkpointer):
+    model = torch.nn.Linear(2, 2)
+    made = checkpointer(model=model)
+    assert "of model, random_state at" in repr(made)
+    made.save(0)
+    seen = weakref.ref(model)
+    del model
+    made.close()
+    made.close()
+    gc.collect()
+    assert seen() is None and "nothing any more" in repr(made)
+    for act in (lambda: made.save(1), made.restore, made.wait):
+        with pytest.raises(chipmink.ClosedError):
+            act()
 
 
 def test_a_repository_that_is_open_already(repo):

@@ -10,6 +10,7 @@ The names of the ``make_`` and ``_setstate`` functions are part of format versio
 from __future__ import annotations
 
 import importlib
+import sys
 import warnings
 import weakref
 from typing import Any
@@ -21,7 +22,8 @@ __all__ = ["BY_NAME", "make_generator", "make_parameter", "make_shared_parameter
 
 
 def _library() -> Any:
-    return importlib.import_module("torch")
+    # `import_module` takes as long as all the rest of a small tensor.
+    return sys.modules.get("torch") or importlib.import_module("torch")
 
 
 def reduce_tensor(tensor: Any, ctx: Context) -> Any:
@@ -34,8 +36,9 @@ def reduce_tensor(tensor: Any, ctx: Context) -> Any:
         warnings.warn(f"hooks of a tensor of shape {tuple(tensor.shape)} are not saved", stacklevel=2)
     flags = (1 if tensor.is_conj() else 0) | (2 if tensor.is_neg() else 0)
     maker: Any = make_parameter if kind is torch.nn.Parameter else make_tensor
-    is_shared = ctx.namespace is not None and tensor.is_shared()
-    segment = _shared.storage_segment(tensor.untyped_storage()) if is_shared and tensor.untyped_storage().nbytes() else None
+    storage = tensor.untyped_storage()
+    is_shared = ctx.namespace is not None and storage.is_shared()
+    segment = _shared.storage_segment(storage) if is_shared and storage.nbytes() else None
     if segment is not None:
         shown, first = segment, tensor.storage_offset() * tensor.element_size()
         maker = make_shared_parameter if kind is torch.nn.Parameter else make_shared_tensor

@@ -258,6 +258,8 @@ class Checkpointer:
         self._preemption.stop()
         if self._sweeper is not None:
             self._sweeper.join()
+        # Who keeps a closed one does not keep a model alive by it.
+        self._parts = {}
         if self._owns:
             self._repository.close()
         failure, self._failure = self._failure, None
@@ -273,7 +275,8 @@ class Checkpointer:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<chipmink.torch.Checkpointer of {', '.join(self._parts)} at {self._repository.url!r}, ref {self.ref!r}>"
+        parts = ", ".join(self._parts) or "nothing any more"
+        return f"<chipmink.torch.Checkpointer of {parts} at {self._repository.url!r}, ref {self.ref!r}>"
 
     def _lines(self) -> tuple[list[Checkpoint], list[Checkpoint]]:
         repository = self._repository

@@ -41,11 +41,15 @@ class Writes:
             )
 
     def make(self, source: torch.Tensor, device: torch.device) -> torch.Tensor:
-        """A new tensor with the values of one of the checkpoint; equal calls give the same one."""
+        """A tensor of the checkpoint for the program to keep; equal calls give the same one.
+
+        On its own device it is the one that was loaded, which nobody else has: if it is mapped, its pages are read when
+        they are needed, and copied when they are written.
+        """
         key = (id(source), str(device))
         if key not in self._made:
             # (The source is kept, so that its id stays its own.)
-            self._made[key] = (source, source.detach().to(device, copy=True))
+            self._made[key] = (source, source.detach().to(device))
         return self._made[key][1]
 
     def call(self, action: Callable[[], Any]) -> None:
