@@ -18,6 +18,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from buckets import KEYS, Moto, without_credentials  # noqa: E402
 from chipmink.torch import Best, Checkpointer  # noqa: E402
 
 
@@ -458,6 +459,27 @@ def test_preemption(checkpointer):
         assert callable(signal.getsignal(signal.SIGUSR1))
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_bucket(monkeypatch, tmp_path):
+    without_credentials(monkeypatch, tmp_path)
+    server = Moto()
+    try:
+        server.make_bucket("bucket")
+        reached = {"endpoint": server.endpoint, "region": "us-east-1", **KEYS}
+        first = Run()
+        with Checkpointer("s3://bucket/runs", open_options=reached, keep_last=2, **first.parts()) as made:
+            for step in range(4):
+                first.step()
+                made.save(step)
+        wanted = first.run(2)
+        second = Run(seed=2)
+        with Checkpointer("s3://bucket/runs", open_options=reached, **second.parts()) as made:
+            assert [each.step for each in made.checkpoints()] == [3, 2]
+            assert made.restore().step == 3
+        assert second.run(2) == wanted
+    finally:
+        server.stop()
 
 
 def test_a_closed_checkpointer_holds_nothing(checkpointer):

@@ -102,6 +102,10 @@ class Checkpointer:
         if random:
             self._parts[_RANDOM] = RandomState()
         self._failure: BaseException | None = None
+        # Guards the two below it.
+        self._turn = threading.Lock()
+        self._unswept: SavedCheckpoint | None = None
+        self._is_sweeping = False
         self._sweeper: threading.Thread | None = None
         self._last: SavedCheckpoint | None = None
         self._stall = 0.0
@@ -315,21 +319,30 @@ class Checkpointer:
             raise failure
 
     def _sweep_soon(self, saved: SavedCheckpoint) -> None:
-        if self._sweeper is not None and self._sweeper.is_alive():
-            # The next one drops what this one would have.
-            return
-        self._sweeper = threading.Thread(target=self._sweep, args=(saved,), name="chipmink retention", daemon=True)
-        self._sweeper.start()
+        with self._turn:
+            self._unswept = saved
+            if self._is_sweeping:
+                # It looks again before it ends.
+                return
+            self._is_sweeping = True
+            self._sweeper = threading.Thread(target=self._sweep_all, name="chipmink retention", daemon=True)
+            self._sweeper.start()
 
-    def _sweep(self, saved: SavedCheckpoint) -> None:
-        try:
-            saved.wait()
-            surplus = self._retention.surplus(*self._lines())
-            if surplus:
-                # Who reads a dropped checkpoint of a run that drops them gets an error that says so.
-                self._repository.sweep(drop=surplus, grace="0s")
-        except BaseException as error:
-            self._failure = error
+    def _sweep_all(self) -> None:
+        while True:
+            with self._turn:
+                saved, self._unswept = self._unswept, None
+                if saved is None:
+                    self._is_sweeping = False
+                    return
+            try:
+                saved.wait()
+                surplus = self._retention.surplus(*self._lines())
+                if surplus:
+                    # Who reads a dropped checkpoint of a run that drops them gets an error that says so.
+                    self._repository.sweep(drop=surplus, grace="0s")
+            except BaseException as error:
+                self._failure = error
 
 
 def _segment_exists(staging: str) -> bool:
