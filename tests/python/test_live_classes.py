@@ -7,6 +7,7 @@ import sys
 import types
 
 import chipmink
+import graphs
 import pytest
 
 
@@ -421,6 +422,31 @@ def test_checkout_keeps_functions_as_keys(repo, namespace):
     repo.checkout(version, namespace)
     assert namespace["table"] == {namespace["f"]: 1}
     assert namespace["f"]() == 1
+
+
+@pytest.mark.parametrize("others", [[], ["a"], ["a", "b"]])
+@pytest.mark.parametrize("edit", ["delete", "replace", "call", "define anew", "swap"])
+def test_checkout_of_functions_of_a_module_of_which_some_are_still_there(repo, edit, others):
+    namespace = {"a": graphs.make_closure([1]), "b": graphs.make_closure([2])}
+    namespace["others"] = [namespace[name] for name in others]
+    version = repo.save(namespace)
+    match edit:
+        case "delete":
+            del namespace["b"]
+        case "replace":
+            namespace["b"] = 5
+        case "call":
+            namespace["b"]([9])
+        case "define anew":
+            namespace["b"] = graphs.make_closure([3])
+        case "swap":
+            namespace["a"], namespace["b"] = namespace["b"], namespace["a"]
+    repo.save(namespace)
+    repo.checkout(version, namespace)
+    assert (namespace["a"](), namespace["b"]()) == ([1], [2])
+    assert namespace["others"] == [namespace[name] for name in others]
+    for name in "ab":
+        assert namespace[name].__globals__ is vars(graphs)
 
 
 def test_checkout_with_equal_classes_that_no_name_tells_apart(repo, namespace):

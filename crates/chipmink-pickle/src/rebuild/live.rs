@@ -58,7 +58,7 @@ pub(super) fn settle<'py>(
         matching.find(position);
     }
     matching.give_up_shared_globals()?;
-    Ok(matching.offered())
+    Ok(matching.offered()?)
 }
 
 /// The definition that a variable probably is: a pod of its own that only refers to it, or the definition's own pod.
@@ -267,12 +267,23 @@ impl<'a, 'py> Matching<'a, 'py> {
         }
     }
 
-    fn offered(&self) -> HashMap<usize, Offered<'py>> {
-        let objects = |pod: &usize| {
-            let exports = self.image.pods[*pod].exports.iter();
-            exports.map(|object| object.as_ref().map(|object| object.bind(self.py).clone())).collect()
+    /// What the settled pods offer. What stands for a module's globals in the walk is those globals here.
+    fn offered(&self) -> PyResult<HashMap<usize, Offered<'py>>> {
+        let stand_in = self.py.import("chipmink._reduce_functions")?.getattr("ModuleGlobals")?;
+        let globals_of = self.py.import("chipmink._rebuild")?.getattr("module_globals")?;
+        let offer = |object: &Option<Py<PyAny>>| -> PyResult<Option<Bound<'py, PyAny>>> {
+            let Some(object) = object else { return Ok(None) };
+            let object = object.bind(self.py);
+            if object.get_type().is(&stand_in) {
+                return globals_of.call1((object.getattr("name")?,)).map(Some);
+            }
+            Ok(Some(object.clone()))
         };
-        self.live_of.iter().map(|(position, pod)| (*position, objects(pod))).collect()
+        let of_pod = |(position, pod): (&usize, &usize)| {
+            let exports = self.image.pods[*pod].exports.iter();
+            Ok((*position, exports.map(offer).collect::<PyResult<_>>()?))
+        };
+        self.live_of.iter().map(of_pod).collect()
     }
 }
 
