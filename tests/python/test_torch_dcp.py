@@ -143,6 +143,26 @@ def test_one_process_without_a_group(tmp_path):
         assert made["text"] == "y"
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_saves_may_overlap(tmp_path):
+    """A save begins while others are written: none takes the state or the name of another."""
+    live = {"weights": torch.zeros(200_000), "step": 0}
+    with ChipminkWriter(tmp_path / "repo", **FAST) as writer:
+        futures = []
+        for step in range(6):
+            live["weights"].fill_(step)
+            live["step"] = step
+            futures.append(dcp.async_save(live, checkpoint_id=f"s{step}", storage_writer=writer, no_dist=True))
+        live["weights"].fill_(-1)
+        for future in futures:
+            future.result()
+    with ChipminkReader(tmp_path / "repo") as reader:
+        for step in range(6):
+            found = {"weights": torch.zeros(200_000), "step": -1}
+            dcp.load(found, checkpoint_id=f"s{step}", storage_reader=reader)
+            assert found["step"] == step and bool((found["weights"] == step).all())
+
+
 def test_copies_of_a_staged_state_are_used_again(tmp_path):
     live = {"a": torch.arange(1000.0), "b": [torch.ones(3), {"c": torch.zeros(2, 2)}], "text": ["x"]}
     writer = ChipminkWriter(tmp_path / "repo", **FAST)

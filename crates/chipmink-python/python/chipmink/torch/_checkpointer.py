@@ -122,7 +122,13 @@ class Checkpointer:
             options = {"durable": durable, "verify": verify, "staging": staging, "size": size, **(open_options or {})}
             self._repository = Repository(url, ref=ref, **options)
         self._preemption = Preemption()
-        self._preemption.watch(preemption)
+        try:
+            self._preemption.watch(preemption)
+        except BaseException:
+            # Only the main thread may take signals over.
+            if self._owns:
+                self._repository.close()
+            raise
 
     @property
     def repository(self) -> Repository:
