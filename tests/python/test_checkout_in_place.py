@@ -87,6 +87,31 @@ def test_what_differs_in_more_than_some_values_is_made_anew(tmp_path, change):
     np.testing.assert_array_equal(namespace["a"], np.arange(float(LENGTH)))
 
 
+@pytest.mark.parametrize("others", [lambda array: array, lambda array: [array], lambda array: array[5:], lambda array: {"x": array}])
+@pytest.mark.parametrize("live", [0.0, 1.0])
+def test_what_the_version_shares_is_shared_again(tmp_path, others, live):
+    array = np.arange(float(LENGTH))
+    namespace = {"a": array, "b": others(array), "c": np.arange(float(LENGTH))}
+    del array
+    with chipmink.open(tmp_path / "repo", durable=False) as repo:
+        first = repo.save(namespace)
+        # Arrays of the same kind, which share nothing; one of them may have the version's values.
+        namespace["a"] = np.arange(float(LENGTH)) + 1
+        namespace["b"] = others(np.arange(float(LENGTH)) + live)
+        namespace["c"][7] = -1
+        alone = id(namespace["c"])
+        repo.save(namespace)
+        repo.checkout(first, namespace)
+    assert id(namespace["c"]) == alone
+    np.testing.assert_array_equal(namespace["c"], np.arange(float(LENGTH)))
+    namespace["a"][70_000] = 99
+    np.testing.assert_array_equal(namespace["a"][:70_000], np.arange(70_000.0))
+    shared = namespace["b"]
+    shared = shared[0] if type(shared) is list else shared["x"] if type(shared) is dict else shared
+    assert np.shares_memory(shared, namespace["a"])
+    assert 99 in shared[-LENGTH // 2 :]
+
+
 def test_damage_is_found_before_anything_is_written(tmp_path):
     namespace = {"a": np.random.default_rng(1).random(LENGTH), "b": np.arange(float(LENGTH)), "c": 1}
     with chipmink.open(tmp_path / "repo", durable=False, compression="none") as repo:

@@ -86,6 +86,14 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
+    /// Whether no other variable of the version has anything in common with one that was added.
+    pub(crate) fn is_alone(&self, name: &str) -> bool {
+        self.variables.iter().any(|(variable, place)| match place {
+            Place::Row { table, .. } => variable == name && self.tables.all()[*table].header.names.len() == 1,
+            Place::Ready(_) => variable == name,
+        })
+    }
+
     /// The variables so far: first those that were named, then those that are read.
     pub(crate) fn names(self) -> Vec<String> {
         self.variables.into_iter().map(|(name, _)| name).collect()

@@ -6,8 +6,8 @@ use crate::save::Prepared;
 use chipmink_types::{LoadPlan, LoadRoot, PodRecord, RegionRecord, TimeId};
 
 impl Prepared {
-    /// Of the variables named, those that are one object alone with one region, and that differ from what a version has
-    /// in nothing but the region's content: the region as the version has it.
+    /// Of the variables named, those that are one object alone with one region, here and in a version, and that differ from
+    /// what it has in nothing but the region's content: the region as the version has it.
     ///
     /// # Errors
     /// When the version is unknown, lacks one of the names, or a table is missing or damaged.
@@ -28,6 +28,8 @@ impl Prepared {
         let wanted: Vec<String> = alone.iter().map(|(name, ..)| name.clone()).collect();
         let mut planner = Planner::new(time, shared.manifest(time)?, &shared.store);
         planner.add_named(&wanted, false)?;
+        // Who writes into the live object of one name leaves those of other names as they are.
+        alone.retain(|(name, ..)| planner.is_alone(name));
         let plan = planner.finish(&shared.descriptors)?;
         let found = alone.into_iter().filter_map(|(name, slot, record)| {
             let region = same_but_content(&plan, &name, slot, record)?;
