@@ -2,7 +2,8 @@
 #
 #   make test            what continuous integration runs: formatting, lints, Rust tests, Python tests, types
 #   make test-libraries  the tests of objects of other libraries, PyTorch and all: a large download
-#   make test-clusters   the tests of objects that live in clusters: Ray on several nodes, minutes and another large download
+#   make test-clusters   the tests of objects that live in clusters: Ray on several nodes, and Spark, which needs Java;
+#                        some minutes, and another large download
 #   make check           the quick part of it, for between two edits
 #   make demo            a data-science session saved after every cell, next to pickle, dill and cloudpickle
 #   make bench           the measurements, into benches/results/

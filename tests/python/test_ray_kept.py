@@ -213,3 +213,37 @@ def test_a_place_that_nodes_cannot_reach_is_refused(tmp_path):
                 answer = str(error)
             """
         ) == "what lives elsewhere is saved by 'reference', 'pin', 'materialize', not by 'copy'"
+
+
+def test_datasets(tmp_path):
+    with ray_clusters.ray_cluster() as cluster:
+        place = tmp_path / "repo"
+        first, second = cluster.driver(), cluster.driver()
+        numbers = first.run(
+            f"""
+            import pyarrow, pyarrow.parquet
+            pyarrow.parquet.write_table(pyarrow.table({{"id": list(range(50))}}), {str(tmp_path / "rows.parquet")!r})
+            kept = ray.data.range(100, override_num_blocks=2).materialize()
+            plan = ray.data.read_parquet({str(tmp_path / "rows.parquet")!r})
+            repo = chipmink.open({str(place)!r}, durable=False)
+            saved = [repo.save({{"kept": kept, "plan": plan}})]
+            saved += [repo.save({{"kept": kept, "plan": plan}}), repo.save({{"kept": kept, "plan": plan}}, remote="materialize")]
+            answer = [[int(each) for each in saved], saved[1].report.pods_dirty, [str(each) for each in saved[0].report.stubs + saved[2].report.stubs]]
+            """,
+            timeout=240,
+        )
+        (version, _, values), dirty, stubs = numbers
+        assert (dirty, stubs) == (0, [])
+        code = f"""
+            repo = chipmink.open({str(place)!r}, durable=False)
+            loaded = repo.load({{}})
+            answer = [thing.sum("id") if not isinstance(thing, chipmink.Placeholder) else repr(thing) for thing in (loaded["kept"], loaded["plan"])]
+            """
+        assert second.run(code.format(version), timeout=240) == [4950, 1225]
+        first.end()
+        time.sleep(1)
+        lost, plan = second.run(code.format(version), timeout=240)
+        assert "a block of it is lost" in lost and "its owner ended" in lost and plan == 1225
+        assert second.run(code.format(values), timeout=240) == [4950, 1225]
+        bare = cluster.bare_driver()
+        assert "Ray is not installed" in bare.run(f"answer = repr(chipmink.open({str(place)!r}, durable=False).load({version})['kept'])")

@@ -22,17 +22,20 @@ class _MissingAttribute(RemoteObjectLost, AttributeError):
 class LostReference(Placeholder):
     """A reference that could not be resolved when it was loaded, and why."""
 
-    __slots__ = ("_chipmink_reference_",)
+    __slots__ = ("_chipmink_again_", "_chipmink_reference_")
 
-    def __init__(self, reference: RemoteReference, reason: str) -> None:
+    def __init__(self, reference: RemoteReference, reason: str, again: tuple[Any, ...] | None = None) -> None:
         super().__init__(reference.kind, reference.type_name, reason)
         object.__setattr__(self, "_chipmink_reference_", reference)
+        # As what it was saved, and is saved again.
+        object.__setattr__(self, "_chipmink_again_", again or (make_reference, reference.stored()))
 
     def __repr__(self) -> str:
         return f"<chipmink placeholder for {reference_of(self)}: {_reason(self)}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return make_reference, reference_of(self).stored()
+        again: tuple[Any, ...] = object.__getattribute__(self, "_chipmink_again_")
+        return again
 
     def _chipmink_refuse_(self, what: str, error: type[PlaceholderError] = PlaceholderError) -> NoReturn:
         kind = RemoteObjectLost if error is PlaceholderError else _MissingAttribute

@@ -17,6 +17,7 @@ from typing import Any
 
 from chipmink import _rebuild
 from chipmink._markers import NAMESPACE, CapturedGlobals, Context, Side, code_names
+from chipmink.spark import _references as _spark
 
 __all__ = ["REDUCERS", "importable_name"]
 
@@ -35,6 +36,8 @@ def importable_name(obj: Any) -> str | None:
 
 def reduce_function(function: FunctionType, ctx: Context) -> tuple[Any, ...]:
     """By value: code, globals, name and cells make it; the rest is state."""
+    if (udf := _spark.udf_of(function)) is not None:
+        return _spark.make_udf_wrapper, (udf,)
     code = function.__code__
     read = code_names(code)
     state: dict[str, Any] = {"module": _fresh(function.__module__)}

@@ -179,6 +179,8 @@ BY_NAME: dict[tuple[str, str], Any] = {
     ("_blake2", "blake2s"): _stub("hash", _RUNNING),
     ("zlib", "Compress"): _stub("compressor", _RUNNING),
     ("zlib", "Decompress"): _stub("compressor", _RUNNING),
+    ("distributed.client", "Future"): _stub("remote", "it is a result in a Dask cluster, which no other program can reach; save future.result()"),
+    ("distributed.client", "Client"): _stub("remote", "it is a connection to a Dask cluster; connections are not made again"),
     ("re", "Match"): _stub("match", "match objects hold the state of the engine; keep match.groups() instead"),
     ("weakref", "finalize"): _stub("finalizer", "it would run code when the program that saved it ends"),
     ("builtins", "PyCapsule"): _stub("capsule", "it is an address in the process that saved it"),

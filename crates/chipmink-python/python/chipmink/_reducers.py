@@ -21,6 +21,7 @@ from chipmink._reduce_classes import reduce_class
 from chipmink._shared import may_share_memory, shared_owner
 from chipmink._values import value_of
 from chipmink.ray import _references as _ray
+from chipmink.spark import _references as _spark
 
 __all__ = [
     "DISPATCH",
@@ -55,7 +56,7 @@ DISPATCH: dict[type, Reducer] = {
 """Exact type to rule. Only ``register`` changes it."""
 
 # What stands for something elsewhere does so whatever its class says of pickling.
-_HANDLES: dict[tuple[str, str], Reducer] = {**_ray.BY_NAME}
+_HANDLES: dict[tuple[str, str], Reducer] = {**_ray.BY_NAME, **_spark.BY_NAME}
 
 IDENTIFIED = list(_ray.IDENTIFIED)
 """Module and name of the exact types whose objects hold, as bytes, the number that their rule gives as second argument."""

@@ -265,12 +265,13 @@ class Saving:
 class Loading:
     """What the resolvers know of the load that asks them."""
 
-    def __init__(self, repository: Any = None, as_refs: bool = False) -> None:
+    def __init__(self, repository: Any = None, as_refs: bool = False, as_pandas: bool = False) -> None:
         self.seconds = _limits.seconds
         # The one that is loaded from, if it is one.
         self.repository = repository
         # Values that were saved for references go back to where these would be.
         self.as_refs = as_refs
+        self.as_pandas = as_pandas
         self.facts: dict[Any, Any] = {}
         # What was made and may yet prove to be lost, by kind and identity.
         self.unsure: dict[tuple[str, str | bytes], Any] = {}
@@ -315,14 +316,16 @@ def saving_as(scope: Saving) -> Iterator[Saving]:
         _scopes.saving = before
 
 
-def resolving(load: Callable[[], T], repository: Any = None, as_refs: bool = False) -> T:
+def resolving(load: Callable[[], T], repository: Any = None, as_refs: bool = False, as_pandas: bool = False) -> T:
     """What ``load`` returns: one load, for all of whose references holds what the resolvers find out.
 
     References are looked at together when all are made; if some prove to be lost, all is loaded again with placeholders for
     them.
     """
     before = _scopes.loading
-    scope = Loading(repository, as_refs or (before is not None and before.as_refs))
+    if before is not None:
+        as_refs, as_pandas = as_refs or before.as_refs, as_pandas or before.as_pandas
+    scope = Loading(repository, as_refs, as_pandas)
     _scopes.loading = scope
     try:
         while True:
@@ -370,10 +373,9 @@ def within(seconds: float, call: Callable[..., T], *arguments: Any) -> T:
 def swept(repository: Any, grace: float) -> int:
     """Lets go of what is kept elsewhere for versions that are no longer there; returns how much that was."""
     released = 0
-    for library in ("ray", "pyspark"):
-        if library in sys.modules:
-            module = importlib.import_module(f"chipmink.{library.removeprefix('py')}._settle")
-            released += module.release_unnamed(repository, grace)
+    # What Ray keeps is in a cluster, or on lines that its module knows; what Spark has written lies in the repository's folder.
+    for library in ("ray", "spark"):
+        released += importlib.import_module(f"chipmink.{library}._settle").release_unnamed(repository, grace)
     return released
 
 

@@ -351,20 +351,22 @@ class Repository(StoredRepository):
         *,
         allow: Allow | None = None,
         as_refs: bool = False,
+        as_pandas: bool = False,
     ) -> dict[str, Any]:
         """Makes the variables of a version again: all of them, or those named, with what they share still shared.
 
         ``None`` is the newest version, a str the one of a tag or the newest of a branch. Functions of the saved namespace are bound to the dict that is returned; if
         ``names`` leaves out variables that they read, these are loaded too and the functions are bound to a dict of
         their own. ``allow`` restricts what may be imported and called, as in ``chipmink.loads``. What was saved with
-        ``remote="materialize"`` loads as its values; with ``as_refs`` these go back to the cluster, and references to them are loaded.
+        ``remote="materialize"`` loads as its values; with ``as_refs`` these go back to the cluster, and references to them are loaded. Of Spark's
+        frames these are frames of the active session, or with ``as_pandas`` of pandas.
         """
         handle = self._usable()
         number = self._number(version)
         namespace: dict[str, Any] = {}
         wanted = None if names is None else names_of(names)
         # Functions are made before the variables are there; the dict they are bound to is filled at the end.
-        loaded = resolving(lambda: handle.load(number, wanted, namespace, allow, live_namespace()), self, as_refs)
+        loaded = resolving(lambda: handle.load(number, wanted, namespace, allow, live_namespace()), self, as_refs, as_pandas)
         namespace.update(loaded)
         if wanted is None or len(loaded) == len(wanted):
             return namespace

@@ -19,7 +19,7 @@ from typing import Any
 from chipmink import _remote
 from chipmink._errors import RemoteObjectLost
 
-__all__ = ["Cluster", "Owner", "connected", "same_cluster"]
+__all__ = ["Cluster", "Owner", "connected", "epoch", "not_connected", "same_cluster"]
 
 #: A driver's mode, from `ray._private.worker`.
 _SCRIPT_MODE = 0
@@ -279,7 +279,7 @@ def same_cluster(reference: _remote.RemoteReference) -> Cluster:
     cluster = connected(_remote.current_load())
     address, session = reference.place.get("cluster"), reference.place.get("session")
     if cluster is None:
-        raise RemoteObjectLost(_not_connected(address))
+        raise RemoteObjectLost(not_connected(address))
     if session != cluster.session:
         raise RemoteObjectLost(
             f"its cluster was {session} at {address}, and this process is connected to {cluster.session} at {cluster.address}: "
@@ -288,11 +288,12 @@ def same_cluster(reference: _remote.RemoteReference) -> Cluster:
     return cluster
 
 
-def _not_connected(address: Any) -> str:
+def not_connected(address: Any) -> str:
+    """Why there is no cluster, and what to do; ``address`` is that of the one that is meant, if it is known."""
     ray = sys.modules.get("ray")
     if ray is None:
         if importlib.util.find_spec("ray") is None:
             return "Ray is not installed here: install it, connect to the cluster, and load again"
     elif ray.is_initialized():
         return "this process is connected through Ray Client, which reaches no objects of others: load in a program of the cluster"
-    return f"this process is connected to no Ray cluster: call ray.init(address={address!r}) and load again"
+    return f"this process is connected to no Ray cluster: call ray.init({f'address={address!r}' if address else ''}) and load again"

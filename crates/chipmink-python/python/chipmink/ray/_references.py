@@ -10,7 +10,9 @@ format version 1.
 from __future__ import annotations
 
 import importlib
+import io
 import json
+import pickle
 import sys
 import weakref
 from typing import Any
@@ -20,9 +22,9 @@ from chipmink._errors import RemoteObjectLost
 from chipmink._markers import Context, Stub, place_of
 from chipmink._placeholder import Placeholder
 from chipmink.ray import _settle
-from chipmink.ray._cluster import Cluster, connected, same_cluster
+from chipmink.ray._cluster import Cluster, connected, not_connected, same_cluster
 
-__all__ = ["BY_NAME", "IDENTIFIED", "RESOLVERS", "make_actor_class", "make_remote_function"]
+__all__ = ["BY_NAME", "IDENTIFIED", "RESOLVERS", "make_actor_class", "make_dataset", "make_remote_function"]
 
 _DISCONNECTED = "this process is no longer connected to the Ray cluster of the object; save before ray.shutdown()"
 
@@ -321,6 +323,65 @@ def resolve_placement_group(reference: _remote.RemoteReference) -> Any:
     return module.PlacementGroup(group_id)
 
 
+# --- datasets --------------------------------------------------------------------------------------------------------
+
+
+def reduce_dataset(dataset: Any, ctx: Context) -> Any:
+    """Its plan, and the references to the blocks that are in it, each as a reference of its own."""
+    scope = _remote.saving()
+    cluster = connected(scope)
+    if cluster is None:
+        return _stub(dataset, _DISCONNECTED)
+    known = _plans.get(dataset)
+    if known is None:
+        # Written once: the bytes are not the same each time.
+        known = _plans[dataset] = _packed(cluster.ray, dataset)
+    data, refs = known
+    lasts = "while its blocks are there" if refs else "while what it reads can be read"
+    scope.note("ray.dataset", lasts, "alive")
+    return make_dataset, (data, list(refs), _type(dataset))
+
+
+_plans: weakref.WeakKeyDictionary[Any, tuple[bytes, tuple[Any, ...]]] = weakref.WeakKeyDictionary()
+
+
+def _packed(ray: Any, dataset: Any) -> tuple[bytes, tuple[Any, ...]]:
+    refs: list[Any] = []
+
+    class Packer(importlib.import_module("ray.cloudpickle").CloudPickler):  # type: ignore[misc]
+        def persistent_id(self, obj: Any) -> int | None:
+            # Taken out of the stream, where Ray would hold them for as long as this program runs.
+            if not isinstance(obj, ray.ObjectRef):
+                return None
+            refs.append(obj)
+            return len(refs) - 1
+
+    stream = io.BytesIO()
+    Packer(stream).dump(dataset)
+    return stream.getvalue(), tuple(refs)
+
+
+def make_dataset(data: bytes, refs: list[Any], type_name: str) -> Any:
+    """Makes a dataset of its plan and its blocks: references to them, or what these were saved as."""
+    from chipmink._lost import LostReference
+
+    cluster = connected(_remote.saving())
+    lost = next((ref for ref in refs if isinstance(ref, Placeholder)), None)
+    if cluster is None or lost is not None:
+        reason = not_connected(None) if cluster is None else f"a block of it is lost: {lost!r}"
+        reference = _remote.RemoteReference("ray.dataset", "dataset", details={"type": type_name})
+        return LostReference(reference, reason, (make_dataset, (data, refs, type_name)))
+    ray = cluster.ray
+    # Blocks that were saved by value go back to the cluster.
+    blocks = [ref if isinstance(ref, ray.ObjectRef) else ray.put(ref) for ref in refs]
+
+    class Unpacker(pickle.Unpickler):
+        def persistent_load(self, number: int) -> Any:
+            return blocks[number]
+
+    return Unpacker(io.BytesIO(data)).load()
+
+
 # --- what no other program can use -----------------------------------------------------------------------------------
 
 
@@ -346,6 +407,7 @@ BY_NAME: dict[tuple[str, str], Any] = {
     ("ray.actor", "ActorClass"): reduce_actor_class,
     ("ray.remote_function", "RemoteFunction"): reduce_remote_function,
     ("ray.util.placement_group", "PlacementGroup"): reduce_placement_group,
+    ("ray.data.dataset", "Dataset"): reduce_dataset,
     ("ray.util.client.common", "ClientObjectRef"): reduce_client_object,
     ("ray.util.client.common", "ClientActorHandle"): reduce_client_object,
 }

@@ -231,15 +231,14 @@ def _value(reference: _remote.RemoteReference, name: str) -> Any:
         raise RemoteObjectLost(f"its value stood on the line {line!r}, which is not here: push or pull it, too ({error})") from None
 
 
-def _made(arguments: tuple[Any, ...], bring: Any) -> Any:
+def _made(make: Any, arguments: tuple[Any, ...], bring: Any) -> Any:
     from chipmink._lost import LostReference
 
-    kind, identity, place, owner, lasts, found, token, details = arguments
-    reference = _remote.reference_from(kind, identity, place, owner, lasts, found, token, details)
+    reference = _remote.reference_from(*arguments)
     try:
         return bring(reference)
     except RemoteObjectLost as error:
-        return LostReference(reference, str(error))
+        return LostReference(reference, str(error), (make, arguments))
 
 
 def make_value(*arguments: Any) -> Any:
@@ -250,7 +249,7 @@ def make_value(*arguments: Any) -> Any:
         value = _value(reference, identity.hex() if isinstance(identity, bytes) else identity)
         return _connected_ray().put(value) if _remote.current_load().as_refs else value
 
-    return _made(arguments, bring)
+    return _made(make_value, arguments, bring)
 
 
 def make_actor_value(*arguments: Any) -> Any:
@@ -265,7 +264,7 @@ def make_actor_value(*arguments: Any) -> Any:
         revived = type(kind.__name__, (kind,), {"__init__": _take_state, "__module__": kind.__module__})
         return ray.remote(revived).remote([instance])
 
-    return _made(arguments, bring)
+    return _made(make_actor_value, arguments, bring)
 
 
 def _take_state(self: Any, given: list[Any]) -> None:

@@ -1,0 +1,334 @@
+"""Rules by which objects of Spark are saved as references, and how they are found again.
+
+A frame that reads a table or a path is saved as that; one of Spark Connect as its plan. Both are resolved in whatever session the
+loading program has, as long as what they read is there. Nothing starts a session.
+
+The kinds (``spark.plan`` …), what their tokens and details are, and the names of the ``make_`` functions are part of format version 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import sys
+import urllib.parse
+import warnings
+from typing import Any
+
+from chipmink import _remote
+from chipmink._errors import RemoteObjectLost, RemoteReferenceWarning
+from chipmink._markers import Context, Stub, place_of
+from chipmink._placeholder import Placeholder
+from chipmink.spark import _plans, _settle
+
+__all__ = ["BY_NAME", "RESOLVERS", "make_column", "make_udf", "make_udf_wrapper", "udf_of"]
+
+_SOURCES = "while what it reads can be read"
+
+
+def _stub(obj: Any, reason: str) -> Stub:
+    return Stub("remote", ".".join(place_of(type(obj))), reason)
+
+
+# --- frames ----------------------------------------------------------------------------------------------------------
+
+
+def reduce_frame(frame: Any, ctx: Context) -> Any:
+    """What it reads, if that says all; else its plan, if it has one."""
+    scope = _remote.saving()
+    try:
+        described = _remote.within(scope.seconds, _describe, frame, scope.mode)
+    except Exception as error:
+        described = f"Spark did not say what it is: {type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+    if scope.mode == "materialize":
+        answer = _settle.answer(scope, frame, described)
+        if isinstance(answer, tuple):
+            scope.note("spark.frame", answer[1][4], "alive")
+            return answer
+        if isinstance(answer, str) and isinstance(described, str):
+            described = f"{answer}; {described}"
+    if isinstance(described, str):
+        return _stub(frame, described)
+    scope.note(described.kind, described.lasts, described.found, "session" in described.place)
+    return _remote.make_reference, described.stored()
+
+
+_ADVICE = 'save with remote="materialize", or write it somewhere, and save the frame that reads it'
+
+
+def _describe(frame: Any, mode: str) -> _remote.RemoteReference | str:
+    if place_of(type(frame))[0].startswith("pyspark.sql.connect"):
+        return _describe_plan(frame)
+    return _describe_classic(frame)
+
+
+def _place(session: Any, is_bound: bool) -> dict[str, Any]:
+    version = importlib.import_module("pyspark").__version__
+    return {"library": f"pyspark {version}", **({"session": _session_id(session)} if is_bound else {})}
+
+
+def _session_id(session: Any) -> str:
+    if place_of(type(session))[0].startswith("pyspark.sql.connect"):
+        return str(session.session_id)
+    return f"{session.sparkContext.applicationId}/{session._jsparkSession.sessionUUID()}"
+
+
+def _describe_plan(frame: Any) -> _remote.RemoteReference:
+    session = frame.sparkSession
+    relation = _plans.stored_plan(frame)
+    views = {table.name for table in session.catalog.listTables() if table.isTemporary}
+    bound = _plans.bound_to_session(relation, views)
+    read = _plans.sources(relation)
+    details: dict[str, Any] = {"type": "pyspark.sql.connect.dataframe.DataFrame", "sources": read, **_files(frame)}
+    lasts = f"in the session that made it, while {' and '.join(bound)} is there" if bound else _SOURCES
+    identity = ", ".join(read) or "plan"
+    token = relation.SerializeToString(deterministic=True)
+    return _remote.RemoteReference("spark.plan", identity, _place(session, bool(bound)), {}, lasts, "alive", token, details)
+
+
+def _describe_classic(frame: Any) -> _remote.RemoteReference | str:
+    session = frame.sparkSession
+    execution = frame._jdf.queryExecution()
+    logical = execution.logical()
+    kind = logical.getClass().getSimpleName()
+    details: dict[str, Any] = {"type": "pyspark.sql.classic.dataframe.DataFrame"}
+    if kind == "UnresolvedRelation":
+        name = logical.multipartIdentifier().mkString(".")
+        if any(table.name == name and table.isTemporary for table in session.catalog.listTables()) or name.startswith("global_temp."):
+            lasts = f"in the session that made it, while the temporary view {name!r} is there"
+            return _remote.RemoteReference("spark.table", name, _place(session, True), {}, lasts, details={**details, "sources": [name]})
+        return _remote.RemoteReference(
+            "spark.table", name, _place(session, False), {}, _SOURCES, details={**details, "sources": [name], **_files(frame)}
+        )
+    if kind == "UnresolvedDataSource":
+        relation = execution.analyzed().relation()
+        if relation.getClass().getSimpleName() == "HadoopFsRelation":
+            paths = list(filter(None, relation.location().rootPaths().mkString("\n").split("\n")))
+            converters = session.sparkContext._jvm.scala.jdk.javaapi.CollectionConverters
+            options = {str(name): str(value) for name, value in dict(converters.asJava(relation.options())).items()}
+            read = {"format": relation.fileFormat().toString().lower(), "schema": frame.schema.json(), "options": options}
+            details = {**details, **read, "sources": paths, **_files(frame)}
+            return _remote.RemoteReference("spark.path", ", ".join(paths), _place(session, False), {}, _SOURCES, details=details)
+    if kind == "Range":
+        bounds = {"start": logical.start(), "end": logical.end(), "step": logical.step()}
+        return _remote.RemoteReference("spark.range", "range", _place(session, False), {}, "always", details={**details, **bounds})
+    if kind in ("LogicalRDD", "LocalRelation", "ExternalRDD"):
+        return f"it holds data of this program's session, which no other can read: {_ADVICE}"
+    return f"it is computed, and a frame of a classic session has no form that another session can read: {_ADVICE}"
+
+
+def _files(frame: Any) -> dict[str, Any]:
+    """How many files a frame reads, and a digest of their names, and of their sizes and times as far as they lie here."""
+    known = sorted(frame.inputFiles())
+    if not known:
+        return {}
+    digest = hashlib.blake2b(digest_size=16)
+    for name in known:
+        digest.update(name.encode() + b"\0")
+        parsed = urllib.parse.urlparse(name)
+        if parsed.scheme == "file":
+            try:
+                found = os.stat(urllib.parse.unquote(parsed.path))
+                digest.update(f"{found.st_size} {found.st_mtime_ns}\0".encode())
+            except OSError:
+                digest.update(b"gone\0")
+    return {"files": len(known), "version": digest.hexdigest()}
+
+
+def resolve_frame(reference: _remote.RemoteReference) -> Any:
+    """The frame, in the session that the program has."""
+    scope = _remote.current_load()
+    session = _session()
+    bound = reference.place.get("session")
+    made: Any = None
+
+    def make() -> Any:
+        if bound is not None and bound != _session_id(session):
+            raise RemoteObjectLost(f"it can be resolved only {reference.lasts}, and that session is another: make it anew")
+        return _FRAMES[reference.kind](reference, session)
+
+    made = _remote.within(scope.seconds, make)
+    _notice_changes(reference, made, scope.seconds)
+    return made
+
+
+def _session() -> Any:
+    if "pyspark" not in sys.modules:
+        if importlib.util.find_spec("pyspark") is None:
+            raise RemoteObjectLost("PySpark is not installed here: install it, start a session, and load again")
+    else:
+        found = _active_session()
+        if found is not None:
+            return found
+    raise RemoteObjectLost("this program has no active Spark session: start one with SparkSession.builder, and load again")
+
+
+def _active_session() -> Any:
+    connect = sys.modules.get("pyspark.sql.connect.session")
+    if connect is not None:
+        found = connect.SparkSession.getActiveSession()
+        if found is not None:
+            return found
+    classic = sys.modules.get("pyspark.sql.session")
+    context = sys.modules.get("pyspark.core.context") or sys.modules.get("pyspark.context")
+    if classic is None or context is None or context.SparkContext._active_spark_context is None:
+        return None
+    return classic.SparkSession._instantiatedSession
+
+
+def _is_connect(session: Any) -> bool:
+    return place_of(type(session))[0].startswith("pyspark.sql.connect")
+
+
+def _frame_of_plan(reference: _remote.RemoteReference, session: Any) -> Any:
+    if not _is_connect(session):
+        raise RemoteObjectLost("its plan is one of Spark Connect, and the active session is a classic one: load with a session of Connect")
+    if reference.token is None:
+        raise ValueError("the reference of a plan has no token; the version is damaged")
+    made = _plans.frame_of(reference.token, session)
+    # Asks the server whether it can be computed.
+    made.schema  # noqa: B018
+    return made
+
+
+def _frame_of_table(reference: _remote.RemoteReference, session: Any) -> Any:
+    made = session.table(reference.identity)
+    made.schema  # noqa: B018
+    return made
+
+
+def _frame_of_path(reference: _remote.RemoteReference, session: Any) -> Any:
+    facts = reference.details
+    types = importlib.import_module("pyspark.sql.types")
+    schema = types.StructType.fromJson(json.loads(facts["schema"]))
+    options = {name: value for name, value in facts["options"].items() if name not in ("path", "paths")}
+    made = session.read.format(facts["format"]).schema(schema).options(**options).load(list(facts["sources"]))
+    made.schema  # noqa: B018
+    return made
+
+
+def _frame_of_range(reference: _remote.RemoteReference, session: Any) -> Any:
+    return session.range(reference.details["start"], reference.details["end"], reference.details["step"])
+
+
+_FRAMES = {
+    "spark.plan": _frame_of_plan,
+    "spark.table": _frame_of_table,
+    "spark.path": _frame_of_path,
+    "spark.range": _frame_of_range,
+}
+
+
+def _notice_changes(reference: _remote.RemoteReference, made: Any, seconds: float) -> None:
+    before = reference.details.get("version")
+    if before is None:
+        return
+    now = _remote.within(seconds, _files, made)
+    if now.get("version") != before:
+        then = reference.details.get("files")
+        text = f"what {reference.identity!r} is has changed since it was saved: {then} files then, {now.get('files', 0)} now"
+        warnings.warn(f"{text}; the frame that was loaded reads what is there now", RemoteReferenceWarning, stacklevel=2)
+
+
+# --- sessions, columns, functions ------------------------------------------------------------------------------------
+
+
+def reduce_session(session: Any, ctx: Context) -> Any:
+    """Whatever session the loading program has."""
+    scope = _remote.saving()
+    lasts = "as the session that the loading program has"
+    scope.note("spark.session", lasts, "alive")
+    details = {"type": ".".join(place_of(type(session)))}
+    return _remote.make_reference, _remote.RemoteReference("spark.session", "session", {}, {}, lasts, details=details).stored()
+
+
+def resolve_session(reference: _remote.RemoteReference) -> Any:
+    """The active session."""
+    return _session()
+
+
+def reduce_connect_column(column: Any, ctx: Context) -> Any:
+    """The message that is sent to a server."""
+    session = _active_session()
+    if session is None or not _is_connect(session):
+        return _stub(column, "what it says is asked of an active session of Spark Connect, and there is none")
+    token = _plans.stored_expression(column._expr, session)
+    if token is None:
+        return _stub(column, "it is a column of one frame; keep its name, as for pyspark.sql.functions.col")
+    return make_column, (token,)
+
+
+def make_column(token: bytes) -> Any:
+    """Makes a column of Spark Connect."""
+    try:
+        return _plans.column_of(token)
+    except ImportError as error:
+        return Placeholder("remote", "pyspark.sql.Column", f"PySpark cannot be imported here ({error}): install it, and load again")
+
+
+def reduce_classic_column(column: Any, ctx: Context) -> Stub:
+    """Expressions of classic sessions cannot be written down."""
+    return _stub(column, "an expression of a classic session cannot be read back: keep its text, as for pyspark.sql.functions.expr")
+
+
+def reduce_udf(function: Any, ctx: Context) -> tuple[Any, ...]:
+    """The Python function, and what it returns."""
+    connect = place_of(type(function))[0].startswith("pyspark.sql.connect")
+    # As text, so that loading it needs no PySpark; the type itself is known once the function was asked for it.
+    kind = function._returnType_placeholder or function._returnType
+    return_type = kind if isinstance(kind, str) else _JSON + kind.json()
+    return make_udf, (function.func, return_type, function._name, function.evalType, function.deterministic, connect)
+
+
+_JSON = "json:"
+
+
+def udf_of(function: Any) -> Any:
+    """The user-defined function for which a function stands that ``pyspark.sql.functions.udf`` has returned; else ``None``."""
+    found = function.__dict__.get("_unwrapped")
+    return found if found is not None and place_of(type(found)) in _UDFS else None
+
+
+_UDFS = (("pyspark.sql.udf", "UserDefinedFunction"), ("pyspark.sql.connect.udf", "UserDefinedFunction"))
+
+
+def make_udf_wrapper(udf: Any) -> Any:
+    """Makes the function that stands for a user-defined one."""
+    return udf if isinstance(udf, Placeholder) else udf._wrapped()
+
+
+def make_udf(func: Any, return_type: str, name: str | None, eval_type: int, deterministic: bool, connect: bool) -> Any:
+    """Makes a user-defined function. Nothing is sent to a session before it is used."""
+    if isinstance(func, Placeholder):
+        return func
+    try:
+        module = importlib.import_module("pyspark.sql.connect.udf" if connect else "pyspark.sql.udf")
+    except ImportError as error:
+        return Placeholder("remote", "pyspark.sql.udf.UserDefinedFunction", f"PySpark cannot be imported here ({error}): install it, and load again")
+    kind: Any = return_type
+    if return_type.startswith(_JSON):
+        kind = importlib.import_module("pyspark.sql.types")._parse_datatype_json_string(return_type.removeprefix(_JSON))
+    return module.UserDefinedFunction(func, kind, name=name, evalType=eval_type, deterministic=deterministic)
+
+
+def reduce_model(model: Any, ctx: Context) -> Stub:
+    """Estimators, models and pipelines of pyspark.ml have writers of their own."""
+    return _stub(model, "it lives in Spark: save it with its own writer, model.write().save(path), and keep the path")
+
+
+RESOLVERS = {**dict.fromkeys(_FRAMES, resolve_frame), "spark.session": resolve_session}
+
+# Classes found by their name among the bases of a type, so that nothing has to be imported for it.
+BY_NAME: dict[tuple[str, str], Any] = {
+    ("pyspark.sql.dataframe", "DataFrame"): reduce_frame,
+    ("pyspark.sql.session", "SparkSession"): reduce_session,
+    ("pyspark.sql.connect.session", "SparkSession"): reduce_session,
+    ("pyspark.sql.classic.column", "Column"): reduce_classic_column,
+    ("pyspark.sql.connect.column", "Column"): reduce_connect_column,
+    ("pyspark.sql.udf", "UserDefinedFunction"): reduce_udf,
+    ("pyspark.sql.connect.udf", "UserDefinedFunction"): reduce_udf,
+    ("pyspark.ml.util", "MLWritable"): reduce_model,
+}
