@@ -81,7 +81,8 @@ uint64_t draw(uint64_t below) {
     return (d.seed >> 33) % below;
 }
 
-Stream* stream_of(void* handle) { return handle == nullptr ? &driver().legacy : (Stream*)handle; }
+// 0 to 2 are the default streams.
+Stream* stream_of(void* handle) { return (uintptr_t)handle <= 2 ? &driver().legacy : (Stream*)handle; }
 
 // Runs one operation of some stream. Returns whether there was one that could run.
 bool step() {

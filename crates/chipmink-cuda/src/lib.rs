@@ -2,6 +2,7 @@
 //!
 //! - [`Pipeline`]: what is allocated once per device; [`Pipeline::begin`] makes a [`Capture`] of regions at one moment.
 //! - [`Capture`]: hands out the chunks that changed, and the digests of all; then it is adopted or forgotten.
+//! - [`DeviceTier`]: pipelines as the [`chipmink_types::DeviceMemory`] of a walk.
 //! - [`Context`], [`device_count`], [`driver_version`], [`compiler_version`]: what there is.
 //!
 //! It refuses to allocate on a device during a save of what was saved before, to save while a stream is being captured into a
@@ -16,6 +17,7 @@ mod compile;
 mod driver;
 mod error;
 mod pipeline;
+mod tier;
 
 pub use compile::{CompilerOptions, compiled_kernels, compiler_version};
 pub use driver::{
@@ -23,3 +25,4 @@ pub use driver::{
 };
 pub use error::{CudaError, Result};
 pub use pipeline::{Capture, DeviceRegion, Fence, Found, Pipeline, PipelineOptions, Release, Staged};
+pub use tier::DeviceTier;

@@ -202,7 +202,8 @@ impl Handle {
         #[cfg(not(target_os = "linux"))]
         let shared = None;
         let untracked = live.as_ref().and_then(|live| live.unavailable());
-        let session = PySession::new(py, SessionOptions { policy, shadow_bytes, live, shared })?;
+        let device: Option<Box<dyn chipmink_types::DeviceMemory>> = Some(Box::new(crate::device::tier()));
+        let session = PySession::new(py, SessionOptions { policy, shadow_bytes, live, shared, device })?;
         Ok(Handle {
             repository,
             mapping,

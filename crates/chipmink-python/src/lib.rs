@@ -4,6 +4,7 @@
 //! Python package around it.
 
 mod command;
+mod device;
 mod errors;
 mod handle;
 mod mapping;
@@ -23,6 +24,8 @@ mod _chipmink {
 
     #[pymodule_export]
     use crate::command::run_command;
+    #[pymodule_export]
+    use crate::device::{device_unusable, examine};
     #[pymodule_export]
     use crate::handle::Handle;
     #[pymodule_export]

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod blob;
+mod device;
 mod gather;
 mod ids;
 mod live;
@@ -13,6 +14,7 @@ mod shared;
 mod walk;
 
 pub use blob::{BlobError, BlobKind, BlobSink, BlobSource, RegionForecast, RegionOutline};
+pub use device::{DeviceCapture, DeviceChunk, DeviceError, DeviceMemory, DeviceSpan, TakeChunk};
 pub use gather::{Gather, NewGather};
 pub use ids::{DIGEST_LEN, Digest, ParseDigestError, PodKey, RepositoryId, Slot, TimeId, WriteId, XXH3_128};
 pub use live::{LiveDigests, LiveRegion, Look};

@@ -19,6 +19,8 @@
 //! - [`Log`], [`Version`], [`Diff`]: history. [`SweepRequest`] says what of it stays.
 //! - [`live_digests`]: what a source may ask for digests of memory that nobody has written to.
 //! - [`shared_memory`]: what a source may ask for memory that other processes share.
+//! - [`DeviceTier`]: what a source may ask for memory of devices.
+//! - [`examine`]: what this machine offers of all that.
 //!
 //! 1. Nothing is taken as known before its version is visible: a failed save leaves base and source as they were.
 //! 2. What a save writes is a function of what changed. A co-variable whose pods are the very same keeps its digest without
@@ -31,6 +33,7 @@
 mod base;
 mod describe;
 mod diff;
+mod doctor;
 mod error;
 mod hash;
 mod history;
@@ -44,6 +47,9 @@ mod shared;
 mod staging;
 mod transfer;
 
+pub use chipmink_cuda::{
+    Allocation, CompilerOptions, CudaError, DeviceAllocator, DeviceInfo, DeviceTier, PipelineOptions,
+};
 pub use chipmink_shm::pool::{SegmentKind, SegmentSummary};
 pub use chipmink_shm::{MappedRegion, live_digests};
 #[cfg(target_os = "linux")]
@@ -55,6 +61,7 @@ pub use chipmink_store::{
 };
 pub use describe::Description;
 pub use diff::Diff;
+pub use doctor::{Examination, allocate_by_driver, device_unusable, examine};
 pub use error::{Error, ErrorKind, Result};
 pub use history::{Log, Version};
 pub use options::{DEFAULT_REF, OnConflict, OpenOptions, SaveRequest};

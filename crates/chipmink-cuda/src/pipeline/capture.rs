@@ -150,14 +150,19 @@ impl Capture {
         done
     }
 
+    /// Digests that a region had when it was adopted or seeded last; `None`: never. After [`Capture::take`], those of now.
+    pub fn known(&self, region: usize) -> Option<Vec<Digest>> {
+        let raw = self.digests[region].as_deref()?;
+        Some(raw.iter().map(|raw| Digest::xxh3(raw.to_canonical())).collect())
+    }
+
     /// Digests of the chunks of a region, in order.
     ///
     /// # Panics
     /// When [`Capture::take`] has not been called, or did not succeed.
     pub fn digests(&self, region: usize) -> Vec<Digest> {
         assert!(self.is_taken, "digests are known when the capture has been taken");
-        let raw = self.digests[region].as_deref().unwrap_or_default();
-        raw.iter().map(|raw| Digest::xxh3(raw.to_canonical())).collect()
+        self.known(region).unwrap_or_default()
     }
 
     /// What was found is what is known from now on: the caller has its bytes at a place from which they are not lost.

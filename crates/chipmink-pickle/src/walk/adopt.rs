@@ -12,8 +12,8 @@ use super::tracker::Group;
 use super::walker::Walker;
 use crate::py::Obj;
 use chipmink_types::{
-    BlobKind, Component, Digest, Export, PodKey, PodRecord, ShapeClass, ShapeRecord, VariableRoot, WalkError,
-    WalkOutcome, WalkedPod,
+    BlobKind, Component, DeviceCapture, Digest, Export, PodKey, PodRecord, ShapeClass, ShapeRecord,
+    VariableRoot, WalkError, WalkOutcome, WalkedPod,
 };
 use hashbrown::{HashMap, HashSet};
 use pyo3::prelude::*;
@@ -54,6 +54,8 @@ pub(crate) struct Pending {
     pub(super) hints: Vec<Hint>,
     /// Memory and the pod that stores it.
     pub(super) spans: Vec<(Span, u32)>,
+    /// Memory of devices, as it was found.
+    pub(super) device: Option<Box<dyn DeviceCapture>>,
 }
 
 impl Walker<'_, '_> {
@@ -66,8 +68,9 @@ impl Walker<'_, '_> {
         let unsteady = self.unsteady_variables();
         let unsteady =
             unsteady.into_iter().filter_map(|at| Some(variables.get(at as usize)?.0.clone())).collect();
-        let visits = std::mem::take(&mut self.visits);
+        let mut visits = std::mem::take(&mut self.visits);
         let index = VisitIndex::of(visits.iter().map(|visit| visit.pod), self.session.pods.len());
+        let device = self.store_devices(&mut visits, &index)?;
         let mut pods = Vec::with_capacity(visits.len());
         for visit in visits {
             pods.push(self.pending_pod(visit)?);
@@ -190,7 +193,7 @@ impl Walker<'_, '_> {
         stats.shadow_bytes = self.shadow_bytes;
         let hints = std::mem::take(&mut self.hints);
         let spans = self.memory.owners().map(|(span, owner)| (span, owner.pod)).collect();
-        let pending = Pending { ticket, pods, groups, edges, variables: tracked, hints, spans };
+        let pending = Pending { ticket, pods, groups, edges, variables: tracked, hints, spans, device };
         self.session.pending = Some(pending);
         Ok(WalkOutcome {
             variables: outcome_variables,

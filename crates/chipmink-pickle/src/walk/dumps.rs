@@ -52,7 +52,13 @@ pub fn dumps(
     object: &Bound<'_, PyAny>,
     buffer_callback: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Vec<u8>> {
-    let options = SessionOptions { policy: Box::new(BundleAll), shadow_bytes: 0, live: None, shared: None };
+    let options = SessionOptions {
+        policy: Box::new(BundleAll),
+        shadow_bytes: 0,
+        live: None,
+        shared: None,
+        device: None,
+    };
     let mut session = PySession::new(py, options)?;
     let mut sink = NoSink;
     let mut may_repeat = true;

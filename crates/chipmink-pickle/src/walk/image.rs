@@ -43,7 +43,13 @@ pub(crate) fn image(
     namespace: &Bound<'_, PyDict>,
     objects: &[Bound<'_, PyAny>],
 ) -> PyResult<Image> {
-    let options = SessionOptions { policy: Box::new(BundleAll), shadow_bytes: 0, live: None, shared: None };
+    let options = SessionOptions {
+        policy: Box::new(BundleAll),
+        shadow_bytes: 0,
+        live: None,
+        shared: None,
+        device: None,
+    };
     let mut session = PySession::new(py, options)?;
     let dict = Obj::of(namespace.as_any());
     let context = session.context(py, Some(dict))?;

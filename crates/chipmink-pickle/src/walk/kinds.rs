@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     SideMarker,
     /// A marker of the reducers: bytes of memory that other processes share.
     SharedBytes,
+    /// A marker of the reducers: bytes of memory of a device.
+    DeviceBytes,
     /// A handle of something elsewhere, of which a number that lies in it says all.
     Identified,
     /// There is a reducer in our own table.
@@ -74,6 +76,7 @@ pub(crate) struct Kinds {
     namespace_marker: usize,
     side_marker: usize,
     shared_bytes: usize,
+    device_bytes: usize,
     ndarray: usize,
     dtype_meta: usize,
     pub(crate) scalars: Option<&'static Scalars>,
@@ -125,6 +128,7 @@ impl Kinds {
             namespace_marker: type_of("NamespaceMarker")?,
             side_marker: type_of("Side")?,
             shared_bytes: type_of("SharedBytes")?,
+            device_bytes: type_of("DeviceBytes")?,
             ndarray: 0,
             dtype_meta: 0,
             scalars: None,
@@ -189,6 +193,8 @@ impl Kinds {
             Kind::SideMarker
         } else if addr == self.shared_bytes {
             Kind::SharedBytes
+        } else if addr == self.device_bytes {
+            Kind::DeviceBytes
         } else if addr == self.pickle_buffer {
             Kind::PickleBuffer
         } else if object.is_function() {

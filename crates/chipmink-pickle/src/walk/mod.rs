@@ -6,6 +6,7 @@ mod builder;
 mod check;
 mod check_arrays;
 mod content;
+mod devices;
 mod dumps;
 mod earlier;
 mod exports;

@@ -117,6 +117,7 @@ impl Walker<'_, '_> {
                     return self.numpy_scalar(object);
                 }
                 Kind::SharedBytes => return self.shared_bytes(object),
+                Kind::DeviceBytes => return self.device_bytes(object),
                 Kind::Dtype => {
                     self.place_here(at);
                     return self.start_dtype(object);

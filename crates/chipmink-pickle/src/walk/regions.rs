@@ -11,7 +11,9 @@ use super::walker::{Step, Walker};
 use crate::py::Obj;
 use chipmink_digest::{Grid, NodeKind, TreeBuilder};
 use chipmink_format::tag;
-use chipmink_types::{BlobError, BlobKind, Digest, GridKind, Look, RegionOutline, RegionRecord, ViewRecord};
+use chipmink_types::{
+    BlobError, BlobKind, BlobSink, Digest, GridKind, Look, RegionOutline, RegionRecord, ViewRecord,
+};
 
 /// A grid of one run: kind and row length.
 pub(crate) const RUN: (GridKind, u64) = (GridKind::Run, 0);
@@ -235,12 +237,7 @@ impl Walker<'_, '_> {
     }
 
     pub(crate) fn store_tree(&mut self, digests: &[Digest]) -> Step<Digest> {
-        let sink = &mut *self.sink;
-        let root = tree_of(digests).finish(&mut |digest, bytes| -> Result<(), BlobError> {
-            sink.put(BlobKind::DigestNode, digest, bytes).map(|_| ())
-        })?;
-        sink.end_region(root);
-        Ok(root)
+        Ok(put_tree(digests, self.sink)?)
     }
 
     /// Writes a reference to a region. Returns its memo number.
@@ -287,6 +284,15 @@ impl Walker<'_, '_> {
         self.builder().set_local_number(object, number);
         Ok(())
     }
+}
+
+/// Stores the digest tree of a region whose chunks were all put or found held.
+pub(crate) fn put_tree(digests: &[Digest], sink: &mut dyn BlobSink) -> Result<Digest, BlobError> {
+    let root = tree_of(digests).finish(&mut |digest, bytes| -> Result<(), BlobError> {
+        sink.put(BlobKind::DigestNode, digest, bytes).map(|_| ())
+    })?;
+    sink.end_region(root);
+    Ok(root)
 }
 
 fn tree_of(digests: &[Digest]) -> TreeBuilder {

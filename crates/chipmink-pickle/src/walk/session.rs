@@ -15,7 +15,7 @@ use super::shapes::Shapes;
 use super::tracker::Tracker;
 use crate::py::Obj;
 use chipmink_podding::{Policy, TypePrior, Volatility};
-use chipmink_types::{LiveDigests, PodRecord, SharedMemory};
+use chipmink_types::{DeviceMemory, LiveDigests, PodRecord, SharedMemory};
 use hashbrown::HashMap;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -42,6 +42,8 @@ pub struct SessionOptions {
     pub live: Option<Box<dyn LiveDigests>>,
     /// Reads memory that other processes share; `None`: objects over such memory cannot be saved.
     pub shared: Option<Box<dyn SharedMemory>>,
+    /// Captures memory of devices; `None`: reducers bring it to the host.
+    pub device: Option<Box<dyn DeviceMemory>>,
 }
 
 /// What is known of a pod.
@@ -199,6 +201,7 @@ pub struct PySession {
     pub(crate) shadow_total: u64,
     pub(crate) live: Option<Box<dyn LiveDigests>>,
     pub(crate) shared: Option<Box<dyn SharedMemory>>,
+    pub(crate) device: Option<Box<dyn DeviceMemory>>,
     pub(crate) identified: Identified,
     pub(crate) reducers: Py<PyModule>,
     pub(crate) context_type: Py<PyAny>,
@@ -244,6 +247,7 @@ impl PySession {
             shadow_total: 0,
             live: options.live,
             shared: options.shared,
+            device: options.device,
             identified: Identified::default(),
             context_type: reducers.getattr("Context")?.unbind(),
             reducers: reducers.unbind(),

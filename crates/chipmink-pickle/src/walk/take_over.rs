@@ -22,6 +22,9 @@ impl PySession {
                 self.drop_pod(id);
             }
         }
+        if let Some(device) = pending.device.take() {
+            device.adopt();
+        }
         let groups = std::mem::take(&mut pending.groups);
         let edges = std::mem::take(&mut pending.edges);
         let moved = self.tracker.adopt(py, groups, edges, &pending.variables, self.kinds.ndarray());

@@ -114,6 +114,8 @@ pub(crate) struct Walker<'w, 'py> {
     pub sharing_types: HashMap<usize, bool>,
     /// By address of an object that owns memory of arrays; kept.
     pub owning: HashMap<usize, super::shared::Owning>,
+    /// Regions that are on a device, and not stored yet.
+    pub devices: Vec<super::devices::DeviceRegion>,
     /// Some variables are not walked: objects of theirs must be noticed.
     pub some_inactive: bool,
     /// Reducers by type, kept.
@@ -191,6 +193,7 @@ impl<'w, 'py> Walker<'w, 'py> {
             rules: HashMap::new(),
             sharing_types: HashMap::new(),
             owning: HashMap::new(),
+            devices: Vec::new(),
             some_inactive: false,
             activated: Vec::new(),
             variable: 0,

@@ -15,11 +15,13 @@ import importlib
 from typing import Any
 
 from chipmink._chipmink import __version__
+from chipmink._doctor import Facility, Health, doctor
 from chipmink._errors import (
     BusyError,
     ChipminkError,
     ClosedError,
     DamagedError,
+    DeviceWarning,
     NotAllowedError,
     NotFoundError,
     OutcomeUnknownError,
@@ -51,7 +53,10 @@ __all__ = [
     "ClosedError",
     "Damage",
     "DamagedError",
+    "DeviceWarning",
     "Diff",
+    "Facility",
+    "Health",
     "LazyVersion",
     "Lost",
     "NotAllowedError",
@@ -83,6 +88,7 @@ __all__ = [
     "VerifyReport",
     "Version",
     "__version__",
+    "doctor",
     "dump",
     "dumps",
     "load",

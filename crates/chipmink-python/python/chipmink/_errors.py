@@ -13,6 +13,7 @@ __all__ = [
     "ChipminkError",
     "ClosedError",
     "DamagedError",
+    "DeviceWarning",
     "NotAllowedError",
     "NotFoundError",
     "OutcomeUnknownError",
@@ -110,6 +111,10 @@ class BusyError(ChipminkError, RuntimeError):
     """A save was begun while another save of the same repository object was running in the same thread."""
 
     kind = "busy"
+
+
+class DeviceWarning(UserWarning):
+    """Memory of a device was brought to the host, since the device is not there or cannot be used."""
 
 
 class SkippedVariableWarning(UserWarning):

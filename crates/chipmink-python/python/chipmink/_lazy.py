@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from chipmink import _chipmink, _rebuild
+from chipmink._device import placing
 from chipmink._errors import NotFoundError
 from chipmink._live import live_namespace
 from chipmink._remote import resolving
@@ -24,9 +25,10 @@ __all__ = ["LazyVersion", "closed_over_sharing"]
 class LazyVersion(Mapping[str, Any]):
     """The variables of one version, each loaded at first use; see ``Repository.at``."""
 
-    def __init__(self, repository: Repository, version: int, allow: Allow | None) -> None:
+    def __init__(self, repository: Repository, version: int, allow: Allow | None, map_location: Any = None) -> None:
         self._repository = repository
         self._allow = allow
+        self._map_location = map_location
         self._names = dict.fromkeys(repository.names(version))
         self._lock = threading.RLock()
         # What functions of the version are bound to.
@@ -52,10 +54,11 @@ class LazyVersion(Mapping[str, Any]):
             if len(grown) == len(needed):
                 break
             needed = grown
-        loaded = resolving(
-            lambda: handle.load_only(self.version, needed, self._loaded, self._allow, live_namespace(), False),
-            self._repository,
-        )
+        with placing(self._map_location):
+            loaded = resolving(
+                lambda: handle.load_only(self.version, needed, self._loaded, self._allow, live_namespace(), False),
+                self._repository,
+            )
         for other, value in loaded or ():
             self._loaded.setdefault(other, value)
 

@@ -6,7 +6,7 @@ import weakref
 from types import CodeType, FunctionType
 from typing import Any
 
-__all__ = ["NAMESPACE", "CapturedGlobals", "Context", "NamespaceMarker", "SharedBytes", "Side", "Stub", "Value", "place_of"]
+__all__ = ["NAMESPACE", "CapturedGlobals", "Context", "DeviceBytes", "NamespaceMarker", "SharedBytes", "Side", "Stub", "Value", "place_of"]
 
 
 def place_of(kind: type) -> tuple[str, str]:
@@ -53,6 +53,25 @@ class SharedBytes:
 
     def __repr__(self) -> str:
         return f"SharedBytes({self.address:#x}, {self.byte_len})"
+
+
+class DeviceBytes:
+    """Bytes in memory of a CUDA device, which ``owner`` keeps and to which the program writes in ``streams``.
+
+    It loads as a bytearray.
+    """
+
+    __slots__ = ("address", "byte_len", "device", "owner", "streams")
+
+    def __init__(self, owner: Any, device: int, address: int, byte_len: int, streams: list[int]) -> None:
+        self.owner = owner
+        self.device = device
+        self.address = address
+        self.byte_len = byte_len
+        self.streams = streams
+
+    def __repr__(self) -> str:
+        return f"DeviceBytes({self.device}, {self.address:#x}, {self.byte_len})"
 
 
 class Stub:

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from chipmink import _arrow, _numpy, _pandas, _reduce_classes, _reduce_functions, _reduce_objects, _reduce_stubs, _shared, _torch, _values
-from chipmink._markers import NAMESPACE, Context, NamespaceMarker, SharedBytes, Side, Stub, place_of
+from chipmink import _arrow, _device, _numpy, _pandas, _reduce_classes, _reduce_functions, _reduce_objects, _reduce_stubs, _shared, _torch, _values
+from chipmink._markers import NAMESPACE, Context, DeviceBytes, NamespaceMarker, SharedBytes, Side, Stub, place_of
 from chipmink._numpy import describe_dtype
 from chipmink._reduce_classes import reduce_class
 from chipmink._shared import may_share_memory, shared_owner
@@ -30,6 +30,7 @@ __all__ = [
     "STAND_INS",
     "VALUES",
     "Context",
+    "DeviceBytes",
     "NamespaceMarker",
     "SharedBytes",
     "Side",
@@ -52,6 +53,7 @@ DISPATCH: dict[type, Reducer] = {
     **_reduce_classes.REDUCERS,
     **_reduce_functions.REDUCERS,
     **_shared.REDUCERS,
+    **_device.REDUCERS,
 }
 """Exact type to rule. Only ``register`` changes it."""
 
@@ -70,6 +72,7 @@ _BY_NAME: dict[tuple[str, str], Reducer] = {
     **_shared.BY_NAME,
     **_torch.BY_NAME,
     **_HANDLES,
+    **_device.BY_NAME,
 }
 
 _values.RULES.update({**_numpy.VALUES, **_arrow.VALUES, **_pandas.VALUES})

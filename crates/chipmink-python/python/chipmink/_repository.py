@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any, Unpack
 
 from chipmink import _chipmink, _in_place, _rebuild
+from chipmink._device import placing
 from chipmink._errors import (
     ClosedError,
     DamagedError,
@@ -352,6 +353,7 @@ class Repository(StoredRepository):
         allow: Allow | None = None,
         as_refs: bool = False,
         as_pandas: bool = False,
+        map_location: Any = None,
     ) -> dict[str, Any]:
         """Makes the variables of a version again: all of them, or those named, with what they share still shared.
 
@@ -360,26 +362,29 @@ class Repository(StoredRepository):
         their own. ``allow`` restricts what may be imported and called, as in ``chipmink.loads``. What was saved with
         ``remote="materialize"`` loads as its values; with ``as_refs`` these go back to the cluster, and references to them are loaded. Of Spark's
         frames these are frames of the active session, or with ``as_pandas`` of pandas.
+        Tensors and arrays of a device go back to it, or where ``map_location`` says: a device, a dict of devices, or a function of
+        the device's name; what has no such device here stays on the host, with a ``DeviceWarning``.
         """
         handle = self._usable()
         number = self._number(version)
         namespace: dict[str, Any] = {}
         wanted = None if names is None else names_of(names)
-        # Functions are made before the variables are there; the dict they are bound to is filled at the end.
-        loaded = resolving(lambda: handle.load(number, wanted, namespace, allow, live_namespace()), self, as_refs, as_pandas)
+        with placing(map_location):
+            # Functions are made before the variables are there; the dict they are bound to is filled at the end.
+            loaded = resolving(lambda: handle.load(number, wanted, namespace, allow, live_namespace()), self, as_refs, as_pandas)
         namespace.update(loaded)
         if wanted is None or len(loaded) == len(wanted):
             return namespace
         # What is only read stands behind what was asked for.
         return dict(loaded[: len(wanted)])
 
-    def at(self, version: int | str | None = None, *, allow: Allow | None = None) -> LazyVersion:
+    def at(self, version: int | str | None = None, *, allow: Allow | None = None, map_location: Any = None) -> LazyVersion:
         """A read-only mapping of the variables of a version, each loaded when it is first asked for.
 
         Variables taken from one such mapping share with each other what they shared when they were saved.
         """
         self._usable()
-        return LazyVersion(self, self._number(version), allow)
+        return LazyVersion(self, self._number(version), allow, map_location)
 
     def names(self, version: int | str | None = None) -> list[str]:
         """The names of a version, in the order of the namespace."""

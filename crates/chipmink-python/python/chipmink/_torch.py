@@ -1,8 +1,9 @@
-"""Reducers for tensors of PyTorch in the memory of the process, and the functions that make them again.
+"""Reducers for tensors of PyTorch, and the functions that make them again.
 
 A tensor is saved as what it shows: an array of bytes over the part of its storage that it reaches, and where its elements
 lie in it. So tensors over one storage, and arrays over the memory of a tensor, are so again after a load, and a slice does
 not drag its storage along. Of storages only the memory counts: after a load one is as large as what was saved of it.
+Storages on devices are saved as a whole (``chipmink._device``).
 
 The names of the ``make_`` and ``_setstate`` functions are part of format version 1, as those of ``chipmink._rebuild`` are.
 """
@@ -15,10 +16,21 @@ import warnings
 import weakref
 from typing import Any
 
-from chipmink import _shared
+from chipmink import _device, _shared
+from chipmink._errors import DeviceWarning
 from chipmink._markers import Context
 
-__all__ = ["BY_NAME", "make_generator", "make_parameter", "make_shared_parameter", "make_shared_tensor", "make_tensor", "tensor_setstate"]
+__all__ = [
+    "BY_NAME",
+    "make_device_parameter",
+    "make_device_tensor",
+    "make_generator",
+    "make_parameter",
+    "make_shared_parameter",
+    "make_shared_tensor",
+    "make_tensor",
+    "tensor_setstate",
+]
 
 
 def _library() -> Any:
@@ -36,10 +48,15 @@ def reduce_tensor(tensor: Any, ctx: Context) -> Any:
         warnings.warn(f"hooks of a tensor of shape {tuple(tensor.shape)} are not saved", stacklevel=2)
     flags = (1 if tensor.is_conj() else 0) | (2 if tensor.is_neg() else 0)
     maker: Any = make_parameter if kind is torch.nn.Parameter else make_tensor
+    label = _device.label_of(tensor)
     storage = tensor.untyped_storage()
-    is_shared = ctx.namespace is not None and storage.is_shared()
+    is_shared = ctx.namespace is not None and label is None and storage.is_shared()
     segment = _shared.storage_segment(storage) if is_shared and storage.nbytes() else None
-    if segment is not None:
+    shown: Any
+    if label is not None:
+        shown, first = _device.storage_memory(storage, label), tensor.storage_offset() * tensor.element_size()
+        maker = make_device_parameter if kind is torch.nn.Parameter else make_device_tensor
+    elif segment is not None:
         shown, first = segment, tensor.storage_offset() * tensor.element_size()
         maker = make_shared_parameter if kind is torch.nn.Parameter else make_shared_tensor
     else:
@@ -58,7 +75,7 @@ def reduce_tensor(tensor: Any, ctx: Context) -> Any:
 def _is_plain(tensor: Any) -> bool:
     torch = _library()
     return (
-        tensor.device.type == "cpu"
+        tensor.device.type != "meta"
         and tensor.layout is torch.strided
         and not tensor.is_quantized
         and not tensor.is_nested
@@ -142,6 +159,29 @@ def make_shared_parameter(
     return _library().nn.Parameter(tensor, requires_grad)
 
 
+def make_device_tensor(
+    memory: Any,
+    dtype: str,
+    first: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    requires_grad: bool,
+    flags: int,
+) -> Any:
+    """Makes a tensor over memory of a device; ``first`` counts bytes, ``strides`` count elements."""
+    torch = _library()
+    storage = _device.storage_of(memory)
+    made = torch.empty(0, dtype=getattr(torch, dtype), device=storage.device)
+    made.set_(storage, first // made.element_size(), shape, strides)
+    return _finished(made, requires_grad, flags)
+
+
+def make_device_parameter(memory: Any, dtype: str, first: int, *rest: Any) -> Any:
+    """Makes a parameter, of what such a tensor is made of."""
+    shape, strides, requires_grad, flags = rest
+    return _library().nn.Parameter(make_device_tensor(memory, dtype, first, shape, strides, False, flags), requires_grad)
+
+
 def make_parameter(shown: Any, dtype: str, first: int, *rest: Any) -> Any:
     """Makes a parameter, of what a tensor is made of."""
     shape, strides, requires_grad, flags = rest
@@ -184,9 +224,13 @@ def reduce_generator(generator: Any, ctx: Context) -> Any:
 
 
 def make_generator(device: str, state: Any) -> Any:
-    """Makes a generator of random numbers."""
+    """Makes a generator of random numbers. Where there is no such device, it is one of the host that begins anew."""
     torch = _library()
-    made = torch.Generator(device)
+    try:
+        made = torch.Generator(device)
+    except (RuntimeError, AssertionError) as error:
+        warnings.warn(f"a generator of {device} is one of the host now, and begins anew: {error}", DeviceWarning, stacklevel=2)
+        return torch.Generator()
     made.set_state(state)
     return made
 
