@@ -347,6 +347,82 @@ def test_contiguous_arrays_of_other_libraries_are_captured(repo, driver, monkeyp
     assert numpy.array_equal(loaded.host, array.host)
 
 
+@pytest.fixture
+def pipeline(driver):
+    return _chipmink.DevicePipeline(0, scratch_len=1 << 20, block_len=1 << 17, block_count=2, chunk_capacity=64)
+
+
+def captured(pipeline, memory, streams=(), **options):
+    return pipeline.begin([(memory.ctypes.data, memory.nbytes)], list(streams), memory, **options)
+
+
+def test_a_capture_can_be_taken_while_the_program_goes_on(pipeline, driver):
+    memory = numpy.arange(300_000, dtype=numpy.uint8)
+    stream = driver.stream()
+    stored = {}
+
+    def take(region, ordinal, digest, content):
+        assert region == 0
+        stored[digest] = content
+
+    for step in range(1, 6):
+        driver.train(stream, memory.ctypes.data, memory.nbytes, 3)
+        expected = numpy.arange(300_000, dtype=numpy.uint8) + numpy.uint8(3 * step)
+        capture = captured(pipeline, memory, [stream])
+        if step < 5:
+            # The next step is enqueued before anything was copied.
+            driver.train(stream, memory.ctypes.data, memory.nbytes, 0)
+        chunks, byte_len, late = capture.take(take)
+        assert (chunks, byte_len, late) == (5, 300_000, 0)
+        assert b"".join(stored[digest] for digest in capture.digests(0)) == expected.tobytes()
+        capture.adopt()
+    driver.synchronize(stream)
+    capture = captured(pipeline, memory)
+    assert capture.take() == (0, 0, 0)
+    capture.close()
+    pipeline.forget()
+    assert captured(pipeline, memory).take()[0] == 5
+
+
+def test_captures_refuse_what_makes_no_sense(pipeline, driver):
+    memory = numpy.zeros(100_000, dtype=numpy.uint8)
+    capture = captured(pipeline, memory, fence=False)
+    capture.fence([])
+    with pytest.raises(RuntimeError, match="still under way"):
+        captured(pipeline, memory)
+    with pytest.raises(ValueError, match="was not taken"):
+        capture.digests(0)
+    with pytest.raises(ValueError, match="was not taken"):
+        capture.adopt()
+    with pytest.raises(ZeroDivisionError):
+        capture.take(lambda *_: 1 / 0)
+    capture.close()
+    for call in (capture.take, capture.adopt, lambda: capture.digests(0), lambda: capture.fence([])):
+        with pytest.raises(ValueError, match="the capture is over"):
+            call()
+    with pytest.raises(OSError, match="there is no device 7"):
+        _chipmink.DevicePipeline(7)
+    driver.fail("cuMemAlloc_v2", 1, 2)
+    with pytest.raises(MemoryError, match="scratch memory on device 0"):
+        _chipmink.DevicePipeline(0)
+
+
+def test_what_keeps_the_memory_is_let_go(pipeline):
+    class Memory(numpy.ndarray):
+        pass
+
+    memory = numpy.zeros(100_000, dtype=numpy.uint8).view(Memory)
+    gone = weakref.ref(memory)
+    capture = captured(pipeline, memory)
+    del memory
+    gc.collect()
+    assert gone() is not None
+    capture.take()
+    gc.collect()
+    assert gone() is None
+    capture.close()
+
+
 def test_damaged_content_is_refused():
     loaded = _device.make_device_memory("cuda:0", 5)
     with pytest.raises(ValueError, match="has 4 bytes instead of 5"):

@@ -47,6 +47,12 @@ pub(crate) enum Command {
     /// List or remove shared memory that holds versions
     #[command(subcommand)]
     Shm(ShmCommand),
+    /// Show what this machine offers: page tracking, shared memory, CUDA, and why not
+    Doctor {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// What every command needs.
@@ -339,6 +345,7 @@ impl Command {
                 arguments.json
             }
             Command::Agent(arguments) => arguments.json,
+            Command::Doctor { json } => *json,
             Command::Shm(ShmCommand::List { json } | ShmCommand::Rm { json, .. }) => *json,
         }
     }

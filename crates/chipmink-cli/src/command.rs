@@ -1,7 +1,7 @@
 //! [`run`]: from arguments to output and exit status.
 
 use crate::arguments::{Arguments, Command};
-use crate::{agent, cat, diff, export, log, repair, shm, show, sweep, transfer, usage, verify};
+use crate::{agent, cat, diff, doctor, export, log, repair, shm, show, sweep, transfer, usage, verify};
 use chipmink::{Error, OpenOptions, Repository};
 use chipmink_types::TimeId;
 use clap::Parser;
@@ -108,6 +108,7 @@ fn execute(command: &Command, out: &mut dyn Write) -> Result<u8, Failure> {
         Command::Export(arguments) => export::run(arguments, out)?,
         Command::Agent(arguments) => return agent::run(arguments, out),
         Command::Shm(command) => shm::run(command, out)?,
+        Command::Doctor { json } => doctor::print(*json, out)?,
     }
     Ok(GOOD)
 }

@@ -11,6 +11,7 @@ mod atom;
 mod cat;
 mod command;
 mod diff;
+mod doctor;
 mod export;
 mod log;
 mod pager;

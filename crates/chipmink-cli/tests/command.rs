@@ -249,3 +249,17 @@ fn the_program_answers_as_the_library_does() {
     let failed = Command::new(env!("CARGO_BIN_EXE_chipmink")).args(["show", place, "9"]).output().unwrap();
     assert_eq!(failed.status.code(), Some(1));
 }
+
+#[test]
+fn doctor_says_of_each_facility_whether_it_is_there() {
+    let mut out = Vec::new();
+    assert_eq!(run(["chipmink", "doctor", "--json"], &mut out, &mut Vec::new()), 0);
+    let found: Value = serde_json::from_slice(&out).unwrap();
+    for name in ["dirty pages", "shared memory", "CUDA driver", "NVRTC"] {
+        let facility = &found["facilities"][name];
+        assert!(facility["is_there"].is_boolean() && facility["detail"].is_string(), "{name}: {found}");
+    }
+    let mut text = Vec::new();
+    assert_eq!(run(["chipmink", "doctor"], &mut text, &mut Vec::new()), 0);
+    assert!(String::from_utf8(text).unwrap().contains("CUDA driver: "));
+}

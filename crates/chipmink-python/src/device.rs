@@ -18,10 +18,17 @@ pub(crate) fn tier() -> DeviceTier {
     DeviceTier::new(|device| PipelineOptions {
         scratch_len: SCRATCH_LEN,
         block_len: BLOCK_LEN,
-        allocator: Some(Box::new(PoolAllocator(device))),
-        compiler: Python::attach(|py| compiler(py).unwrap_or_default()),
-        ..PipelineOptions::default()
+        ..Python::attach(|py| options(py, device))
     })
+}
+
+/// What a pipeline takes from the libraries of the program.
+pub(crate) fn options(py: Python<'_>, device: i32) -> PipelineOptions {
+    PipelineOptions {
+        allocator: Some(Box::new(PoolAllocator(device))),
+        compiler: compiler(py).unwrap_or_default(),
+        ..PipelineOptions::default()
+    }
 }
 
 fn compiler(py: Python<'_>) -> PyResult<CompilerOptions> {

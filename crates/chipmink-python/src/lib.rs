@@ -10,6 +10,7 @@ mod handle;
 mod mapping;
 mod memory;
 mod mentions;
+mod pipeline;
 mod restore;
 mod stream;
 mod transfer;
@@ -30,6 +31,8 @@ mod _chipmink {
     use crate::handle::Handle;
     #[pymodule_export]
     use crate::memory::mapping_of;
+    #[pymodule_export]
+    use crate::pipeline::{DeviceCapture, DevicePipeline};
     #[pymodule_export]
     use crate::restore::{Patch, StoredRegion, apply_patches};
     #[pymodule_export]

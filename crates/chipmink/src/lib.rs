@@ -48,8 +48,10 @@ mod staging;
 mod transfer;
 
 pub use chipmink_cuda::{
-    Allocation, CompilerOptions, CudaError, DeviceAllocator, DeviceInfo, DeviceTier, PipelineOptions,
+    Allocation, Capture, CompilerOptions, Context as DeviceContext, CudaError, DeviceAllocator, DeviceInfo,
+    DeviceRegion, DeviceTier, Fence, Found, Pipeline, PipelineOptions, Release, Staged,
 };
+pub use chipmink_digest::Grid;
 pub use chipmink_shm::pool::{SegmentKind, SegmentSummary};
 pub use chipmink_shm::{MappedRegion, live_digests};
 #[cfg(target_os = "linux")]

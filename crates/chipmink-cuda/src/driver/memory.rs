@@ -29,7 +29,7 @@ impl fmt::Debug for Allocation {
 /// Allocates memory of a device. It is asked at construction and when there are more chunks than ever, never in a save of
 /// what was saved before.
 pub trait DeviceAllocator: Send + Sync + fmt::Debug {
-    /// Bytes that nobody else uses until the owner is dropped.
+    /// Bytes that nobody else uses until the owner is dropped, in any stream: what a pool hands out for one stream must be waited for.
     ///
     /// # Errors
     /// When there is no room.

@@ -4,7 +4,7 @@ use super::capture::Capture;
 use super::plan::Plan;
 use super::tables::{RAW_LEN, Tables, chunk_bytes, digest_bytes};
 use super::{Busy, DeviceRegion, Fence, Host, Inner, Pipeline, Release, Stage};
-use crate::driver::{Part, StreamHandle};
+use crate::driver::{Part, StreamHandle, relax_capture};
 use crate::{CudaError, Result};
 use chipmink_kernels::layout::{RawDigest, Totals};
 use chipmink_types::Digest;
@@ -34,6 +34,7 @@ impl Pipeline {
     ) -> Result<Capture> {
         let inner = &self.0;
         let busy = Busy::take(inner)?;
+        let _relaxed = relax_capture(&inner.context)?;
         for stream in streams {
             StreamHandle(*stream).refuse_capture(&inner.context)?;
         }

@@ -150,6 +150,11 @@ impl Capture {
         done
     }
 
+    /// Whether [`Capture::take`] has succeeded.
+    pub fn is_taken(&self) -> bool {
+        self.is_taken
+    }
+
     /// Digests that a region had when it was adopted or seeded last; `None`: never. After [`Capture::take`], those of now.
     pub fn known(&self, region: usize) -> Option<Vec<Digest>> {
         let raw = self.digests[region].as_deref()?;

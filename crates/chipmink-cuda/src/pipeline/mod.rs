@@ -27,6 +27,7 @@ pub use options::{DeviceRegion, Fence, PipelineOptions, Release};
 use crate::compile::compiled_kernels;
 use crate::driver::{
     Context, DeviceAllocator, DeviceBuffer, DriverAllocator, Event, Kernels, PinnedBuffer, Stream,
+    relax_capture,
 };
 use crate::{CudaError, Result};
 use chipmink_digest::CHUNK_LEN;
@@ -121,6 +122,7 @@ impl Pipeline {
     /// # Errors
     /// When there is no compiler, no room, or the device fails.
     pub fn new(context: &Arc<Context>, options: PipelineOptions) -> Result<Self> {
+        let _relaxed = relax_capture(context)?;
         // A chunk must fit in a block, and in each half of a staging area.
         let least = 2 * CHUNK_LEN;
         let block_len = options.block_len.max(least).next_multiple_of(CHUNK_LEN);

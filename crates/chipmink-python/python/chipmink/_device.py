@@ -84,6 +84,8 @@ def allocate(index: int, byte_len: int) -> tuple[int, Any] | None:
         memory = torch.empty(byte_len, dtype=torch.uint8, device=f"cuda:{index}")
     except torch.cuda.OutOfMemoryError as error:
         raise MemoryError(f"{byte_len} bytes on cuda:{index}") from error
+    # What had the memory before may still be using it in this stream, of which alone the pool takes care.
+    torch.cuda.current_stream(index).synchronize()
     return memory.data_ptr(), memory
 
 

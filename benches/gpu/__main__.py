@@ -1,0 +1,345 @@
+"""Checks and measures the device tier on a CUDA device: ``python -m benches.gpu [--gib 16] [--repeats 7] [--only PART ...]``.
+
+It needs a device, PyTorch and chipmink, and nothing else; from a checkout or as a folder copied next to an installed wheel
+(``python gpu``). First what is saved is checked, and a failed check ends it; then medians of times that the device itself takes
+are printed as one table, with the bars that they are held to. Exit status 1 if a check fails; a missed bar is a figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import chipmink
+import torch
+from chipmink import _chipmink
+
+CHUNK = 64 * 1024
+GIB = 1 << 30
+
+
+# --- tools ------------------------------------------------------------------------------------------------------------
+
+
+class Table:
+    """Rows as they come: what was measured, the figure, what it is compared with, and the bar."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        print(f"{'row':<58}{'figure':>14}{'reference':>14}{'ratio':>8}  bar")
+
+    def add(self, row: str, figure: float, reference: float, unit: str, bar: str, passed: bool) -> None:
+        ratio = figure / reference if reference else float("nan")
+        self.rows.append({"row": row, "figure": figure, "reference": reference, "unit": unit, "ratio": ratio, "bar": bar, "passed": passed})
+        print(f"{row:<58}{figure:>11.4g} {unit:<3}{reference:>11.4g} {unit:<3}{ratio:>7.3f}  {bar} {'pass' if passed else 'FAIL'}", flush=True)
+
+
+def device_ms(work: Callable[[], Any], repeats: int, after: Callable[[Any], None] = lambda made: None) -> float:
+    """Median time that the device spends between two events around what ``work`` enqueues.
+
+    The device is kept busy until all is enqueued, so the host's own time is not in it.
+    """
+    times = []
+    for _ in range(repeats):
+        before, behind = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize()
+        torch.cuda._sleep(30_000_000)
+        before.record()
+        made = work()
+        behind.record()
+        torch.cuda.synchronize()
+        times.append(before.elapsed_time(behind))
+        after(made)
+    return statistics.median(times)
+
+
+def stream() -> int:
+    return torch.cuda.current_stream().cuda_stream
+
+
+def spans(tensors: Iterable[torch.Tensor]) -> list[tuple[int, int]]:
+    return [(tensor.data_ptr(), tensor.nbytes) for tensor in tensors]
+
+
+def dirty_some(tensors: list[torch.Tensor], share: float, seed: int) -> int:
+    """Changes a byte in so many of all chunks. Returns how many."""
+    generator = torch.Generator().manual_seed(seed)
+    changed = 0
+    for tensor in tensors:
+        flat = tensor.view(-1).view(torch.uint8)
+        count = max(1, round(share * flat.numel() / CHUNK))
+        chunks = torch.randperm(flat.numel() // CHUNK, generator=generator)[:count]
+        flat[(chunks * CHUNK + seed % CHUNK).cuda()] += 1
+        changed += len(chunks)
+    return changed
+
+
+def close(capture: Any) -> None:
+    capture.take()
+    capture.adopt()
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+def check_saves(folder: Path) -> None:
+    """What the device digests is what the processor finds when it verifies, and what comes back is what was saved."""
+    torch.manual_seed(1)
+    state = {f"t{i}": torch.randn(70_000 + 12_345 * i, device="cuda").to(dtype) for i, dtype in enumerate((torch.float32, torch.bfloat16, torch.float16))}
+    state["odd"] = torch.randint(0, 256, (1 << 20,), dtype=torch.uint8, device="cuda")[3:]
+    state["tied"] = state["t0"][5:]
+    with chipmink.open(folder / "check", durable=False) as repo:
+        for step in range(3):
+            state["t0"][step] += 1
+            number = repo.save(state)
+            assert not repo.verify(full=True), "the processor finds other digests than the device"
+            loaded = repo.load(number)
+            for name, tensor in state.items():
+                assert loaded[name].device == tensor.device, name
+                assert torch.equal(loaded[name], tensor), name
+            assert loaded["tied"].untyped_storage().data_ptr() == loaded["t0"].untyped_storage().data_ptr()
+        assert all(torch.equal(value.cpu(), state[name].cpu()) for name, value in repo.load(map_location="cpu").items())
+        # The same bytes of the host are the same chunks.
+        written = repo.save({**state, "host": state["t2"].cpu()}).report.bytes_written
+        assert written < state["t2"].nbytes / 2, f"{written} bytes were written of what is stored already"
+
+
+def check_lengths() -> None:
+    """Every alignment and many lengths, against the first capture of a copy that begins elsewhere."""
+    content = torch.randint(0, 256, (1 << 22,), dtype=torch.uint8, device="cuda")
+    pipeline = _chipmink.DevicePipeline(0, scratch_len=16 << 20)
+    for shift in range(17):
+        lengths = [0, 1, 3, 4, 8, 9, 16, 17, 128, 129, 240, 241, 1023, 1024, 1025, 8191, 8193, 65535, 65536, 65537, 1 << 20]
+        moved = torch.empty(content.numel() + 32, dtype=torch.uint8, device="cuda")
+        moved[shift : shift + content.numel()] = content
+        capture = pipeline.begin([(moved.data_ptr() + shift, length) for length in lengths], [stream()], moved)
+        found: dict[tuple[int, int], bytes] = {}
+        capture.take(lambda region, ordinal, digest, data, found=found: found.__setitem__((region, ordinal), data))
+        digests = [capture.digests(region) for region in range(len(lengths))]
+        capture.close()
+        expected = content.cpu().numpy().tobytes()
+        for region, length in enumerate(lengths):
+            assert b"".join(found[region, ordinal] for ordinal in range(-(-length // CHUNK))) == expected[:length]
+        if shift == 0:
+            first = digests
+        assert digests == first, f"digests depend on the address, {shift} bytes from a multiple of 16"
+
+
+def check_race(steps: int) -> None:
+    """A program that goes on training while each of its saves is copied: with the fence exact, without it not."""
+
+    def wrong(fence: bool, steps: int) -> int:
+        torch.manual_seed(7)
+        parameters = [torch.randn(50_000 + 7_000 * i, device="cuda", requires_grad=True) for i in range(8)]
+        optimizer = torch.optim.SGD(parameters, lr=0.01, momentum=0.9)
+        pipeline = _chipmink.DevicePipeline(0, scratch_len=1 << 20, block_len=1 << 18)
+        stored: dict[bytes, bytes] = {}
+        failed = 0
+
+        def step() -> None:
+            for parameter in parameters:
+                parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+
+        for number in range(steps):
+            step()
+            expected = [parameter.detach().clone() for parameter in parameters]
+            capture = pipeline.begin(spans(parameters), [stream()], parameters, fence=fence)
+            saver = threading.Thread(target=capture.take, args=(lambda region, ordinal, digest, data: stored.__setitem__(digest, data),))
+            saver.start()
+            step()
+            step()
+            saver.join()
+            for region, tensor in enumerate(expected):
+                joined = b"".join(stored[digest] for digest in capture.digests(region))
+                failed += joined != tensor.cpu().numpy().tobytes()
+            capture.adopt()
+            if number % 100 == 99:
+                stored.clear()
+                pipeline.forget()
+        return failed
+
+    assert wrong(True, steps) == 0, "a save is not the state at its step"
+    assert wrong(False, min(steps, 50)) > 0, "the control, without the fence, does not fail: the check shows nothing"
+
+
+# --- measurements -----------------------------------------------------------------------------------------------------
+
+
+def digest_row(table: Table, name: str, tensors: list[torch.Tensor], shift: int, bar: float, repeats: int) -> float:
+    """Time of a capture that finds nothing dirty, against a sum over the same memory. Returns it in ms."""
+    byte_len = sum(tensor.nbytes - shift for tensor in tensors)
+    joined = tensors[0] if len(tensors) == 1 else torch.empty(byte_len // 4 * 4, dtype=torch.uint8, device="cuda")
+    numbers = joined.view(torch.float32)
+    reference = device_ms(lambda: numbers.sum(), repeats)
+    pipeline = _chipmink.DevicePipeline(0, chunk_capacity=1 << 20)
+    regions = [(address + shift, length - shift) for address, length in spans(tensors)]
+    close(pipeline.begin(regions, [stream()], tensors))
+    taken = device_ms(lambda: pipeline.begin(regions, [stream()], tensors), repeats, close)
+    figure, base = byte_len / taken / 1e6, byte_len / reference / 1e6
+    table.add(name, figure, base, "GB/s", f">= {bar} x sum", figure >= bar * base)
+    return taken
+
+
+def measure_digests(table: Table, gib: int, repeats: int) -> None:
+    large = torch.zeros(min(gib, 8) * GIB, dtype=torch.uint8, device="cuda")
+    digest_row(table, f"digest of {large.numel() // GIB} GiB in 64 KiB chunks", [large], 0, 0.8, repeats)
+    digest_row(table, f"digest of {large.numel() // GIB} GiB at odd alignment", [large], 1, 0.4, repeats)
+    del large
+    generator = torch.Generator().manual_seed(2)
+    lengths = (4096 * torch.randint(1, 65, (1000,), generator=generator)).tolist()
+    small = [torch.zeros(length, dtype=torch.uint8, device="cuda") for length in lengths]
+    digest_row(table, "digest of 1,000 tensors of 4-256 KiB in one launch", small, 0, 0.6, repeats)
+
+
+def measure_saves(table: Table, gib: int, repeats: int) -> None:
+    tensors = [torch.zeros(gib * GIB // 1000 // CHUNK * CHUNK, dtype=torch.uint8, device="cuda") for _ in range(1000)]
+    total = sum(tensor.nbytes for tensor in tensors)
+    pipeline = _chipmink.DevicePipeline(0, scratch_len=1 << 30, chunk_capacity=1 << 20)
+    close(pipeline.begin(spans(tensors), [stream()], tensors))
+    clean = device_ms(lambda: pipeline.begin(spans(tensors), [stream()], tensors), repeats, close)
+    idle, host, moved = [], [], []
+    for seed in range(repeats):
+        dirty = dirty_some(tensors, 0.01, seed + 1) * CHUNK
+        regions = spans(tensors)
+        torch.cuda.synchronize()
+
+        def begin(regions: list[tuple[int, int]] = regions) -> Any:
+            started = time.perf_counter()
+            made = pipeline.begin(regions, [stream()], tensors)
+            host.append(time.perf_counter() - started)
+            return made
+
+        counts: list[int] = []
+
+        def taken(capture: Any, counts: list[int] = counts) -> None:
+            counts.append(capture.take()[1])
+            capture.adopt()
+
+        idle.append(device_ms(begin, 1, taken))
+        moved.append(counts[0] / dirty)
+    state = f"{total / GIB:.0f} GiB in 1,000 tensors, 1 % dirty"
+    table.add(f"{state}: training stream held", statistics.median(idle), clean, "ms", "<= 2 x digest", statistics.median(idle) <= 2 * clean)
+    table.add(f"{state}: host time", 1e3 * statistics.median(host), 10, "ms", "<= 10 ms", statistics.median(host) <= 0.01)
+    table.add(f"{state}: bytes moved, of the dirty ones", max(moved), 1, "x", "<= 1.02 x", max(moved) <= 1.02)
+
+    # All dirty: against plain copies into pinned memory.
+    pinned = torch.empty(256 << 20, dtype=torch.uint8, pin_memory=True)
+    source = torch.zeros_like(pinned, device="cuda")
+    link = pinned.numel() / device_ms(lambda: pinned.copy_(source, non_blocking=True), repeats) / 1e6
+    times = []
+    for _ in range(max(2, repeats // 2)):
+        pipeline.forget()
+        started = time.perf_counter()
+        capture = pipeline.begin(spans(tensors), [stream()], tensors)
+        capture.take()
+        times.append(time.perf_counter() - started)
+        capture.close()
+    rate = total / statistics.median(times) / 1e9
+    table.add(f"{total / GIB:.0f} GiB, all dirty: to the host", rate, link, "GB/s", ">= 0.9 x pinned", rate >= 0.9 * link)
+
+
+def measure_repository(table: Table, gib: int, folder: Path) -> None:
+    """Whole saves of a few GiB into memory that is a file system, against ``torch.save`` there."""
+    state = {f"layer{i}": torch.randn(GIB // 4 // 4, device="cuda") for i in range(4 * min(gib, 4))}
+    total = sum(tensor.nbytes for tensor in state.values())
+    started = time.perf_counter()
+    torch.save(state, folder / "torch.pt")
+    theirs = time.perf_counter() - started
+    (folder / "torch.pt").unlink()
+    with chipmink.open(folder / "repo", durable=False, compression="none") as repo:
+        started = time.perf_counter()
+        repo.save({"state": state})
+        first = time.perf_counter() - started
+        table.add(f"save of {total / GIB:.0f} GiB, all new, to /dev/shm", first, theirs, "s", "<= 1/5 x torch.save", first <= theirs / 5)
+        dirty_some(list(state.values()), 0.01, 3)
+        started = time.perf_counter()
+        repo.save({"state": state})
+        second = time.perf_counter() - started
+        table.add(f"save of {total / GIB:.0f} GiB, 1 % dirty, to /dev/shm", second, theirs, "s", "no bar", True)
+
+
+def measure_steps(table: Table, gib: int, repeats: int) -> None:
+    """Steps of at least 100 ms while saves are under way."""
+    state = [torch.randn(GIB // 4, device="cuda") for _ in range(min(gib, 8))]
+    matrix = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+
+    def step() -> float:
+        before, behind = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        before.record()
+        product = matrix
+        for _ in range(count):
+            product = (product @ matrix).mul_(1e-2)
+        behind.record()
+        torch.cuda.synchronize()
+        return before.elapsed_time(behind)
+
+    count = 10
+    step()
+    count = max(10, round(count * 130 / step()))
+    alone = statistics.median(step() for _ in range(repeats))
+    pipeline = _chipmink.DevicePipeline(0, scratch_len=1 << 30, chunk_capacity=1 << 20)
+    close(pipeline.begin(spans(state), [stream()], state))
+    for share, bar in ((0.01, 1.03), (1.0, 1.05)):
+        with_save = []
+        for seed in range(repeats):
+            dirty_some(state, share, seed + 11)
+            capture = pipeline.begin(spans(state), [stream()], state)
+            saver = threading.Thread(target=close, args=(capture,))
+            # From behind the fence on, so that what the save is known to hold is not counted twice.
+            torch.cuda.current_stream().record_event().synchronize()
+            saver.start()
+            with_save.append(step())
+            saver.join()
+        figure = statistics.median(with_save)
+        table.add(f"step of {alone:.0f} ms while {100 * share:.0f} % is copied", figure, alone, "ms", f"<= {bar} x", figure <= bar * alone)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gib", type=int, default=16, help="size of the state; some 1.5 times as much memory of the device is needed")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--race-steps", type=int, default=1000)
+    parser.add_argument("--only", nargs="+", choices=["check", "digests", "saves", "repository", "steps"], help="parts to run")
+    parser.add_argument("--out", type=Path, help="write the rows there as JSON")
+    arguments = parser.parse_args()
+    print(chipmink.doctor())
+    if not torch.cuda.is_available():
+        print("There is no CUDA device that PyTorch can use; nothing was checked or measured.")
+        return 1
+    parts = arguments.only or ["check", "digests", "saves", "repository", "steps"]
+    shm = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None) as name:
+        folder = Path(name)
+        if "check" in parts:
+            check_saves(folder)
+            check_lengths()
+            check_race(arguments.race_steps)
+            print(f"checked: saves, lengths and alignments, {arguments.race_steps} steps during saves")
+        print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {platform.platform()}")
+        table = Table()
+        if "digests" in parts:
+            measure_digests(table, arguments.gib, arguments.repeats)
+        if "saves" in parts:
+            measure_saves(table, arguments.gib, arguments.repeats)
+        if "repository" in parts:
+            measure_repository(table, arguments.gib, folder)
+        if "steps" in parts:
+            measure_steps(table, arguments.gib, arguments.repeats)
+    if arguments.out:
+        facts = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": table.rows}
+        arguments.out.write_text(json.dumps(facts, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
