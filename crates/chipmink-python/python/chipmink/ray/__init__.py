@@ -1,10 +1,24 @@
-"""Objects of Ray: what was pinned for repositories.
+"""Objects of Ray: what was pinned for repositories, and checkpoints of Ray Train.
 
 Importing this module imports no part of Ray.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from chipmink.ray._keeper import Pin, pins
 
-__all__ = ["Pin", "pins"]
+if TYPE_CHECKING:
+    from chipmink.ray._train import download, upload_to
+
+__all__ = ["Pin", "download", "pins", "upload_to"]
+
+
+def __getattr__(name: str) -> Any:
+    # It needs repositories, which need the rules of this package.
+    if name in ("download", "upload_to"):
+        from chipmink.ray import _train
+
+        return getattr(_train, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
