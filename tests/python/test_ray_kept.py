@@ -172,8 +172,19 @@ def test_values_with_references_in_them_and_values_that_cannot_be_saved(tmp_path
             @ray.remote(num_cpus=0)
             def failing(): raise ValueError("by itself")
             failed = failing.remote()
+            class Fragile:
+                # Ends the first process that saves it.
+                def __init__(self, mark, home): self.mark, self.home = mark, home
+                def __reduce__(self):
+                    import os
+                    if os.getpid() != self.home and not os.path.exists(self.mark):
+                        open(self.mark, "w").close()
+                        os._exit(1)
+                    return Fragile, (self.mark, self.home)
+            import os
+            fragile = ray.put(Fragile({str(tmp_path / "mark")!r}, os.getpid()))
             repo = chipmink.open({str(place)!r}, durable=False)
-            saved = repo.save({{"outer": outer, "failed": failed, "twice": [outer]}}, remote="materialize")
+            saved = repo.save({{"outer": outer, "failed": failed, "twice": [outer], "fragile": fragile}}, remote="materialize")
             answer = [int(saved), [str(each) for each in saved.report.remote]]
             """
         )
@@ -184,11 +195,12 @@ def test_values_with_references_in_them_and_values_that_cannot_be_saved(tmp_path
             f"""
             repo = chipmink.open({str(place)!r}, durable=False)
             loaded = repo.load({version[0]})
-            answer = [loaded["outer"], loaded["twice"][0] is loaded["outer"], repr(loaded["failed"])]
+            answer = [loaded["outer"], loaded["twice"][0] is loaded["outer"], repr(loaded["failed"]), loaded["fragile"].mark]
             """
         )
         assert answer[:2] == [{"inner": ["inner"], "x": 1}, True]
         assert "Ray is not installed" in answer[2]
+        assert answer[3] == str(tmp_path / "mark") and (tmp_path / "mark").exists()
 
 
 def test_a_place_that_nodes_cannot_reach_is_refused(tmp_path):

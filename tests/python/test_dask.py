@@ -1,0 +1,22 @@
+"""Results in a Dask cluster are placeholders that say what to do."""
+
+from __future__ import annotations
+
+import chipmink
+import pytest
+
+distributed = pytest.importorskip("distributed")
+
+
+def test_a_future_says_what_to_save_instead(repo):
+    with distributed.Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+        future = client.submit(lambda x: x + 1, 41)
+        with pytest.warns(chipmink.SkippedVariableWarning, match="save future.result"):
+            saved = repo.save({"future": future, "list": [future], "client": client, "value": future.result()})
+        assert {each.variable for each in saved.report.stubs + saved.report.skipped} >= {"future", "client"}
+    loaded = repo.load(saved)
+    assert loaded["value"] == 42
+    with pytest.raises(chipmink.PlaceholderError, match="no other program can reach"):
+        loaded["future"].result()
+    with pytest.raises(chipmink.PlaceholderError, match="connections are not made again"):
+        loaded["client"].submit(abs, -1)
