@@ -26,7 +26,9 @@ from benches.rows import Options, Row
 REFERENCES = 10_000
 #: Seconds that a save of unchanged references may take.
 UNCHANGED = 0.020
-OBJECT_BYTES = 64 << 20
+#: Objects that are saved by value, and the bytes of each at full scale.
+OBJECTS = 8
+OBJECT_BYTES = 256 << 20
 #: Bytes by which the memory of the saving program may grow.
 GROWTH = 64 << 20
 
@@ -106,22 +108,22 @@ class _Peak:
 
 
 def materialized(options: Options) -> list[Result]:
-    count = max(int((2 << 30) * options.arrays_scale) // OBJECT_BYTES, 4)
-    total = count * OBJECT_BYTES
+    length = max(int(OBJECT_BYTES * options.arrays_scale), 8 << 20)
+    total = OBJECTS * length
     with cluster(total * 3 // 4) as ray, folder() as place:
 
         def make(seed: int, version: int) -> Any:
             import numpy
 
-            data = numpy.random.default_rng(seed).integers(0, 256, OBJECT_BYTES, dtype=numpy.uint8)
+            data = numpy.random.default_rng(seed).integers(0, 256, length, dtype=numpy.uint8)
             # One hundredth of each object, in one piece.
-            data[: OBJECT_BYTES // 100 * version] ^= 255
+            data[: length // 100 * version] ^= 255
             return data
 
         def spread(version: int) -> list[Any]:
             task = ray.remote(num_cpus=0.1)(make)
-            refs = [task.options(resources={("first", "second")[i % 2]: 0.01}).remote(i, version) for i in range(count)]
-            ray.wait(refs, num_returns=count, fetch_local=False)
+            refs = [task.options(resources={("first", "second")[i % 2]: 0.01}).remote(i, version) for i in range(OBJECTS)]
+            ray.wait(refs, num_returns=OBJECTS, fetch_local=False)
             return refs
 
         refs = spread(0)

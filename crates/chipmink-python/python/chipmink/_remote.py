@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from chipmink._errors import RemoteObjectLost
-from chipmink._markers import Context, Stub, place_of
+from chipmink._markers import Stub, place_of
 
 __all__ = [
     "LINE",
