@@ -8,7 +8,8 @@
 #   make demo            a data-science session saved after every cell, next to pickle, dill and cloudpickle
 #   make bench           the measurements, into benches/results/
 #   make soak            100,000 random graphs, 200 savers and agents killed at random moments, 10,000 simulated histories of
-#                        writers over a network that fails, and the model of their protocol with wider bounds
+#                        writers over a network that fails, the model of their protocol with wider bounds, and eight
+#                        processes that save a hundred versions each to one bucket (moto) while another sweeps it
 #   make sanitize        the code that maps and watches memory, under AddressSanitizer: needs a nightly toolchain of Rust
 #   make soak-training   a training run that is killed 50 times and compared bit by bit with one in peace: needs PyTorch
 #
@@ -107,6 +108,7 @@ bench: $(STAMPS)/group-demo
 soak: build $(STAMPS)/group-test
 	$(PY) tests/python/soak.py --graphs $(SOAK_GRAPHS)
 	$(PY) tests/python/staging_kills.py --kills $(SOAK_KILLS)
+	$(PY) tests/python/bucket_writers.py --writers 8 --commits 100
 	CHIPMINK_SIMULATIONS=$(SOAK_SIMULATIONS) cargo test --package chipmink-test-simulation -- --nocapture
 	cargo test --package chipmink-test-protocol -- --ignored --nocapture
 

@@ -91,6 +91,6 @@ def answering(answer: Callable[[http.server.BaseHTTPRequestHandler], None]) -> I
 def without_credentials(monkeypatch: pytest.MonkeyPatch, home: os.PathLike[str]) -> None:
     """An environment in which no key is found, and no proxy."""
     for name in list(os.environ):
-        if name.upper().endswith("_PROXY") or name.startswith(("AWS_", "AZURE_", "GOOGLE_")):
+        if name.upper().endswith("_PROXY") or name.startswith(("AWS_", "AZURE_", "GOOGLE_", "XDG_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", os.fspath(home))

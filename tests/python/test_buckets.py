@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 import warnings
+from pathlib import Path
 
 import chipmink
 import numpy
@@ -139,6 +140,98 @@ def test_writers_of_lines_of_their_own(opened):
     for line, found in numbers.items():
         assert [repo.load(number) for number in found] == [{"line": line, "step": [step]} for step in range(6)]
     assert repo.verify(full=True) == []
+
+
+def test_processes_that_write_while_others_sweep():
+    """A hundred versions each are tried by ``make soak``."""
+    script = Path(__file__).with_name("bucket_writers.py")
+    done = subprocess.run(
+        [sys.executable, str(script), "--writers", "3", "--commits", "16"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("48 versions by 3 processes")
+
+
+def test_repositories_of_one_process_save_in_turn(opened):
+    """They tell each other what they published, so none has to write its entry anew."""
+    opened().save({"start": [0]})
+    repos = [opened(ref=f"line-{i}") for i in range(4)]
+    numbers: list[int] = []
+
+    def write(which: int) -> None:
+        numbers.extend(int(repos[which].save({"line": which, "step": [step]})) for step in range(10))
+
+    threads = [threading.Thread(target=write, args=(which,)) for which in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert sorted(numbers) == list(range(2, 42))
+    assert opened().verify().ok
+
+
+def forward(moto, handler):
+    """Lets the server answer."""
+    import urllib.error
+    import urllib.request
+
+    headers = {name: value for name, value in handler.headers.items() if name.lower() != "host"}
+    request = urllib.request.Request(moto.endpoint + handler.path, headers=headers, method=handler.command, data=handler.body or None)
+    try:
+        found = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request)
+    except urllib.error.HTTPError as error:
+        found = error
+    body = found.read()
+    handler.send_response(found.status)
+    for name in ("Content-Range", "ETag", "Last-Modified", "Content-Length"):
+        if name in found.headers:
+            handler.send_header(name, found.headers[name])
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def test_what_was_read_is_kept_in_a_folder(opened, moto, tmp_path):
+    namespace = {"array": numpy.arange(400_000, dtype="f8"), "small": [1, 2, 3]}
+    want = canonical(namespace)
+    opened().save(namespace)
+    asked: list[str] = []
+
+    def passing(handler):
+        asked.append(f"{handler.command} {handler.path}")
+        return forward(moto, handler)
+
+    with answering(passing) as endpoint:
+        cache = tmp_path / "cache"
+        for opens in range(3):
+            asked.clear()
+            repo = opened(endpoint=endpoint, cache=cache, cache_size="64MiB")
+            assert_same(want, repo.load())
+            gets = [line for line in asked if line.startswith("GET") and "/packs/" in line]
+            # A root state is read as part of its pack, too.
+            assert bool(gets) == (opens == 0), gets
+        assert os.stat(cache / "packs-1").st_mode & 0o777 == 0o700
+        # What was damaged there is read again.
+        for file in (cache / "packs-1").rglob("*"):
+            if file.is_file():
+                file.write_bytes(file.read_bytes()[::-1])
+        assert_same(want, opened(endpoint=endpoint, cache=cache).load())
+        # What is checked is the bucket.
+        asked.clear()
+        assert opened(endpoint=endpoint, cache=cache).verify().ok
+        assert any(line.startswith("GET") and "/packs/" in line for line in asked)
+    with pytest.raises(chipmink.UnsupportedError, match="cache_size.*no size"):
+        opened(cache=cache, cache_size="much")
+    with pytest.raises(chipmink.UnsupportedError, match="cache_size is that of a cache"):
+        opened(cache_size="1GiB")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(chipmink.UnsupportedError, match="cache in .* cannot be used"):
+        opened(cache=tmp_path / "file")
+
+
+def test_a_cache_of_the_user(opened, tmp_path):
+    opened(cache=True).save({"x": [1]})
+    assert opened(cache=True).load() == {"x": [1]}
+    assert (tmp_path / ".cache" / "chipmink" / "packs-1").is_dir()
 
 
 def test_a_repository_is_known_by_its_url(opened, moto):
@@ -274,22 +367,7 @@ def test_a_bucket_that_can_only_be_read(moto, opened):
     def only_reading(handler):
         if handler.command not in ("GET", "HEAD"):
             return answer(403, "AccessDenied")(handler)
-        import urllib.error
-        import urllib.request
-
-        headers = dict(handler.headers)
-        request = urllib.request.Request(moto.endpoint + handler.path, headers=headers, method=handler.command)
-        try:
-            found = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request)
-        except urllib.error.HTTPError as error:
-            found = error
-        body = found.read()
-        handler.send_response(found.status)
-        for name in ("Content-Range", "ETag", "Last-Modified", "Content-Length"):
-            if name in found.headers:
-                handler.send_header(name, found.headers[name])
-        handler.end_headers()
-        handler.wfile.write(body)
+        return forward(moto, handler)
 
     with answering(only_reading) as endpoint, chipmink.open(place, endpoint=endpoint, **KEYS) as repo:
         assert repo.load() == {"x": [1]}
@@ -428,3 +506,30 @@ def test_other_services_say_what_is_wrong(place, options):
             assert options.get("account_key", "\0") not in str(caught.value)
     with pytest.raises(chipmink.StorageError, match="no connection"):
         chipmink.open(place, endpoint=f"http://127.0.0.1:{free_port()}", **options)
+
+
+@pytest.mark.parametrize("proxy", ["nobody", "refuses", "passes"])
+def test_a_proxy(proxy, moto, opened, monkeypatch):
+    """Requests go to the proxy of the environment; if it does not answer, or does not let them through, that is said."""
+    opened().save({"x": [1]})
+    place = "s3://bucket/test_a_proxy-" + proxy
+    asked: list[str] = []
+
+    def through(handler):
+        asked.append(handler.path)
+        if proxy == "refuses":
+            return answer(407, "")(handler)
+        # What a proxy is asked for is a whole URL.
+        handler.path = handler.path.removeprefix("http://storage.test")
+        return forward(moto, handler)
+
+    with answering(through) as endpoint:
+        where = f"http://127.0.0.1:{free_port()}" if proxy == "nobody" else endpoint
+        monkeypatch.setenv("http_proxy", where)
+        if proxy == "passes":
+            with chipmink.open(place, endpoint="http://storage.test", **KEYS) as repo:
+                assert repo.load() == {"x": [1]}
+            assert asked and all(path.startswith("http://storage.test/") for path in asked)
+        else:
+            match = "no connection" if proxy == "nobody" else "407|proxy"
+            fails(place, match, endpoint="http://storage.test")

@@ -286,18 +286,8 @@ fn rate(text: &str) -> Result<u64, String> {
 
 /// A number of bytes, alone or with a binary unit.
 fn size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is no size: give bytes, or a number with KiB, MiB, GiB or TiB");
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit = match text[digits.len()..].trim() {
-        "" | "B" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        "TiB" => 40,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number.checked_mul(1 << unit).ok_or_else(wrong)
+    chipmink::parse_byte_len(text)
+        .ok_or_else(|| format!("{text:?} is no size: give bytes, or a number with KiB, MiB, GiB or TiB"))
 }
 
 /// A time: a number with a unit.

@@ -3,6 +3,7 @@
 //! 1. The walk and the rebuild run attached to the interpreter; everything else that reads or writes runs detached.
 //! 2. No lock is waited for: the session is taken or the caller is told that it is taken.
 
+use crate::cancel::Cancel;
 use crate::errors::raise;
 use crate::mapping::{Mapper, Mapping};
 use crate::transfer::{Other, repair, transfer};
@@ -231,6 +232,8 @@ impl Handle {
     }
 
     /// Walks a namespace: the first step of a save.
+    #[pyo3(signature = (namespace, accessed, ref_name, message, author, code, cancel=None))]
+    #[expect(clippy::too_many_arguments, reason = "they are the keyword arguments of the Python side")]
     fn walk(
         slf: &Bound<'_, Self>,
         namespace: &Bound<'_, PyDict>,
@@ -239,12 +242,14 @@ impl Handle {
         message: String,
         author: String,
         code: String,
+        cancel: Option<&Cancel>,
     ) -> PyResult<Walked> {
         let this = slf.get();
         let mut guard = this.session()?;
         let session = guard.as_mut().ok_or_else(closed)?;
+        let cancel = cancel.map(|cancel| cancel.0.clone());
         let request =
-            SaveRequest { ref_name, accessed, message, author, code, on_conflict: this.on_conflict };
+            SaveRequest { ref_name, accessed, message, author, code, on_conflict: this.on_conflict, cancel };
         // The place may be far away, and nothing is walked yet.
         let begun = slf.py().detach(|| this.repository.begin(&request)).map_err(raise)?;
         let prepared = begun.walk(&mut session.source(namespace));

@@ -3,6 +3,7 @@
 //! It holds no logic of its own; what is saved and how is decided in the crates beneath, and what a user sees is the
 //! Python package around it.
 
+mod cancel;
 mod command;
 mod device;
 mod errors;
@@ -23,6 +24,8 @@ use pyo3::prelude::*;
 mod _chipmink {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use crate::cancel::Cancel;
     #[pymodule_export]
     use crate::command::run_command;
     #[pymodule_export]

@@ -5,23 +5,25 @@ use crate::error::{Result, StoreError};
 use crate::local::{LocalDisk, LocalFiles, PackOutput};
 use crate::memory::{MemoryPack, Room};
 use crate::pool::{PoolObjects, Pressure};
+use crate::remote::{CacheFolder, CachedObjects};
+use crate::runner::Runner;
+use crate::turn::Turn;
+use crate::upload::Upload;
 use bytes::Bytes;
 use chipmink_format::ConditionalWrites;
 use chipmink_types::{NewGather, SharedPool};
 use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use std::future::Future;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
-use tokio::runtime::Runtime;
+use std::sync::Arc;
 
-/// Bytes of one part of an upload. Stores ask for at least 5 MiB.
-const PART_LEN: usize = 8 << 20;
-
-/// Requests that are under way at once where many objects are read.
-const AT_ONCE: usize = 16;
+/// Small objects that are read at once.
+const SMALL_AT_ONCE: usize = 64;
+/// Ranges that are read at once: 8 MiB each at most, so 64 MiB.
+const RANGES_AT_ONCE: usize = 8;
 
 /// An object, as a listing tells of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,41 +32,6 @@ pub(crate) struct ListedObject {
     pub(crate) byte_len: u64,
     /// By the store's clock, in microseconds since 1970.
     pub(crate) modified_at: i64,
-}
-
-/// How the futures of a store are run.
-#[derive(Clone, Debug)]
-enum Runner {
-    /// They are ready when polled: no thread is needed, and a fork harms nothing.
-    InPlace,
-    /// They need timers or sockets; the runtime starts at first use.
-    Runtime(Arc<Threads>),
-}
-
-/// The runtime of a store, once it was needed.
-#[derive(Debug)]
-struct Threads {
-    runtime: OnceLock<Runtime>,
-    process: u32,
-}
-
-impl Default for Threads {
-    fn default() -> Self {
-        Threads { runtime: OnceLock::new(), process: std::process::id() }
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        let Some(runtime) = self.runtime.take() else { return };
-        if self.process == std::process::id() {
-            // A request that hangs must not hold up the program.
-            runtime.shutdown_background();
-        } else {
-            // A forked child has none of the threads, and waiting for them would last for ever.
-            std::mem::forget(runtime);
-        }
-    }
 }
 
 /// An object store, and what can be done with it beyond that.
@@ -81,6 +48,10 @@ pub struct Backend {
     /// The pool that new objects go to.
     pool: Option<PoolObjects>,
     label: Arc<str>,
+    /// In which order the saves of this process become visible here. Clones share it.
+    turn: Arc<Turn>,
+    /// The place itself, if what is read of it is kept elsewhere.
+    origin: Option<Arc<dyn ObjectStore>>,
 }
 
 impl Backend {
@@ -91,7 +62,8 @@ impl Backend {
         let disk = Arc::new(disk);
         let kind = PlaceKind::LocalDisk;
         let (runner, memory, pool) = (Runner::InPlace, None, None);
-        Backend { objects: disk.clone(), relaxed, files: Some(disk), runner, kind, memory, pool, label }
+        let (turn, origin, files) = (Arc::default(), None, Some(disk.clone() as Arc<dyn LocalFiles>));
+        Backend { objects: disk, relaxed, files, runner, kind, memory, pool, label, turn, origin }
     }
 
     /// The memory of this process: at most so many bytes of it, gathered so. What does not fit is refused.
@@ -106,6 +78,8 @@ impl Backend {
             memory: Some((objects, Arc::new(Room::new(byte_len, gather)))),
             pool: None,
             label: "memory://".into(),
+            turn: Arc::default(),
+            origin: None,
         }
     }
 
@@ -120,6 +94,8 @@ impl Backend {
             memory: None,
             pool: None,
             label: label.into(),
+            turn: Arc::default(),
+            origin: None,
         }
     }
 
@@ -137,6 +113,8 @@ impl Backend {
             memory: None,
             pool: Some(objects),
             label,
+            turn: Arc::default(),
+            origin: None,
         }
     }
 
@@ -151,8 +129,39 @@ impl Backend {
             relaxed: Arc::new(over(&lower.relaxed)),
             pool: Some(objects),
             memory: None,
+            // A save may wait for room with its turn held, and who makes room needs that of the place below.
+            turn: Arc::default(),
             ..lower.clone()
         }
+    }
+
+    /// The same place, where all of this process that name it so publish in turn.
+    pub(crate) fn in_turn_at(self, place: &str) -> Self {
+        Backend { turn: Turn::at(place), ..self }
+    }
+
+    /// The same place, of which what is read of packs is kept in a folder that takes at most so many bytes.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn cached_in(self, folder: &std::path::Path, byte_len_max: u64) -> std::io::Result<Self> {
+        Ok(self.cached(Arc::new(CacheFolder::open(folder, byte_len_max)?)))
+    }
+
+    pub(crate) fn cached(self, folder: Arc<CacheFolder>) -> Self {
+        let objects = Arc::new(CachedObjects::new(self.objects.clone(), folder));
+        Backend { origin: Some(self.objects), objects, ..self }
+    }
+
+    /// The place itself, whatever is kept of it.
+    pub(crate) fn uncached(&self) -> Self {
+        let objects = self.origin.clone().unwrap_or_else(|| self.objects.clone());
+        Backend { objects, origin: None, ..self.clone() }
+    }
+
+    /// In which order the saves of this process become visible here.
+    pub(crate) fn turn(&self) -> &Turn {
+        &self.turn
     }
 
     /// Whether a call that failed does nothing later.
@@ -186,20 +195,36 @@ impl Backend {
     }
 
     fn run<T>(&self, future: impl Future<Output = T>) -> T {
-        match &self.runner {
-            Runner::InPlace => futures::executor::block_on(future),
-            Runner::Runtime(runtime) => {
-                let runtime = runtime.runtime.get_or_init(|| {
-                    tokio::runtime::Builder::new_multi_thread()
-                        .worker_threads(2)
-                        .thread_name("chipmink-store")
-                        .enable_all()
-                        .build()
-                        .expect("threads can be started")
-                });
-                runtime.block_on(future)
-            }
+        self.runner.run(future)
+    }
+
+    pub(crate) fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
+    pub(crate) fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.objects
+    }
+
+    /// Does two things, at once where each waits for a network.
+    pub(crate) fn both<A: Send, B>(
+        &self,
+        first: impl FnOnce() -> A + Send,
+        second: impl FnOnce() -> B,
+    ) -> (A, B) {
+        if self.kind != PlaceKind::Remote {
+            return (first(), second());
         }
+        std::thread::scope(|scope| {
+            let first = scope.spawn(first);
+            let second = second();
+            (first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), second)
+        })
+    }
+
+    /// How many threads should read ranges at once: several where each waits for a network.
+    pub(crate) fn ranges_at_once(&self) -> usize {
+        if self.kind == PlaceKind::Remote { RANGES_AT_ONCE } else { 1 }
     }
 
     fn context(&self, verb: &str, path: &str) -> String {
@@ -208,6 +233,10 @@ impl Backend {
 
     /// The whole of an object, which must not be longer than `limit`.
     pub(crate) fn get(&self, path: &str, limit: u64) -> Result<Bytes> {
+        self.run(self.read(path, limit))
+    }
+
+    async fn read(&self, path: &str, limit: u64) -> Result<Bytes> {
         let location = Path::from(path);
         let read = async {
             let found = self.objects.get(&location).await?;
@@ -217,7 +246,7 @@ impl Backend {
             }
             found.bytes().await
         };
-        self.run(read).map_err(|error| StoreError::storage(self.context("reading", path), error))
+        read.await.map_err(|error| StoreError::storage(self.context("reading", path), error))
     }
 
     /// Bytes from the end of an object, at most `byte_len`, and the object's length.
@@ -367,27 +396,18 @@ impl Backend {
     /// The whole of several objects, none of which must be longer than `limit`; `None` for one that is not there. What is
     /// far away is read at once.
     pub(crate) fn get_all(&self, paths: &[String], limit: u64) -> Result<Vec<Option<Bytes>>> {
-        let get = |path: &String| match self.get(path, limit) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.is_missing() => Ok(None),
-            Err(error) => Err(error),
-        };
-        if self.kind != PlaceKind::Remote {
-            return paths.iter().map(get).collect();
-        }
-        std::thread::scope(|scope| {
-            let share = paths.len().div_ceil(AT_ONCE).max(1);
-            let threads: Vec<_> = paths
-                .chunks(share)
-                .map(|paths| scope.spawn(move || paths.iter().map(get).collect::<Result<Vec<_>>>()))
-                .collect();
-            let mut all = Vec::with_capacity(paths.len());
-            for thread in threads {
-                let read = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                all.append(&mut read?);
+        let get = |path: &String| {
+            let path = path.clone();
+            async move {
+                match self.read(&path, limit).await {
+                    Ok(bytes) => Ok(Some(bytes)),
+                    Err(error) if error.is_missing() => Ok(None),
+                    Err(error) => Err(error),
+                }
             }
-            Ok(all)
-        })
+        };
+        let at_once = if self.kind == PlaceKind::Remote { SMALL_AT_ONCE } else { 1 };
+        self.run(futures::stream::iter(paths.iter().map(get)).buffered(at_once).try_collect())
     }
 
     /// Removes objects, those that are gone already too.
@@ -453,9 +473,7 @@ impl Backend {
             (None, Some((objects, room))) => {
                 Ok(Box::new(MemoryPack::new(objects.clone(), room.clone(), path)) as _)
             }
-            (None, None) => {
-                Ok(Box::new(Upload { backend: self.clone(), location, parts: None, buffer: Vec::new() }) as _)
-            }
+            (None, None) => Ok(Box::new(Upload::new(self.clone(), location)) as _),
         };
         begun.map_err(|error| StoreError::storage(self.context("beginning", path), error))
     }
@@ -499,67 +517,5 @@ impl Backend {
         files
             .sync_upwards()
             .map_err(|error| StoreError::storage(format!("syncing the folder {}", self.label), error))
-    }
-}
-
-/// A pack on its way to a store that takes parts; a short one is put whole.
-#[derive(Debug)]
-struct Upload {
-    backend: Backend,
-    location: Path,
-    parts: Option<Box<dyn MultipartUpload>>,
-    buffer: Vec<u8>,
-}
-
-impl Upload {
-    fn send(&mut self) -> object_store::Result<()> {
-        let part = PutPayload::from(std::mem::take(&mut self.buffer));
-        let backend = self.backend.clone();
-        let parts = match &mut self.parts {
-            Some(parts) => parts,
-            none => none.insert(backend.run(backend.objects.put_multipart(&self.location))?),
-        };
-        let sent = parts.put_part(part);
-        backend.run(sent)
-    }
-}
-
-impl PackOutput for Upload {
-    fn write(&mut self, parts: &[&[u8]]) -> object_store::Result<()> {
-        for part in parts {
-            let mut rest = *part;
-            while self.buffer.len() + rest.len() >= PART_LEN {
-                let (now, later) = rest.split_at(PART_LEN - self.buffer.len());
-                self.buffer.extend_from_slice(now);
-                self.send()?;
-                rest = later;
-            }
-            self.buffer.extend_from_slice(rest);
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self) -> object_store::Result<()> {
-        let backend = self.backend.clone();
-        if self.parts.is_none() {
-            let payload = PutPayload::from(std::mem::take(&mut self.buffer));
-            return backend.run(backend.objects.put(&self.location, payload)).map(|_| ());
-        }
-        if !self.buffer.is_empty() {
-            self.send()?;
-        }
-        match self.parts.take() {
-            Some(mut parts) => backend.run(parts.complete()).map(|_| ()),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        if let Some(mut parts) = self.parts.take() {
-            // What cannot be removed now is removed by the store's own rule for unfinished uploads.
-            let _ = self.backend.run(parts.abort());
-        }
     }
 }

@@ -1,13 +1,24 @@
-//! Creating a root entry, and finding out what became of it: an answer decides nothing, what stands there does.
+//! Root entries: how each begins, creating it, and finding out what became of it. An answer decides nothing, what stands
+//! there does.
 
+use crate::creation::now_micros;
 use crate::error::{Result, StoreError};
 use crate::inner::Inner;
-use crate::log::{ReadEntry, read_entry};
+use crate::log::{Log, ReadEntry, note_boot, read_entry};
+use crate::turn::Held;
 use bytes::Bytes;
 use chipmink_format::{ConditionalWrites, FormatError, RootEntry, root_path};
+use chipmink_types::{TimeId, WriteId};
+use std::time::Duration;
 
 /// How often the same bytes are sent again before the outcome counts as unknown.
 const TRIES: usize = 4;
+
+/// How long it is waited for an entry whose name is taken and that is not there yet: two seconds, a thousand times what it
+/// takes. Who took a name and died is found out by the pool.
+const WAITS: usize = 1000;
+/// How long at once.
+const WAIT: Duration = Duration::from_millis(2);
 
 /// What became of an attempt to create an entry.
 pub(crate) enum Outcome {
@@ -19,8 +30,55 @@ pub(crate) enum Outcome {
     Spent,
 }
 
+/// The entry that follows the head of `log`, and changes nothing yet. `synced`: all up to this number would survive a power
+/// cut. `is_synced`: so will whatever the entry names, and the entry itself.
+///
+/// # Errors
+/// When this build may not write here, or the last number is spent.
+pub(crate) fn begin_entry(
+    inner: &Inner,
+    log: &Log,
+    write_id: WriteId,
+    synced: Option<TimeId>,
+    is_synced: bool,
+) -> Result<RootEntry> {
+    let place = || inner.backend.label().to_owned();
+    log.requirements.check_write("repository").map_err(|source| StoreError::Format {
+        place: place(),
+        object: root_path(log.head.number),
+        source,
+    })?;
+    let Some(number) = log.next_number() else {
+        return Err(StoreError::ReadOnly { place: place(), reason: "its last number is spent".to_owned() });
+    };
+    let mut entry = RootEntry::new(number, log.state.repository, write_id);
+    entry.requirements = log.requirements;
+    entry.published_at = now_micros();
+    entry.floor = log.state.floor;
+    entry.is_synced = is_synced;
+    note_boot(&mut entry, &inner.backend);
+    entry.synced_through = synced.max(log.synced_through);
+    entry.previous = Some(log.head);
+    entry.state = log.place;
+    Ok(entry)
+}
+
 /// Creates the entry and finds out what became of it; `verdict` says what the place does with conditional writes.
 pub(crate) fn create_entry(
+    inner: &Inner,
+    turn: &mut Held<'_>,
+    entry: &RootEntry,
+    bytes: &Bytes,
+    verdict: ConditionalWrites,
+) -> Result<Outcome> {
+    let outcome = try_to_create(inner, entry, bytes, verdict)?;
+    if matches!(outcome, Outcome::Won) {
+        turn.tell(entry, bytes);
+    }
+    Ok(outcome)
+}
+
+fn try_to_create(
     inner: &Inner,
     entry: &RootEntry,
     bytes: &Bytes,
@@ -34,6 +92,7 @@ pub(crate) fn create_entry(
         reason,
     };
     let mut attempt = 0;
+    let mut waits = 0;
     loop {
         attempt += 1;
         let failure = match inner.backend.create_entry(&path, bytes.clone(), verdict) {
@@ -52,6 +111,17 @@ pub(crate) fn create_entry(
             Ok(read) => return Ok(Outcome::Lost(Box::new(read))),
             Err(StoreError::Format { source: FormatError::Void { .. }, .. }) => {
                 return Ok(Outcome::Spent);
+            }
+            Err(error)
+                if error.is_missing()
+                    && inner.backend.is_prompt()
+                    && matches!(failure, object_store::Error::AlreadyExists { .. })
+                    && waits < WAITS =>
+            {
+                // Another process has taken the name in shared memory, and is about to create the entry.
+                waits += 1;
+                attempt -= 1;
+                std::thread::sleep(WAIT);
             }
             Err(error) if error.is_missing() => {
                 let error = inner.backend.write_error(&format!("creating {path}"), failure);

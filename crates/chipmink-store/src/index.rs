@@ -6,6 +6,7 @@
 //! 3. A damaged segment hides no blob that another segment knows, and never turns into "missing".
 
 use crate::backend::Backend;
+use crate::compression::PlaceKind;
 use crate::error::{Result, StoreError};
 use crate::generations::{ByDigest, Generations};
 use chipmink_format::{Codec, Fence, FormatError, IndexRow, PackName, SegmentHead, SegmentPlace, pack_path};
@@ -16,6 +17,9 @@ use std::sync::Arc;
 
 /// Blocks that lie nearer to each other than this are read at once.
 const BLOCK_GAP: u64 = 32 << 10;
+
+/// Segments that are no longer than this are read whole from a place far away, instead of in two rounds.
+const WHOLE_LEN: u64 = 64 << 10;
 
 /// Where a blob lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -352,11 +356,20 @@ impl Index {
                 self.damage(at, FormatError::Damaged { what, byte_offset: place.byte_offset, reason })
             );
         }
-        let range = place.byte_offset..place.byte_offset + place.head_len;
-        let bytes = self.backend.get_range(&pack_path(pack.name), range)?;
-        let head = SegmentHead::decode(&bytes, place.byte_len).map_err(|source| self.damage(at, source))?;
+        // What is short and far away is read at once with its blocks.
+        let is_whole = place.byte_len <= WHOLE_LEN && self.backend.kind() == PlaceKind::Remote;
+        let len = if is_whole { place.byte_len } else { place.head_len };
+        let (stands_in, start) = (*stands_in, place.byte_offset);
+        let bytes = self.backend.get_range(&pack_path(pack.name), start..start + len)?;
+        // A segment begins with its head.
+        let head_len = place.head_len.min(len) as usize;
+        let head = SegmentHead::decode(&bytes[..head_len], place.byte_len)
+            .map_err(|source| self.damage(at, source))?;
+        if is_whole {
+            self.keep_blocks((stands_in, start), &head, &bytes);
+        }
         let ordinals: Arc<[u32]> = match head.packs.is_empty() {
-            true => [*stands_in].into(),
+            true => [stands_in].into(),
             // A pack that the root log does not name (any more) is not live.
             false => {
                 let names = head.packs.clone();
@@ -366,6 +379,17 @@ impl Index {
         let head = (Arc::new(head), ordinals);
         self.segments[at].head = Some(head.clone());
         Ok(head)
+    }
+
+    /// Keeps the blocks of a segment of which all bytes were read; one that is damaged is found when it is needed.
+    fn keep_blocks(&mut self, (stands_in, start): (u32, u64), head: &SegmentHead, bytes: &[u8]) {
+        for fence in &head.blocks {
+            let block = bytes.get(fence.byte_offset as usize..(fence.byte_offset + fence.byte_len) as usize);
+            if let Some(Ok(rows)) = block.map(|block| head.decode_block(fence, block)) {
+                let rows: Arc<[IndexRow]> = rows.into();
+                self.blocks.insert((stands_in, start + fence.byte_offset), rows.clone(), rows_bytes(&rows));
+            }
+        }
     }
 
     fn ordinal_or_dead(&mut self, name: PackName) -> u32 {

@@ -9,6 +9,7 @@ use crate::log::{Log, ReadEntry, read_entry};
 use crate::options::StoreOptions;
 use crate::pack_check::check_pack;
 use crate::region::RegionHistory;
+use crate::turn::Held;
 use bytes::Bytes;
 use chipmink_format::{ConditionalWrites, FormatError, PackInfo, pack_path, parse_pack_path, root_path};
 use chipmink_types::{Digest, TimeId};
@@ -28,8 +29,6 @@ pub(crate) struct Inner {
     regions: Mutex<ByDigest<RegionHistory>>,
     /// The chooser that the last transaction left.
     chooser: Mutex<Option<Chooser>>,
-    /// One publication at a time: threads of one process need not race each other.
-    publishing: Mutex<()>,
 }
 
 /// A blob and the bases below it, each with the pack that it lies in.
@@ -52,7 +51,6 @@ impl Inner {
             blobs: Mutex::new(ByDigest::new(options.cache_bytes)),
             regions: Mutex::new(ByDigest::new(REGIONS_BYTES)),
             chooser: Mutex::default(),
-            publishing: Mutex::new(()),
             log: RwLock::new(log),
             index: Mutex::new(index),
             backend,
@@ -78,8 +76,25 @@ impl Inner {
         self.blobs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    pub(crate) fn publishing(&self) -> MutexGuard<'_, ()> {
-        self.publishing.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// Waits until no other save of this process is being published here, and takes what the last ones have published.
+    pub(crate) fn publishing(&self) -> Held<'_> {
+        let held = self.backend.turn().wait();
+        self.catch_up();
+        held
+    }
+
+    /// Takes what other saves of this process have published here, as far as that can be done without asking.
+    pub(crate) fn catch_up(&self) {
+        for read in self.backend.turn().recent().iter() {
+            let (head, repository) = {
+                let log = self.log();
+                (log.head, log.state.repository)
+            };
+            // What cannot be taken this way is read where it stands.
+            if read.entry.previous == Some(head) && read.entry.repository == repository {
+                let _ = self.take(read);
+            }
+        }
     }
 
     fn regions(&self) -> MutexGuard<'_, ByDigest<RegionHistory>> {
@@ -247,8 +262,10 @@ impl Inner {
         loop {
             let (next, repository) = {
                 let log = self.log();
-                (TimeId(log.highest.0 + 1), log.state.repository)
+                (log.next_number(), log.state.repository)
             };
+            // Behind the last number nothing can come.
+            let Some(next) = next else { return Ok(()) };
             match read_entry(&self.backend, next) {
                 Ok(read) => self.take_foreign(&read, repository)?,
                 Err(error) if error.is_missing() => return Ok(()),

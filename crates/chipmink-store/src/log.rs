@@ -5,18 +5,25 @@
 //!    entry, one that outlived a power cut without what it builds on) is spent: the next entry goes above it.
 //! 2. An entry that was synced is believed. One that was not is believed only with all that it builds on, as far as
 //!    [`Trust`] demands: the entries before it, and its packs.
+//! 3. A place that is far away is asked in few rounds, however long the log: what stands there; the newest entry; those back to
+//!    its root state, and that.
+
+mod entries;
 
 use crate::backend::Backend;
 use crate::error::{Result, StoreError};
 use crate::pack_check::check_pack;
+use bytes::Bytes;
 use chipmink_digest::digest;
 use chipmink_format::{
-    DroppedVersions, FormatError, LeaseChange, PackInfo, PackName, PreviousEntry, ROOT_ENTRY_LEN_MAX,
-    RefTarget, Requirements, RootEntry, RootState, StatePlace, decode_blob, expansion_max, pack_path,
-    parse_root_path, root_path,
+    DroppedVersions, FormatError, LeaseChange, PackInfo, PackName, PreviousEntry, RefTarget, Requirements,
+    RootEntry, RootState, StatePlace, decode_blob, expansion_max, pack_path, root_path,
 };
 use chipmink_types::{Digest, TimeId};
+use entries::{Newest, Numbers, all_numbers};
 use hashbrown::{HashMap, HashSet};
+
+pub(crate) use entries::read_entry;
 
 /// File that remembers about how far the log goes. Best effort, never trusted.
 pub(crate) const HINT: &str = "hint";
@@ -50,6 +57,8 @@ pub(crate) struct Log {
     pub(crate) void: Vec<TimeId>,
     /// Versions that sweeps have dropped.
     pub(crate) dropped: DroppedVersions,
+    /// The newest sound entry, unless it is what the root state ends with.
+    pub(crate) newest: Option<RootEntry>,
 }
 
 /// How far what was not synced is believed: a power cut may have left it without its bytes.
@@ -88,103 +97,27 @@ pub(crate) struct ReadEntry {
     pub(crate) digest: Digest,
 }
 
-/// Reads one entry.
-pub(crate) fn read_entry(backend: &Backend, number: TimeId) -> Result<ReadEntry> {
-    let path = root_path(number);
-    let bytes = backend.get(&path, ROOT_ENTRY_LEN_MAX)?;
-    match RootEntry::decode(&bytes, number) {
-        Ok(entry) => Ok(ReadEntry { entry, digest: digest(&bytes) }),
-        Err(source) => Err(StoreError::Format { place: backend.label().to_owned(), object: path, source }),
-    }
-}
-
-/// The highest number under which an entry stands.
-fn newest_number(backend: &Backend) -> Result<Option<TimeId>> {
-    let mut newest = None;
-    let mut seen = 0;
-    backend.list("root", |path| {
-        newest = newest.max(parse_root_path(path));
-        seen += 1;
-        // Names are such that the newest sorts first; a store that lists in another order is asked beyond the hint.
-        seen < 16
-    })?;
-    let hint = backend.get(HINT, 64).ok();
-    let hint = hint.and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse().ok()).map(TimeId);
-    if let Some(hint) = hint.filter(|hint| Some(*hint) > newest)
-        && backend.byte_len(&root_path(hint))?.is_some()
-    {
-        newest = Some(hint);
-    }
-    newest.map(|newest| gallop(backend, newest)).transpose()
-}
-
-/// Looks for the highest number by asking for names above `from`, in growing steps and then by halves. Where the listing
-/// was in order the first answer ends it.
-fn gallop(backend: &Backend, from: TimeId) -> Result<TimeId> {
-    let is_there = |number: Option<u64>| match number {
-        Some(number) => backend.byte_len(&root_path(TimeId(number))).map(|len| len.is_some()),
-        None => Ok(false),
-    };
-    let (mut low, mut step) = (from.0, 1u64);
-    while is_there(low.checked_add(step))? {
-        low += step;
-        step = step.saturating_mul(2);
-    }
-    let mut high = low.saturating_add(step);
-    while high - low > 1 {
-        let middle = low + (high - low) / 2;
-        if is_there(Some(middle))? { low = middle } else { high = middle }
-    }
-    Ok(TimeId(low))
-}
-
-/// The numbers under which something stands, read when first needed: only damage needs them.
-struct Numbers<'a> {
-    backend: &'a Backend,
-    descending: Option<Vec<TimeId>>,
-}
-
-impl Numbers<'_> {
-    /// The highest number below `number`.
-    fn below(&mut self, number: TimeId) -> Result<Option<TimeId>> {
-        if self.descending.is_none() {
-            self.descending = Some(all_numbers(self.backend)?);
-        }
-        let all = self.descending.as_deref().unwrap_or_default();
-        Ok(all.get(all.partition_point(|other| *other >= number)).copied())
-    }
-}
-
-/// All numbers under which something stands, descending.
-fn all_numbers(backend: &Backend) -> Result<Vec<TimeId>> {
-    let mut all = Vec::new();
-    backend.list("root", |path| {
-        all.extend(parse_root_path(path));
-        true
-    })?;
-    all.sort_unstable_by(|a, b| b.cmp(a));
-    Ok(all)
-}
-
 impl Log {
     /// Reads the log of a repository, `None` if there is none.
     pub(crate) fn open(backend: &Backend, trust: Trust) -> Result<Option<Self>> {
-        let Some(mut highest) = newest_number(backend)? else { return Ok(None) };
+        let Some(mut newest) = Newest::look(backend)? else { return Ok(None) };
         loop {
-            let opened = Log::open_from(backend, trust, highest);
+            let highest = newest.number;
+            let opened = Log::open_from(backend, trust, newest);
             if opened.as_ref().is_ok_and(|log| log.void.is_empty()) {
                 return opened.map(Some);
             }
             // A sweep may have deleted a pack that the newest entry of a moment ago still named.
-            match newest_number(backend)? {
-                Some(newer) if newer > highest => highest = newer,
+            match Newest::look(backend)? {
+                Some(newer) if newer.number > highest => newest = newer,
                 _ => return opened.map(Some),
             }
         }
     }
 
-    fn open_from(backend: &Backend, trust: Trust, highest: TimeId) -> Result<Self> {
-        let mut numbers = Numbers { backend, descending: None };
+    fn open_from(backend: &Backend, trust: Trust, newest: Newest) -> Result<Self> {
+        let highest = newest.number;
+        let mut numbers = Numbers::new(backend, newest);
         let mut void = Vec::new();
         let mut first_failure = None;
         let mut next = Some(highest);
@@ -195,8 +128,8 @@ impl Log {
                 && log.void.is_empty()
             {
                 // The root state is damaged; what it sums up is all there. Were an entry missing, the packs that only it names
-                // would look like those of nobody.
-                opened = Ok(log);
+                // would look like those of nobody. Whoever publishes next writes another state.
+                opened = Ok(Log { place: None, ..log });
             }
             if opened.as_ref().is_ok_and(|log| log.has_doubtful_state())
                 && matches!(trust, Trust::Checked { .. })
@@ -238,8 +171,9 @@ impl Log {
         // What the entry above says of the next one; not known behind a damaged one.
         let mut expected: Option<Digest> = None;
         let mut place = None;
+        let mut stored_state = None;
         loop {
-            let read = match read_entry(backend, next) {
+            let read = match numbers.entries.read(next) {
                 Ok(read) if expected.is_none_or(|expected| expected == read.digest) => read,
                 Ok(_) => return Err(Unsound::broken(&chain, next, not_linked(backend, next))?),
                 Err(failure) if is_void(&failure) || failure.is_missing() => {
@@ -261,6 +195,7 @@ impl Log {
             };
             if chain.is_empty() && !from_start {
                 place = read.entry.state;
+                stored_state = numbers.entries.fetch_back_to(number, place);
             }
             let previous = read.entry.previous;
             chain.push(read);
@@ -275,7 +210,7 @@ impl Log {
         let newest = &chain[0];
         let state = match place {
             None => RootState::new(newest.entry.repository),
-            Some(place) => read_state(backend, &place).map_err(Unsound::from)?,
+            Some(place) => read_state(backend, &place, stored_state).map_err(Unsound::from)?,
         };
         if state.repository != newest.entry.repository {
             let place = backend.label().to_owned();
@@ -295,6 +230,7 @@ impl Log {
             uncovered: Vec::new(),
             void,
             dropped: DroppedVersions::default(),
+            newest: None,
             state: RootState::new(newest.entry.repository),
         };
         let object = || place.map_or_else(String::new, |place| pack_path(place.pack));
@@ -384,6 +320,7 @@ impl Log {
             self.note_synced_through(entry.synced_through);
         }
         self.head = PreviousEntry { number: entry.number, digest: read.digest };
+        self.newest = Some(entry.clone());
         self.highest = self.highest.max(entry.number);
         Ok(())
     }
@@ -443,6 +380,11 @@ impl Log {
     /// All up to `through` was synced now.
     pub(crate) fn note_synced(&mut self, through: TimeId) {
         self.note_synced_through(Some(through));
+    }
+
+    /// The number of the entry that comes next; `None`: the last one is spent.
+    pub(crate) fn next_number(&self) -> Option<TimeId> {
+        self.highest.0.checked_add(1).map(TimeId)
     }
 
     pub(crate) fn target(&self, ref_name: &str) -> Option<&RefTarget> {
@@ -538,10 +480,18 @@ fn lost_pack(backend: &Backend, number: TimeId, pack: &PackInfo, found: Option<u
     StoreError::Format { place: backend.label().to_owned(), object: pack_path(pack.name), source }
 }
 
-/// Reads a root state from its pack.
-fn read_state(backend: &Backend, place: &StatePlace) -> Result<RootState> {
+/// Whether a root state can be had where an entry says that it lies.
+pub(crate) fn check_state(backend: &Backend, place: &StatePlace) -> Result<()> {
+    read_state(backend, place, None).map(drop)
+}
+
+/// Reads a root state from its pack, unless its bytes are there already.
+fn read_state(backend: &Backend, place: &StatePlace, stored: Option<Bytes>) -> Result<RootState> {
     let path = pack_path(place.pack);
-    let stored = backend.get_range(&path, place.byte_offset..place.byte_offset + place.stored_len)?;
+    let stored = match stored {
+        Some(stored) => stored,
+        None => entries::stored_state(backend, place)?,
+    };
     let decode = || {
         let bytes = decode_blob(
             stored,

@@ -2,6 +2,7 @@
 
 use crate::backend::Backend;
 use crate::pack_writer::Merged;
+use crate::parallel::in_parallel;
 use chipmink_format::{MergePart, PackInfo, decode_segment, merge_segments, pack_path};
 
 /// Packs whose indexes are merged into one segment.
@@ -14,8 +15,9 @@ pub(crate) fn merge_indexes(backend: &Backend, packs: &[PackInfo]) -> Option<Mer
         let bytes = backend.get_range(&pack_path(pack.name), range).ok()?;
         decode_segment(&bytes).ok()
     };
+    let read = in_parallel(packs, backend.ranges_at_once(), read);
     let decoded: Vec<_> =
-        packs.iter().filter_map(|pack| read(pack).map(|parts| (pack.name, parts))).collect();
+        packs.iter().zip(read).filter_map(|(pack, parts)| Some((pack.name, parts?))).collect();
     if decoded.len() < 2 {
         return None;
     }

@@ -80,3 +80,17 @@ impl Default for StoreOptions {
         }
     }
 }
+
+/// A number of bytes, alone or with a binary unit: `64MiB`.
+pub fn parse_byte_len(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match text[digits.len()..].trim() {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << unit)
+}

@@ -3,17 +3,22 @@
 use crate::error::{Result, StoreError};
 use crate::index::{Found, Location};
 use crate::inner::Inner;
+use crate::parallel::in_parallel;
 use bytes::Bytes;
 use chipmink_digest::digest;
 use chipmink_format::{Codec, DELTA_CHAIN_MAX, decode_blob, decode_delta, expansion_max, pack_path};
 use chipmink_types::{BlobError, BlobSource, Digest};
 use std::ops::Range;
+use std::sync::Mutex;
 
 /// Blobs that lie nearer to each other than this are read at once: about what a disk or network moves in the time of
 /// one more request.
 const GAP: u64 = 64 << 10;
 /// Bytes that one call may read in vain, beside an eighth of those that it is asked for.
 const WASTE: u64 = 32 << 10;
+/// What to do about a pack that is not there.
+const GONE: &str = "no sweep has removed it: see with `chipmink verify` what that costs, and with `chipmink repair --from MIRROR` \
+                    bring it back";
 /// Longest read, in bytes.
 const READ_LEN: u64 = 8 << 20;
 
@@ -24,6 +29,10 @@ impl Inner {
                 digest: *digest,
                 reason: format!("its index cannot be read: {object}: {source}"),
             },
+            Some(error) if error.is_missing() => {
+                let reason = format!("a pack with an index that may name it is gone ({error}); {GONE}");
+                BlobError::Damaged { digest: *digest, reason }
+            }
             Some(error) => error.into(),
             None => BlobError::Missing { digest: *digest },
         }
@@ -95,11 +104,26 @@ impl Inner {
             if tried.len() == 1 {
                 let _ = self.refresh();
             }
-            match self.index().find_elsewhere(name, &tried) {
+            let other = self.index().find_elsewhere(name, &tried);
+            match other {
                 Some(other) => found = other,
-                None => return Err(failure.unwrap_or(BlobError::Missing { digest: *name })),
+                None => {
+                    let failure = failure.unwrap_or(BlobError::Missing { digest: *name });
+                    return Err(self.gone(name, &tried).unwrap_or(failure));
+                }
             }
         }
+    }
+
+    /// What to say of a blob if a live pack that should hold it is not there.
+    fn gone(&self, name: &Digest, packs: &[u32]) -> Option<BlobError> {
+        let live = packs.iter().filter(|pack| self.index().pack(**pack).is_live);
+        let path = live.map(|pack| self.pack_path(*pack)).find(|path| {
+            // What cannot be looked for may be there.
+            self.backend.byte_len(path).is_ok_and(|found| found.is_none())
+        })?;
+        let reason = format!("its pack {path} is gone from {}; {GONE}", self.backend.label());
+        Some(BlobError::Damaged { digest: *name, reason })
     }
 
     /// Where each blob lies.
@@ -157,6 +181,7 @@ impl Inner {
         order.sort_unstable_by_key(|(_, location)| (location.pack, location.byte_offset));
         let mut blobs = vec![None; found.len()];
         let mut waste = WASTE + order.iter().map(|(_, location)| location.stored_len / 8).sum::<u64>();
+        let mut runs = Vec::new();
         let mut rest = order.as_slice();
         while let Some(&(_, first)) = rest.first() {
             let (pack, start) = (first.pack, first.byte_offset);
@@ -177,11 +202,16 @@ impl Inner {
             }
             let (run, after) = rest.split_at(count);
             rest = after;
-            if let Ok(bytes) = self.backend.get_range(&self.pack_path(pack), start..end) {
-                for (at, location) in run {
-                    let from = (location.byte_offset - start) as usize;
-                    blobs[*at] = Some(bytes.slice(from..from + location.stored_len as usize));
-                }
+            runs.push((self.pack_path(pack), start..end, run));
+        }
+        let read = in_parallel(&runs, self.backend.ranges_at_once(), |(path, range, _)| {
+            self.backend.get_range(path, range.clone())
+        });
+        for ((_, range, run), bytes) in runs.iter().zip(read) {
+            let Ok(bytes) = bytes else { continue };
+            for (at, location) in *run {
+                let from = (location.byte_offset - range.start) as usize;
+                blobs[*at] = Some(bytes.slice(from..from + location.stored_len as usize));
             }
         }
         blobs
@@ -210,6 +240,7 @@ impl Inner {
         };
         let mut at = 0;
         let mut into = into;
+        let mut pieces = Vec::new();
         while at < blobs.len() {
             let mut end = at + 1;
             let mut len = blobs[at].1;
@@ -222,13 +253,18 @@ impl Inner {
                 end += 1;
             }
             let (now, later) = into.split_at_mut(len as usize);
-            match is_raw(&found[at]) {
-                true => self.fill(&blobs[at..end], &found[at], now)?,
-                false => self.fill_decoded(&blobs[at..end], now)?,
-            }
+            pieces.push((at..end, Mutex::new(now)));
             (at, into) = (end, later);
         }
-        Ok(())
+        let fill = |(range, into): &(Range<usize>, Mutex<&mut [u8]>)| {
+            // Each is filled by one thread.
+            let mut into = into.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            match is_raw(&found[range.start]) {
+                true => self.fill(&blobs[range.clone()], &found[range.start], &mut into),
+                false => self.fill_decoded(&blobs[range.clone()], &mut into),
+            }
+        };
+        in_parallel(&pieces, self.backend.ranges_at_once(), fill).into_iter().collect()
     }
 
     /// Reads raw neighbours in place.

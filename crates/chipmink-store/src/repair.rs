@@ -195,7 +195,7 @@ impl<'a> Repair<'a> {
             replaced.append(&mut moved);
         }
         let condemned: Vec<PackName> = if is_whole { self.findings.packs.clone() } else { Vec::new() };
-        if replaced.is_empty() && condemned.is_empty() {
+        if replaced.is_empty() && condemned.is_empty() && !self.findings.has_false_state {
             return Ok(());
         }
         let packs = self.write(&replaced)?;

@@ -1,6 +1,7 @@
 //! [`Store`]: an open repository.
 
 use crate::backend::Backend;
+use crate::compression::PlaceKind;
 use crate::creation;
 use crate::error::{Result, StoreError};
 use crate::inner::Inner;
@@ -148,6 +149,12 @@ impl Store {
             time,
             reason: reason.to_owned(),
         };
+        // One more question to a place far away, for what was just read there.
+        if let (PlaceKind::Remote, Some(newest)) = (self.inner.backend.kind(), &self.inner.log().newest)
+            && newest.number == time
+        {
+            return Ok(newest.clone());
+        }
         let read = match read_entry(&self.inner.backend, time) {
             Ok(read) => read,
             Err(error) if error.is_missing() => {
@@ -303,9 +310,19 @@ impl BlobSource for Store {
 /// The backend of a place.
 pub(crate) fn backend(place: Place, options: &StoreOptions) -> Result<Backend> {
     match place {
-        Place::Local(root) => Ok(Backend::local(LocalDisk::new(root, Arc::new(System), options.durable))),
+        Place::Local(root) => {
+            let path = root.canonicalize().or_else(|_| std::path::absolute(&root)).unwrap_or(root.clone());
+            let disk = LocalDisk::new(root, Arc::new(System), options.durable);
+            Ok(Backend::local(disk).in_turn_at(&path.to_string_lossy()))
+        }
         Place::Memory => Ok(Backend::memory(options.memory_bytes, options.gather)),
-        Place::Remote(place) => Ok(Backend::remote(place.connect()?, &place.to_string())),
+        Place::Remote(place) => {
+            let backend = Backend::remote(place.connect()?, &place.to_string()).in_turn_at(&place.url());
+            Ok(match place.cache()? {
+                Some(folder) => backend.cached(folder),
+                None => backend,
+            })
+        }
         Place::Shared(name) => Err(StoreError::Place {
             place: format!("shm://{name}"),
             reason: "a store does not open shared memory by name; give it the pool".to_owned(),

@@ -6,20 +6,24 @@
 //! 3. The bytes for a number never change until an entry has been read there.
 //! 4. An entry is published only on top of one in which everything that its version needs and does not bring is in a live
 //!    pack: [`rebase`].
+//! 5. What can be sent before its turn comes is: several saves of one process send their packs at once, and only their
+//!    entries follow each other ([`crate::turn`]).
 
 pub(crate) mod rebase;
 
+use crate::cancel::Cancel;
 use crate::compression::Chooser;
-use crate::creation::{now_micros, verdict};
-use crate::entry_creation::{Outcome, create_entry};
+use crate::creation::verdict;
+use crate::entry_creation::{Outcome, begin_entry, create_entry};
 use crate::error::{Result, StoreError};
 use crate::generations::DigestSet;
 use crate::inner::{Chain, Inner};
-use crate::log::{HINT, ReadEntry, note_boot};
+use crate::log::{HINT, ReadEntry};
 use crate::merge::{FAN_OUT, merge_indexes};
 use crate::pack_writer::{Merged, PackWriter, SealedPack};
 use crate::random;
 use crate::region::{RegionHistory, RegionSave};
+use crate::turn::{Claim, Held};
 use bytes::Bytes;
 use chipmink_digest::digest;
 use chipmink_format::{
@@ -95,6 +99,7 @@ pub struct PackTransaction {
     state: Option<(StatePlace, ConditionalWrites)>,
     stats: TransactionStats,
     failure: Option<String>,
+    cancel: Option<Cancel>,
     is_over: bool,
     /// A forked child must not remove its parent's packs.
     process: u32,
@@ -119,6 +124,7 @@ impl PackTransaction {
             state: None,
             stats: TransactionStats::default(),
             failure: None,
+            cancel: None,
             is_over: false,
             process: std::process::id(),
         }
@@ -128,6 +134,11 @@ impl PackTransaction {
     /// published; everything else is to be put, or asked for with [`BlobSink::holds`], blob by blob. It may be said of several.
     pub fn build_on(&mut self, version: TimeId) {
         self.bases.push(version);
+    }
+
+    /// Lets the save be cancelled until its entry is created. After that nothing of it is there.
+    pub fn cancel_by(&mut self, cancel: Cancel) {
+        self.cancel = Some(cancel);
     }
 
     /// Figures so far.
@@ -158,6 +169,9 @@ impl PackTransaction {
     }
 
     fn check(&self) -> Result<()> {
+        if self.cancel.as_ref().is_some_and(Cancel::is_cancelled) {
+            return Err(StoreError::Cancelled);
+        }
         match &self.failure {
             Some(reason) => Err(StoreError::Spent { reason: reason.clone() }),
             None if self.is_over => Err(StoreError::Spent { reason: "it is published".to_owned() }),
@@ -197,7 +211,7 @@ impl PackTransaction {
     /// The pack to write to.
     fn writer(&mut self) -> Result<()> {
         if self.writer.as_ref().is_some_and(|writer| writer.byte_len() >= self.inner.options.pack_bytes) {
-            self.seal(false)?;
+            self.seal(None)?;
         }
         if self.writer.is_none() {
             let (repository, born) = {
@@ -261,9 +275,8 @@ impl PackTransaction {
     }
 
     /// Puts the open pack in its place.
-    fn seal(&mut self, is_last: bool) -> Result<()> {
+    fn seal(&mut self, merged: Option<Merged>) -> Result<()> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
-        let merged = if is_last { self.merge() } else { None };
         let path = pack_path(writer.name());
         let sealed = writer.seal(merged, self.inner.options.durable).inspect_err(|_| {
             // It may have got its name before it failed. Nothing names it, and nobody else will use that name, but for the
@@ -277,31 +290,17 @@ impl PackTransaction {
         Ok(())
     }
 
-    /// The merged index of the packs that no merge covers, once they are many. What cannot be read is left as it is.
-    fn merge(&self) -> Option<Merged> {
-        let packs = {
-            let log = self.inner.log();
-            if log.uncovered.len() < FAN_OUT {
-                return None;
-            }
-            log.uncovered.clone()
-        };
-        merge_indexes(&self.inner.backend, &packs)
+    /// Whether a root state is due by the time that so many other entries have come before this one's.
+    fn lacks_state(&self, others: u64) -> bool {
+        let log = self.inner.log();
+        let since = |place: StatePlace| log.head.number.0.saturating_sub(place.covers.0);
+        self.state.is_none()
+            && log.place.is_none_or(|place| since(place).saturating_add(others) >= STATE_EVERY - 1)
     }
 
-    /// Writes the root state into the pack, if one is due.
+    /// Writes the root state into the pack.
     fn write_state(&mut self) -> Result<()> {
-        if self.state.is_some() {
-            return Ok(());
-        }
-        let mut state = {
-            let log = self.inner.log();
-            let since = |place: StatePlace| log.head.number.0.saturating_sub(place.covers.0);
-            if log.place.is_some_and(|place| since(place) < STATE_EVERY - 1) {
-                return Ok(());
-            }
-            log.state.clone()
-        };
+        let mut state = self.inner.log().state.clone();
         if state.conditional_writes == ConditionalWrites::Untested {
             state.conditional_writes = verdict(&self.inner.backend, &self.inner.options)?;
         }
@@ -347,8 +346,7 @@ impl PackTransaction {
     fn publish_move(&mut self, publication: &Move<'_>) -> Result<TimeId> {
         self.check()?;
         let inner = Arc::clone(&self.inner);
-        let _turn = inner.publishing();
-        match self.publish_in_turn(&inner, publication) {
+        match self.send_and_publish(&inner, publication) {
             Ok(time) => Ok(time),
             Err(error @ StoreError::RefMoved { .. }) => Err(error),
             Err(error @ StoreError::OutcomeUnknown { .. }) => {
@@ -360,12 +358,12 @@ impl PackTransaction {
         }
     }
 
-    fn publish_in_turn(&mut self, inner: &Inner, publication: &Move<'_>) -> Result<TimeId> {
-        let label = || inner.backend.label().to_owned();
+    fn send_and_publish(&mut self, inner: &Inner, publication: &Move<'_>) -> Result<TimeId> {
+        inner.catch_up();
         inner.check_writable()?;
         // Somebody may have emptied the folder since: an entry without those before it would be a ruin.
         if inner.backend.byte_len(&root_path(inner.log().head.number))?.is_none() {
-            return Err(StoreError::Replaced { place: label() });
+            return Err(StoreError::Replaced { place: inner.backend.label().to_owned() });
         }
         if self.moved(inner, publication).is_some() {
             inner.refresh()?;
@@ -373,16 +371,60 @@ impl PackTransaction {
                 return Err(error);
             }
         }
-        self.write_state()?;
-        self.seal(true)?;
+        let coming = inner.backend.turn().come();
+        let claims = self.send(inner, coming.others())?;
+        let number = self.publish_in_turn(inner, publication, &mut inner.publishing())?;
+        drop(claims);
+        if let Some((_, verdict)) = self.state {
+            inner.note_verdict(verdict);
+            // Best effort: it is never trusted.
+            let _ = inner.backend.relaxed().replace(HINT, Bytes::from(format!("{number}\n")));
+        }
+        Ok(number)
+    }
+
+    /// Sends what is left of the packs, with the root state and the merged index if they are due and no other save of this
+    /// process brings them. Until what this returns is dropped, no other will.
+    fn send<'a>(&mut self, inner: &'a Inner, others: u64) -> Result<[Option<Claim<'a>>; 2]> {
+        let turn = inner.backend.turn();
+        let state = if self.lacks_state(others) { turn.state.claim() } else { None };
+        if state.is_some() {
+            self.write_state()?;
+        }
+        let is_merge_due = self.writer.is_some() && inner.log().uncovered.len() >= FAN_OUT;
+        let merge = if is_merge_due { turn.merge.claim() } else { None };
+        let merged = merge.as_ref().and_then(|_| {
+            let packs = inner.log().uncovered.clone();
+            // What cannot be read is left as it is.
+            merge_indexes(&inner.backend, &packs)
+        });
+        self.seal(merged)?;
+        Ok([state, merge])
+    }
+
+    fn publish_in_turn(
+        &mut self,
+        inner: &Inner,
+        publication: &Move<'_>,
+        turn: &mut Held<'_>,
+    ) -> Result<TimeId> {
+        if let Some(error) = self.moved(inner, publication) {
+            return Err(error);
+        }
+        if self.lacks_state(0) {
+            // The save that was to bring it is behind this one, or failed.
+            self.write_state()?;
+            self.seal(None)?;
+        }
         let write_id = WriteId(random::bytes());
         loop {
             self.rebase(inner, publication)?;
             let synced = if inner.options.durable { Some(inner.sync_all()?) } else { None };
             let entry = self.entry(inner, publication, write_id, synced)?;
             let bytes = Bytes::from(entry.encode());
+            self.check()?;
             let verdict = self.state.map_or(inner.log().state.conditional_writes, |(_, verdict)| verdict);
-            match create_entry(inner, &entry, &bytes, verdict)? {
+            match create_entry(inner, turn, &entry, &bytes, verdict)? {
                 Outcome::Won => {
                     // From here on the packs are not this transaction's to remove.
                     self.is_over = true;
@@ -421,27 +463,8 @@ impl PackTransaction {
         synced: Option<TimeId>,
     ) -> Result<RootEntry> {
         let log = inner.log();
-        let place = || inner.backend.label().to_owned();
-        log.requirements.check_write("repository").map_err(|source| StoreError::Format {
-            place: place(),
-            object: root_path(log.head.number),
-            source,
-        })?;
-        let Some(number) = log.highest.0.checked_add(1).map(TimeId) else {
-            return Err(StoreError::ReadOnly {
-                place: place(),
-                reason: "its last number is spent".to_owned(),
-            });
-        };
-        let mut entry = RootEntry::new(number, log.state.repository, write_id);
-        entry.requirements = log.requirements;
+        let mut entry = begin_entry(inner, &log, write_id, synced, inner.options.durable)?;
         entry.requirements.for_reading |= self.features;
-        entry.published_at = now_micros();
-        entry.floor = log.state.floor;
-        entry.is_synced = inner.options.durable;
-        note_boot(&mut entry, &inner.backend);
-        entry.synced_through = synced.max(log.synced_through);
-        entry.previous = Some(log.head);
         // Somebody may have written a newer one since.
         entry.state =
             self.state.map(|(place, _)| place).into_iter().chain(log.place).max_by_key(|place| place.covers);
@@ -479,12 +502,6 @@ impl PackTransaction {
         }
         for (root, history) in self.regions.drain(..) {
             inner.note_region(root, history);
-        }
-        if let Some((_, verdict)) = self.state {
-            inner.note_verdict(verdict);
-            let hint = Bytes::from(format!("{}\n", read.entry.number));
-            // Best effort: it is never trusted.
-            let _ = inner.backend.relaxed().replace(HINT, hint);
         }
         Ok(())
     }

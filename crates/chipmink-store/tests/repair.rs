@@ -1,10 +1,10 @@
 //! Damage is found wherever it is, costs what it must and no more, and what is whole somewhere comes back.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use chipmink_store::{Place, Store, StoreOptions, TransferOptions};
+use chipmink_store::{Place, Store, StoreError, StoreOptions, TransferOptions};
 use chipmink_testkit::Random;
 use chipmink_testkit::toy::{self, Namespace};
-use chipmink_types::TimeId;
+use chipmink_types::{BlobError, TimeId};
 use std::path::{Path, PathBuf};
 
 fn options(durable: bool) -> StoreOptions {
@@ -30,6 +30,12 @@ fn fill(path: &Path, durable: bool, versions: usize, large: usize) -> Vec<(TimeI
             (toy::save(&store, &values, "").unwrap(), values.clone())
         })
         .collect()
+}
+
+fn assert_holds(store: &Store, versions: &[(TimeId, Namespace)]) {
+    for (time, values) in versions {
+        assert_eq!(&toy::load(store, *time).unwrap(), values, "version {time}");
+    }
 }
 
 fn files(path: &Path) -> Vec<PathBuf> {
@@ -246,4 +252,52 @@ fn usage_tells_own_from_shared() {
     let versions = store.version_usage().unwrap();
     assert_eq!(versions.iter().map(|usage| usage.what.0).collect::<Vec<_>>(), [3, 2, 1]);
     assert!(versions.iter().all(|usage| usage.bytes > 300_000 && usage.own_bytes < 10_000), "{versions:?}");
+}
+
+/// The newest entry says where the newest root state lies; a false word of it went unnoticed.
+#[test]
+fn a_false_place_of_the_root_state_is_told_and_mended() {
+    let directory = tempfile::tempdir().unwrap();
+    let versions = fill(directory.path(), true, 70, 1000);
+    let path = {
+        let store = open(directory.path());
+        let newest = store.head().number;
+        let mut entry = store.entry(newest).unwrap();
+        entry.state.as_mut().unwrap().byte_offset += 1;
+        let path = directory.path().join(chipmink_format::root_path(newest));
+        std::fs::write(&path, entry.encode()).unwrap();
+        path
+    };
+    let store = open(directory.path());
+    for is_full in [true, false] {
+        let report = store.verify(is_full).unwrap();
+        let told = report.problems.iter().map(|problem| directory.path().join(&problem.object));
+        assert_eq!((told.collect::<Vec<_>>(), report.lost_count), (vec![path.clone()], 0), "{report:?}");
+    }
+    assert_holds(&store, &versions);
+    // The next save makes it good, and so does a repair.
+    let saved = tempfile::tempdir().unwrap();
+    copy(directory.path(), saved.path());
+    let other = Store::open(place(saved.path()), options(true)).unwrap();
+    toy::save(&other, &versions[0].1, "").unwrap();
+    assert!(open(saved.path()).verify(true).unwrap().is_clean());
+    let report = store.repair(None, &mut |_| true).unwrap();
+    assert!(!report.before.is_clean() && report.after.is_clean(), "{report:?}");
+    assert_holds(&open(directory.path()), &versions);
+}
+
+#[test]
+fn a_pack_that_is_gone_is_damage_that_says_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let versions = fill(directory.path(), true, 3, 200_000);
+    let store = open(directory.path());
+    let (time, _) = versions[0];
+    let lost = chipmink_format::pack_path(store.entry(time).unwrap().packs_added[0].name);
+    std::fs::remove_file(directory.path().join(&lost)).unwrap();
+    let warm = toy::load(&store, time).unwrap_err();
+    for error in [warm, toy::load(&open(directory.path()), time).unwrap_err()] {
+        let text = error.to_string();
+        assert!(matches!(error, StoreError::Blob(BlobError::Damaged { .. })), "{error:?}");
+        assert!(text.contains(&lost) && text.contains("repair --from"), "{text}");
+    }
 }

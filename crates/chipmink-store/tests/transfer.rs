@@ -3,8 +3,8 @@
 
 use chipmink_store::local::{LocalDisk, System};
 use chipmink_store::{
-    Backend, Place, Publication, RefSpec, Since, Store, StoreError, StoreOptions, TransferOptions,
-    TransferReport,
+    Backend, Place, Publication, RefSpec, Retention, Since, Store, StoreError, StoreOptions, SweepRequest,
+    TransferOptions, TransferReport,
 };
 use chipmink_testkit::toy::{self, Namespace, REF};
 use chipmink_testkit::{Fault, FaultDisk, MeteredStore, Random, Timing};
@@ -13,6 +13,7 @@ use object_store::memory::InMemory;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 fn options() -> StoreOptions {
     StoreOptions { durable: false, ..StoreOptions::default() }
@@ -33,7 +34,7 @@ fn copy_of(source: &Store, backend: Backend) -> Store {
 }
 
 fn memory() -> Store {
-    Store::create_in(Backend::memory(1 << 30), options()).unwrap()
+    Store::create_in(Backend::memory(1 << 30, StoreOptions::default().gather), options()).unwrap()
 }
 
 fn push(source: &Store, target: &Store) -> Result<TransferReport, StoreError> {
@@ -442,4 +443,45 @@ fn a_caller_can_stop_it_and_sees_how_far_it_is() {
     let last = told.last().unwrap();
     assert_eq!((last.phase.name(), last.done, last.total), ("publishing", 2, 2));
     assert!(began.elapsed().as_secs() < 60);
+}
+
+#[test]
+fn a_source_whose_packs_were_written_anew_sends_what_is_new() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Store::create(place(&directory.path().join("a")), options()).unwrap();
+    let mut random = Random::new(31);
+    // What goes shares its pack with what stays, so a sweep moves the rest.
+    let mut values = Namespace::from([
+        ("large".to_owned(), random.bytes(900_000)),
+        ("kept".to_owned(), random.bytes(300_000)),
+    ]);
+    toy::save(&source, &values, "").unwrap();
+    values.insert("large".to_owned(), random.bytes(100));
+    let before = toy::save(&source, &values, "").unwrap();
+    let (meter, backend) = metered();
+    let target = copy_of(&source, backend);
+    push(&source, &target).unwrap();
+    let request = SweepRequest {
+        retention: Retention { keep_last: Some(1), ..Retention::default() },
+        grace: Duration::ZERO,
+        dry_run: false,
+    };
+    let swept = source.sweep(&request).unwrap();
+    assert!(swept.moved_bytes > 300_000 && swept.freed_bytes > 900_000, "{swept:?}");
+    values.insert("new".to_owned(), random.bytes(3_000));
+    let after = toy::save(&source, &values, "").unwrap();
+    meter.reset(u64::MAX);
+    let report = push(&source, &target).unwrap();
+    assert_eq!((report.versions, report.swept), (1, 0));
+    // Some 12 kB: the variable, its tables, an index, a root state and entries.
+    assert!(meter.bytes_written() < 15_000, "{} bytes were sent", meter.bytes_written());
+    let newest = target.head().refs[REF].time;
+    assert_holds(&target, &[(newest, values.clone())]);
+    assert_eq!(toy::load(&source, after).unwrap(), values);
+    values.remove("new");
+    assert_eq!(
+        toy::load(&target, before).unwrap(),
+        values,
+        "a backup keeps what the source has dropped later"
+    );
 }

@@ -57,9 +57,9 @@ pub use chipmink_shm::{MappedRegion, live_digests};
 #[cfg(target_os = "linux")]
 pub use chipmink_shm::{Mapping, MappingKind, mapping_at, shared_memory};
 pub use chipmink_store::{
-    Compression, KeepEvery, LostVersion, Phase, Place, Problem, RefSpec, RepairReport, Retention, Since,
-    StoreStats, SweepReport, SweepRequest, TransferOptions, TransferProgress, TransferReport, Usage,
-    VerifyReport, Watch,
+    Cancel, Compression, KeepEvery, LostVersion, Phase, Place, Problem, RefSpec, RepairReport, Retention,
+    Since, StoreStats, SweepReport, SweepRequest, TransferOptions, TransferProgress, TransferReport, Usage,
+    VerifyReport, Watch, parse_byte_len,
 };
 pub use describe::Description;
 pub use diff::Diff;

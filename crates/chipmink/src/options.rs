@@ -1,7 +1,7 @@
 //! [`OpenOptions`], [`SaveRequest`] and [`OnConflict`].
 
 use chipmink_shm::LargeBuffer;
-use chipmink_store::StoreOptions;
+use chipmink_store::{Cancel, StoreOptions};
 
 /// The ref that saves go to if no other is named.
 pub const DEFAULT_REF: &str = "main";
@@ -66,6 +66,8 @@ pub struct SaveRequest {
     pub code: String,
     /// What is done when another writer has moved the ref.
     pub on_conflict: OnConflict,
+    /// By what it can be given up from another thread.
+    pub cancel: Option<Cancel>,
 }
 
 impl Default for SaveRequest {
@@ -77,6 +79,7 @@ impl Default for SaveRequest {
             author: String::new(),
             code: String::new(),
             on_conflict: OnConflict::default(),
+            cancel: None,
         }
     }
 }

@@ -17,6 +17,11 @@ def device_unusable(device: int, libraries: list[str], cache: str | None) -> str
 def examine(libraries: list[str]) -> dict[str, Any]: ...
 def run_command(arguments: list[str]) -> int: ...
 @final
+class Cancel:
+    def __new__(cls) -> Cancel: ...
+    def cancel(self) -> None: ...
+
+@final
 class DevicePipeline:
     def __new__(
         cls, device: int, *, scratch_len: int = ..., block_len: int = ..., block_count: int = 4, chunk_capacity: int = ...
@@ -70,6 +75,7 @@ class Handle:
         message: str,
         author: str,
         code: str,
+        cancel: Cancel | None = None,
     ) -> Walked: ...
     def load(
         self,

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import atexit
-import datetime
 import itertools
 import os
 import pathlib
@@ -23,6 +22,7 @@ from types import TracebackType
 from typing import Any, Unpack
 
 from chipmink import _chipmink, _in_place, _rebuild
+from chipmink._asynchronous import load_in_thread, save_in_thread
 from chipmink._device import placing
 from chipmink._errors import (
     ClosedError,
@@ -37,8 +37,8 @@ from chipmink._errors import (
 )
 from chipmink._lazy import LazyVersion, closed_over_sharing
 from chipmink._live import live_namespace
-from chipmink._remote import LINE, RemoteSummary, Saving, resolving, saving_as
-from chipmink._results import Diff, Report, Saved, Skipped, Version
+from chipmink._remote import RemoteSummary, Saving, resolving, saving_as
+from chipmink._results import Diff, Report, Saved, Skipped
 from chipmink._staging import Progress, Status, parse_size, watcher
 from chipmink._storage import StorageOptions, as_text
 from chipmink._stored import TAG, StoredRepository, names_of
@@ -232,6 +232,41 @@ class Repository(StoredRepository):
         version names it any more (see ``chipmink.ray.pins``). With ``remote="materialize"`` its values are saved: where they
         are, by processes of the cluster, which must be able to reach this place and to import chipmink.
         """
+        return self._save(namespace, message, accessed, strict, author, code, remote, None)
+
+    async def asave(
+        self,
+        namespace: dict[str, Any],
+        *,
+        message: str = "",
+        accessed: Iterable[str] | None = None,
+        strict: bool = False,
+        author: str = "",
+        code: str = "",
+        remote: str = "reference",
+    ) -> Saved:
+        """As ``save``, in a thread, so that the event loop goes on meanwhile. Several are saved one after another.
+
+        What is saved must be left alone until this returns: what other tasks change meanwhile is reported as unsteady, or
+        is in the version. If the task is cancelled before the version is visible, nothing is published; else the
+        version stands. ``CancelledError`` is raised when that is decided.
+        """
+        names = None if accessed is None else names_of(accessed)
+        return await save_in_thread(
+            lambda cancel: self._save(namespace, message, names, strict, author, code, remote, cancel)
+        )
+
+    def _save(
+        self,
+        namespace: dict[str, Any],
+        message: str,
+        accessed: Iterable[str] | None,
+        strict: bool,
+        author: str,
+        code: str,
+        remote: str,
+        cancel: _chipmink.Cancel | None,
+    ) -> Saved:
         if type(namespace) is not dict:
             raise UnsupportedError(f"a namespace is a dict of names, not a {type(namespace).__qualname__}")
         scope = Saving(remote, self, self._elsewhere)
@@ -240,7 +275,7 @@ class Repository(StoredRepository):
             handle = self._usable()
             began = time.perf_counter()
             for _ in range(_SWEPT_MAX):
-                walked = self._walk(scope, handle, namespace, names, message, author, code)
+                walked = self._walk(scope, handle, namespace, names, message, author, code, cancel)
                 try:
                     walk_seconds = time.perf_counter() - began
                     skipped = tuple(Skipped(*item) for item in walked.skipped())
@@ -269,7 +304,7 @@ class Repository(StoredRepository):
         scope.end()
         self._warn(skipped, stubs, scope.summaries())
         if unsteady:
-            warnings.warn(f"saved, but {_unsteady(unsteady)}", UnsteadyVariableWarning, stacklevel=2)
+            warnings.warn(f"saved, but {_unsteady(unsteady)}", UnsteadyVariableWarning, stacklevel=3)
         report = Report(
             skipped=skipped, stubs=stubs, unsteady=unsteady, remote=scope.summaries(), seconds=seconds, **figures
         )
@@ -284,10 +319,11 @@ class Repository(StoredRepository):
         message: str,
         author: str,
         code: str,
+        cancel: _chipmink.Cancel | None,
     ) -> _chipmink.Walked:
         with saving_as(scope):
             while True:
-                walked = handle.walk(namespace, names, self._ref, message, author, code)
+                walked = handle.walk(namespace, names, self._ref, message, author, code, cancel)
                 if not scope.pending:
                     return walked
                 # The walk has found what must be done elsewhere first.
@@ -337,13 +373,13 @@ class Repository(StoredRepository):
         for text in passing:
             if text not in known:
                 hint = 'remote="pin" or remote="materialize" keeps more of them'
-                warnings.warn(f"saved by reference: {text}; {hint}", RemoteReferenceWarning, stacklevel=3)
+                warnings.warn(f"saved by reference: {text}; {hint}", RemoteReferenceWarning, stacklevel=4)
         for item in skipped:
             if item not in known:
-                warnings.warn(f"not saved: {item}", SkippedVariableWarning, stacklevel=3)
+                warnings.warn(f"not saved: {item}", SkippedVariableWarning, stacklevel=4)
         for item in stubs:
             if item not in known:
-                warnings.warn(f"saved as a placeholder: {item}", SkippedVariableWarning, stacklevel=3)
+                warnings.warn(f"saved as a placeholder: {item}", SkippedVariableWarning, stacklevel=4)
 
     def load(
         self,
@@ -378,6 +414,18 @@ class Repository(StoredRepository):
         # What is only read stands behind what was asked for.
         return dict(loaded[: len(wanted)])
 
+    async def aload(
+        self,
+        version: int | str | None = None,
+        names: Iterable[str] | None = None,
+        *,
+        allow: Allow | None = None,
+        as_refs: bool = False,
+    ) -> dict[str, Any]:
+        """As ``load``, in a thread, so that the event loop goes on meanwhile."""
+        wanted = None if names is None else names_of(names)
+        return await load_in_thread(lambda: self.load(version, wanted, allow=allow, as_refs=as_refs))
+
     def at(self, version: int | str | None = None, *, allow: Allow | None = None, map_location: Any = None) -> LazyVersion:
         """A read-only mapping of the variables of a version, each loaded when it is first asked for.
 
@@ -389,64 +437,6 @@ class Repository(StoredRepository):
     def names(self, version: int | str | None = None) -> list[str]:
         """The names of a version, in the order of the namespace."""
         return self._usable().names(self._number(version))
-
-    def branch(self, name: str, version: int | str | None = None) -> None:
-        """Begins a line of versions at a version; ``chipmink.open(place, ref=name)`` saves to it.
-
-        ``None`` is the newest version of this repository object's own line.
-        """
-        if name.startswith(TAG):
-            raise UnsupportedError(f"{name!r} cannot be the name of a branch: {TAG!r} begins the names of tags")
-        self._usable().create_ref(name, self._number(version))
-
-    def tag(self, name: str, version: int | str | None = None) -> None:
-        """Gives a version a name that stays with it; loads take that name instead of the number."""
-        self._usable().create_ref(TAG + name, self._number(version))
-
-    def delete_branch(self, name: str) -> None:
-        """Takes a line's name away. Its versions stay."""
-        if name.startswith(TAG):
-            raise NotFoundError(f"there is no branch {name!r}; delete_tag takes tags away")
-        self._usable().delete_ref(name)
-
-    def delete_tag(self, name: str) -> None:
-        """Takes a version's name away. The version stays."""
-        self._usable().delete_ref(TAG + name)
-
-    @property
-    def branches(self) -> dict[str, int]:
-        """The newest version of each line."""
-        return {name: number for name, number in self._usable().refs().items() if not name.startswith((TAG, LINE))}
-
-    @property
-    def tags(self) -> dict[str, int]:
-        """The version of each tag."""
-        found = self._usable().refs().items()
-        return {name.removeprefix(TAG): number for name, number in found if name.startswith(TAG)}
-
-    def log(self, limit: int | None = None) -> list[Version]:
-        """The versions of the repository, newest first."""
-        return [version for version in self._versions(None) if not version.ref.startswith(LINE)][:limit]
-
-    def _versions(self, limit: int | None) -> list[Version]:
-        versions = self._usable().log(limit)
-        return [
-            Version(
-                number=number,
-                ref=ref,
-                message=message,
-                saved_at=_EPOCH + datetime.timedelta(microseconds=micros),
-                commit=commit,
-                parents=tuple(parents),
-                author=author,
-            )
-            for number, ref, message, micros, commit, parents, author in versions
-        ]
-
-    def diff(self, earlier: int | str, later: int | str) -> Diff:
-        """Which variables differ between two versions. Nothing is loaded for it."""
-        added, removed, changed = self._usable().diff(self._number(earlier), self._number(later))
-        return Diff(tuple(added), tuple(removed), tuple(changed))
 
     def checkout(
         self,
@@ -608,7 +598,6 @@ def find_open(url: str) -> Repository | None:
 _open_repositories: weakref.WeakSet[Repository] = weakref.WeakSet()
 _abandoned: list[Any] = []
 _memory_numbers = itertools.count(1)
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 def _after_fork_in_child() -> None:

@@ -45,6 +45,11 @@ class StorageOptions(TypedDict, total=False):
     """PEM file of certificates to trust beside the system's."""
     timeout: float
     """Seconds that one request may take; 90 if not given."""
+    cache: bool | str | os.PathLike[str]
+    """A folder that keeps what was read of packs, for this and other processes; ``True`` for ``chipmink`` in the user's cache
+    folder. What it holds is checked when it is used; only this user can read it. None if not given."""
+    cache_size: int | str
+    """Bytes that the folder may take, as a number or as text like ``"20GiB"``; 10 GiB if not given."""
 
 
 def as_text(options: Mapping[str, Any]) -> dict[str, str]:

@@ -13,8 +13,10 @@ from typing import Unpack
 
 from chipmink import _chipmink
 from chipmink._durations import Duration, parse_duration
-from chipmink._remote import swept
+from chipmink._errors import NotFoundError, UnsupportedError
+from chipmink._remote import LINE, swept
 from chipmink._reports import RepairReport, Stats, SweepReport, VerifyReport
+from chipmink._results import Diff, Version
 from chipmink._staging import parse_size
 from chipmink._storage import StorageOptions, as_text
 from chipmink._transfer import Transfer, Watch, parse_limit, parse_refs, parse_since
@@ -26,6 +28,7 @@ __all__ = ["TAG", "StoredRepository", "names_of"]
 TAG = "tag/"
 #: Seconds of a sweep that says nothing of its grace, as in the store.
 _GRACE = 3600.0
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 class StoredRepository:
@@ -34,6 +37,68 @@ class StoredRepository:
     def _usable(self) -> _chipmink.Handle:
         """The native side, or the reason why there is none."""
         raise NotImplementedError
+
+    def _number(self, version: int | str | None) -> int:
+        """The number of a version; ``None`` is the newest."""
+        raise NotImplementedError
+
+    def branch(self, name: str, version: int | str | None = None) -> None:
+        """Begins a line of versions at a version; ``chipmink.open(place, ref=name)`` saves to it.
+
+        ``None`` is the newest version of this repository object's own line.
+        """
+        if name.startswith(TAG):
+            raise UnsupportedError(f"{name!r} cannot be the name of a branch: {TAG!r} begins the names of tags")
+        self._usable().create_ref(name, self._number(version))
+
+    def tag(self, name: str, version: int | str | None = None) -> None:
+        """Gives a version a name that stays with it; loads take that name instead of the number."""
+        self._usable().create_ref(TAG + name, self._number(version))
+
+    def delete_branch(self, name: str) -> None:
+        """Takes a line's name away. Its versions stay."""
+        if name.startswith(TAG):
+            raise NotFoundError(f"there is no branch {name!r}; delete_tag takes tags away")
+        self._usable().delete_ref(name)
+
+    def delete_tag(self, name: str) -> None:
+        """Takes a version's name away. The version stays."""
+        self._usable().delete_ref(TAG + name)
+
+    @property
+    def branches(self) -> dict[str, int]:
+        """The newest version of each line."""
+        return {name: number for name, number in self._usable().refs().items() if not name.startswith((TAG, LINE))}
+
+    @property
+    def tags(self) -> dict[str, int]:
+        """The version of each tag."""
+        found = self._usable().refs().items()
+        return {name.removeprefix(TAG): number for name, number in found if name.startswith(TAG)}
+
+    def log(self, limit: int | None = None) -> list[Version]:
+        """The versions of the repository, newest first."""
+        return [version for version in self._versions(None) if not version.ref.startswith(LINE)][:limit]
+
+    def _versions(self, limit: int | None) -> list[Version]:
+        versions = self._usable().log(limit)
+        return [
+            Version(
+                number=number,
+                ref=ref,
+                message=message,
+                saved_at=_EPOCH + datetime.timedelta(microseconds=micros),
+                commit=commit,
+                parents=tuple(parents),
+                author=author,
+            )
+            for number, ref, message, micros, commit, parents, author in versions
+        ]
+
+    def diff(self, earlier: int | str, later: int | str) -> Diff:
+        """Which variables differ between two versions. Nothing is loaded for it."""
+        added, removed, changed = self._usable().diff(self._number(earlier), self._number(later))
+        return Diff(tuple(added), tuple(removed), tuple(changed))
 
     def push(
         self,

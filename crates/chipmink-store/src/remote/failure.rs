@@ -184,7 +184,7 @@ fn failure(about: &About, error: &Error, answer: &Answer) -> RemoteFailure {
     match (answer.status, code) {
         _ if is_no_bucket(code) => made(
             FailureKind::NoBucket,
-            format!("there is no bucket {:?} at {endpoint}{said}", about.bucket),
+            format!("there is no {} {:?} at {endpoint}{said}", about.kind.bucket(), about.bucket),
             "check its name and the endpoint, or create it".to_owned(),
         ),
         (_, "RequestTimeTooSkewed" | "RequestExpired") => made(

@@ -8,8 +8,8 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryFutureExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use std::fmt;
 use std::future::Future;
@@ -88,6 +88,18 @@ impl Guard {
         Guard { objects, about: Arc::new(about) }
     }
 
+    /// Azure knows no ranges that are counted from the end: there the length is asked for first.
+    async fn bounded(&self, location: &Path, mut options: GetOptions) -> Result<GetOptions> {
+        if let (RemoteKind::Azure, Some(GetRange::Suffix(wanted))) = (self.about.kind, &options.range) {
+            let head = GetOptions { head: true, ..GetOptions::default() };
+            let byte_len = self.about.ask(self.objects.get_opts(location, head)).await?.meta.size;
+            // Of an empty object no range can be asked for.
+            options.range =
+                (byte_len > 0).then(|| GetRange::Bounded(byte_len.saturating_sub(*wanted)..byte_len));
+        }
+        Ok(options)
+    }
+
     fn explained<T: Send + 'static>(
         &self,
         stream: BoxStream<'static, Result<T>>,
@@ -134,6 +146,7 @@ impl ObjectStore for Guard {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let options = self.bounded(location, options).await?;
         let mut found = self.about.ask(self.objects.get_opts(location, options)).await?;
         found.payload = match found.payload {
             GetResultPayload::Stream(stream) => GetResultPayload::Stream(self.explained(stream)),

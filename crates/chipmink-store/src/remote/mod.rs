@@ -11,6 +11,7 @@
 //! 2. Until a place has answered once, every request to it fails within [`FIRST_ANSWER`].
 
 mod azure;
+mod cache;
 mod failure;
 mod gcs;
 mod guard;
@@ -19,15 +20,18 @@ mod place;
 mod profile;
 mod s3;
 
+pub(crate) use cache::{CacheFolder, CachedObjects};
 pub use failure::{FailureKind, RemoteFailure};
 pub use options::RemoteOptions;
 pub use place::{RemoteKind, RemotePlace};
 
 use crate::error::StoreError;
+use crate::options::parse_byte_len;
 use guard::{About, Guard};
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
 use options::RemoteOption;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +62,18 @@ type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The object store of a place. Nothing is asked of it yet.
 fn connect(place: &RemotePlace) -> Result<Arc<dyn ObjectStore>, StoreError> {
-    connect_in(place, &|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+    connect_in(place, &variable)
+}
+
+/// The cache of a place, if one is wished for.
+fn cache(place: &RemotePlace) -> Result<Option<Arc<CacheFolder>>, StoreError> {
+    let folder = cache_folder(place, &variable);
+    let folder = folder.map_err(|reason| StoreError::Place { place: place.to_string(), reason })?;
+    Ok(folder.map(Arc::new))
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn connect_in(place: &RemotePlace, environment: Environment<'_>) -> Result<Arc<dyn ObjectStore>, StoreError> {
@@ -131,6 +146,35 @@ fn checked_endpoint(endpoint: &str) -> Result<String, String> {
         }
         Some(_) => Ok(endpoint.trim_end_matches('/').to_owned()),
     }
+}
+
+/// Bytes that a cache may take if nothing is said.
+const CACHE_LEN: u64 = 10 << 30;
+
+/// The folder that keeps what is read of a place, if one is wished for.
+fn cache_folder(place: &RemotePlace, environment: Environment<'_>) -> Result<Option<CacheFolder>, String> {
+    let options = place.options();
+    let byte_len = match options.get(RemoteOption::CacheSize) {
+        None => CACHE_LEN,
+        Some(text) => parse_byte_len(text)
+            .ok_or_else(|| format!("its cache_size {text:?} is no size such as 500MiB or 10GiB"))?,
+    };
+    let folder = match (options.get(RemoteOption::Cache), options.is_set(RemoteOption::Cache)) {
+        (None, _) if options.get(RemoteOption::CacheSize).is_some() => {
+            return Err("its cache_size is that of a cache; give cache=true, or a folder for it".to_owned());
+        }
+        (None, _) | (_, Some(false)) => return Ok(None),
+        (_, Some(true)) => {
+            let base = environment("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+            let home = || environment("HOME").map(|home| PathBuf::from(home).join(".cache"));
+            let base =
+                base.or_else(home).ok_or("there is no HOME for its cache; name a folder with cache=")?;
+            base.join("chipmink")
+        }
+        (Some(folder), None) => PathBuf::from(folder),
+    };
+    let opened = CacheFolder::open(&folder, byte_len);
+    opened.map(Some).map_err(|error| format!("its cache in {} cannot be used: {error}", folder.display()))
 }
 
 /// Why a client could not be made, without what may be secret.

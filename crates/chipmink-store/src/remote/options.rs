@@ -53,6 +53,8 @@ options! {
     "anonymous" Anonymous &[S3, Gcs, Azure], false, "Whether requests are not signed: for public buckets.";
     "ca_file" CaFile &[S3, Gcs, Azure], false, "PEM file of certificates to trust beside the system's.";
     "timeout" Timeout &[S3, Gcs, Azure], false, "Seconds that one request may take.";
+    "cache" Cache &[S3, Gcs, Azure], false, "Folder that keeps what was read; true: one of the user's.";
+    "cache_size" CacheSize &[S3, Gcs, Azure], false, "Bytes that this folder may take.";
 }
 
 /// How a bucket is reached, and with whose rights; what is not given is looked for in the environment.

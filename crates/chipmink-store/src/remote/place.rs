@@ -1,5 +1,6 @@
 //! [`RemotePlace`]: a prefix in a bucket.
 
+use super::cache::CacheFolder;
 use super::options::RemoteOptions;
 use crate::error::StoreError;
 use object_store::ObjectStore;
@@ -29,6 +30,14 @@ impl RemoteKind {
             RemoteKind::S3 => "s3",
             RemoteKind::Gcs => "gs",
             RemoteKind::Azure => "az",
+        }
+    }
+
+    /// What it calls a bucket.
+    pub(crate) const fn bucket(self) -> &'static str {
+        match self {
+            RemoteKind::S3 | RemoteKind::Gcs => "bucket",
+            RemoteKind::Azure => "container",
         }
     }
 
@@ -126,6 +135,10 @@ impl RemotePlace {
     /// When the options, the environment or a profile do not say how to reach it.
     pub fn connect(&self) -> Result<Arc<dyn ObjectStore>, StoreError> {
         super::connect(self)
+    }
+
+    pub(crate) fn cache(&self) -> Result<Option<Arc<CacheFolder>>, StoreError> {
+        super::cache(self)
     }
 
     /// A URL by which it can be opened again: with its options, but for what is secret.

@@ -1,6 +1,6 @@
 //! Publishing a staged entry below.
 
-use crate::entry_creation::{Outcome, create_entry};
+use crate::entry_creation::{Outcome, begin_entry, create_entry};
 use crate::error::{Result, StoreError};
 use crate::inner::Inner;
 use crate::log::{Log, ReadEntry, read_entry};
@@ -22,7 +22,7 @@ pub(crate) struct Published {
 impl Inner {
     /// Publishes an entry that was staged and whose packs are below by now, unless that was done already.
     pub(crate) fn publish_staged(&self, staged: &RootEntry, bytes: &Bytes) -> Result<Published> {
-        let _turn = self.publishing();
+        let mut turn = self.publishing();
         loop {
             self.refresh()?;
             if let Some(found) = self.find_write(staged)? {
@@ -43,7 +43,7 @@ impl Inner {
                 }
             };
             let verdict = self.log().state.conditional_writes;
-            match create_entry(self, &entry, &bytes, verdict)? {
+            match create_entry(self, &mut turn, &entry, &bytes, verdict)? {
                 Outcome::Won => {
                     let published = published(staged, &entry);
                     self.take(&ReadEntry { digest: digest(&bytes), entry })?;
@@ -83,20 +83,10 @@ impl Inner {
             object: root_path(staged.number),
             source,
         };
-        log.requirements.check_write("repository").map_err(damaged)?;
-        let number = log.highest.0.checked_add(1).map(TimeId).ok_or_else(|| StoreError::ReadOnly {
-            place: self.backend.label().to_owned(),
-            reason: "its last number is spent".to_owned(),
-        })?;
-        let mut entry = RootEntry::new(number, log.state.repository, staged.write_id);
+        // A state that came with it knows nothing of the entries in between.
+        let mut entry = begin_entry(self, log, staged.write_id, Some(synced), true)?;
         entry.requirements = log.requirements.joined(staged.requirements);
         entry.published_at = staged.published_at;
-        entry.floor = log.state.floor;
-        entry.is_synced = true;
-        entry.synced_through = Some(synced).max(log.synced_through);
-        entry.previous = Some(log.head);
-        // A state that came with it knows nothing of the entries in between.
-        entry.state = log.place;
         entry.commits = staged.commits.clone();
         for commit in &mut entry.commits {
             commit.aliases.push((staged.repository, staged.number));

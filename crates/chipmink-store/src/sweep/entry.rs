@@ -2,12 +2,12 @@
 
 use super::plan::Plan;
 use super::rewrite::OwnPacks;
-use crate::creation::now_micros;
-use crate::error::{Result, StoreError};
+use crate::entry_creation::begin_entry;
+use crate::error::Result;
 use crate::inner::Inner;
-use crate::log::{Log, note_boot};
+use crate::log::Log;
 use crate::random;
-use chipmink_format::{FEATURE_SWEPT, LeaseChange, PackName, RefChange, RefMove, RootEntry, root_path};
+use chipmink_format::{FEATURE_SWEPT, LeaseChange, PackName, RefChange, RefMove, RootEntry};
 use chipmink_types::{TimeId, WriteId};
 use hashbrown::HashSet;
 
@@ -46,25 +46,10 @@ pub(super) fn entry(
     own: &OwnPacks,
     synced: TimeId,
 ) -> Result<RootEntry> {
-    let place = || inner.backend.label().to_owned();
-    log.requirements.check_write("repository").map_err(|source| StoreError::Format {
-        place: place(),
-        object: root_path(log.head.number),
-        source,
-    })?;
-    let number = log.highest.0.checked_add(1).map(TimeId).ok_or_else(|| StoreError::ReadOnly {
-        place: place(),
-        reason: "its last number is spent".to_owned(),
-    })?;
-    let mut entry = RootEntry::new(number, log.state.repository, WriteId(random::bytes()));
-    entry.requirements = log.requirements;
+    let write_id = WriteId(random::bytes());
+    let mut entry = begin_entry(inner, log, write_id, Some(synced), inner.options.durable)?;
     entry.requirements.for_writing |= FEATURE_SWEPT;
-    entry.published_at = now_micros();
     entry.floor = content.floor.max(log.state.floor);
-    entry.is_synced = inner.options.durable;
-    note_boot(&mut entry, &inner.backend);
-    entry.synced_through = Some(synced).max(log.synced_through);
-    entry.previous = Some(log.head);
     let used: HashSet<PackName> = plan.used.iter().copied().collect();
     let own_state = own.state.filter(|state| used.contains(&state.pack));
     // Of equal ones the last, which is the own: another's pack may be among those that go.

@@ -367,7 +367,7 @@ impl Sweeper<'_> {
     /// Publishes a draft. `None`: somebody else has published meanwhile.
     fn publish(&mut self, draft: &Draft) -> Result<Option<Option<TimeId>>> {
         let inner = self.inner;
-        let _turn = inner.publishing();
+        let mut turn = inner.publishing();
         loop {
             inner.refresh()?;
             if inner.log().head != draft.log.head {
@@ -381,7 +381,7 @@ impl Sweeper<'_> {
             let log = inner.log().clone();
             let entry = entry(inner, &log, &draft.plan, &draft.content, &self.own, synced)?;
             let bytes = Bytes::from(entry.encode());
-            match create_entry(inner, &entry, &bytes, log.state.conditional_writes)? {
+            match create_entry(inner, &mut turn, &entry, &bytes, log.state.conditional_writes)? {
                 Outcome::Won => {
                     let number = entry.number;
                     inner.take(&ReadEntry { entry, digest: digest(&bytes) })?;

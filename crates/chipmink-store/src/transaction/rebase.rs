@@ -122,7 +122,7 @@ impl PackTransaction {
             self.write(kind, *digest, &bytes)?;
             self.own.insert(*digest);
         }
-        self.seal(false)?;
+        self.seal(None)?;
         let is_own = |digest: &Digest| self.own.contains(digest);
         self.relied_on.retain(|_, digests| {
             digests.retain(|digest| !is_own(digest));

@@ -2,12 +2,12 @@
 //!
 //! Both logs are read from their newest entries down, and only as far as it takes to find where they meet.
 
-use super::in_parallel;
 use super::options::{Since, TransferOptions};
 use crate::compression::PlaceKind;
 use crate::error::{Result, StoreError};
 use crate::inner::Inner;
 use crate::log::read_entry;
+use crate::parallel::in_parallel;
 use bytes::Bytes;
 use chipmink_format::{Commit, RefChange, RefMove, RefTarget, RootEntry, root_path};
 use chipmink_types::{Digest, RepositoryId, TimeId};

@@ -5,12 +5,12 @@
 //! removes any, and none is published twice.
 
 use super::closure::Missing;
-use super::in_parallel;
 use crate::error::Result;
 use crate::generations::DigestSet;
 use crate::inner::Inner;
 use crate::pack_check::{check_pack, describe_pack};
 use crate::pack_writer::SealedPack;
+use crate::parallel::in_parallel;
 use crate::random;
 use chipmink_digest::digest;
 use chipmink_format::{PackName, pack_path, parse_pack_path};

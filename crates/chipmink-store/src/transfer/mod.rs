@@ -23,13 +23,11 @@ mod history;
 mod leftovers;
 mod options;
 mod pace;
-mod parallel;
 mod partial;
 mod publish;
 mod steps;
 
 pub use options::{Phase, RefSpec, Since, TransferOptions, TransferProgress, TransferReport};
-pub(crate) use parallel::in_parallel;
 pub(crate) use publish::publish_packs;
 
 use crate::error::{Result, StoreError};

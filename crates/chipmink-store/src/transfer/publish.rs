@@ -9,24 +9,22 @@ use super::copy::Copied;
 use super::options::{Phase, TransferReport};
 use super::pace::Pace;
 use super::steps::{Goal, Step, Steps};
-use crate::creation::{now_micros, verdict};
-use crate::entry_creation::{Outcome, create_entry};
+use crate::creation::verdict;
+use crate::entry_creation::{Outcome, begin_entry, create_entry};
 use crate::error::{Result, StoreError};
 use crate::inner::Inner;
-use crate::log::{HINT, ReadEntry, note_boot, read_entry};
-use crate::pack_writer::{Merged, PackWriter, SealedPack};
+use crate::log::{HINT, ReadEntry, read_entry};
+use crate::merge::{FAN_OUT, merge_indexes};
+use crate::pack_writer::{PackWriter, SealedPack};
 use crate::random;
 use bytes::Bytes;
 use chipmink_digest::digest;
 use chipmink_format::{
-    Codec, ConditionalWrites, InlineCommit, MergePart, PackInfo, PackName, RefChange, RefMove, RefTarget,
-    RootEntry, STATE_EVERY, StatePlace, decode_segment, merge_segments, pack_path, root_path,
+    Codec, ConditionalWrites, InlineCommit, PackInfo, PackName, RefChange, RefMove, RefTarget, RootEntry,
+    STATE_EVERY, StatePlace,
 };
 use chipmink_types::{BlobKind, Digest, TimeId, WriteId};
 use hashbrown::HashSet;
-
-/// Packs whose indexes are merged into one segment.
-const FAN_OUT: usize = 16;
 
 /// Publishes the steps. `planned` is the entry on which they were planned.
 #[expect(clippy::too_many_arguments, reason = "it is the end of one long function")]
@@ -56,7 +54,7 @@ pub(super) fn publish(
     };
     for step in &steps {
         while let Some(number) = step.number
-            && TimeId(target.log().highest.0 + 1) < number
+            && target.log().next_number().is_some_and(|next| next < number)
         {
             publisher.publish(&Step::default(), true)?;
         }
@@ -111,7 +109,7 @@ impl Publisher<'_> {
     /// Publishes one step, also if it changes nothing if `always`.
     fn publish(&mut self, step: &Step, always: bool) -> Result<()> {
         let target = self.target;
-        let _turn = target.publishing();
+        let mut turn = target.publishing();
         let refs: Vec<&(String, Goal)> =
             step.refs.iter().filter(|(name, goal)| self.changes(name, goal)).collect();
         if !always && step.version.is_none() && refs.is_empty() && self.packs.is_empty() {
@@ -130,7 +128,7 @@ impl Publisher<'_> {
             let entry = self.entry(step, &refs, write_id, synced, state)?;
             let bytes = Bytes::from(entry.encode());
             let verdict = state.map_or(target.log().state.conditional_writes, |(_, verdict)| verdict);
-            match create_entry(target, &entry, &bytes, verdict)? {
+            match create_entry(target, &mut turn, &entry, &bytes, verdict)? {
                 Outcome::Won => return self.adopt(step, ReadEntry { digest: digest(&bytes), entry }, state),
                 Outcome::Lost(read) => target.take_foreign(&read, entry.repository)?,
                 Outcome::Spent => target.note_void(entry.number),
@@ -216,7 +214,10 @@ impl Publisher<'_> {
             codec: Codec::Raw,
             digest: name,
         };
-        let merged = if uncovered.len() >= FAN_OUT { merged(target, &uncovered) } else { None };
+        let merged = match uncovered.len() >= FAN_OUT {
+            true => merge_indexes(&target.backend, &uncovered),
+            false => None,
+        };
         self.packs.push(writer.seal(merged, target.options.durable)?);
         Ok(Some((place, root_state.conditional_writes)))
     }
@@ -231,32 +232,15 @@ impl Publisher<'_> {
     ) -> Result<RootEntry> {
         let target = self.target;
         let log = target.log();
-        let place = || target.backend.label().to_owned();
-        log.requirements.check_write("repository").map_err(|source| StoreError::Format {
-            place: place(),
-            object: root_path(log.head.number),
-            source,
-        })?;
-        let Some(number) = log.highest.0.checked_add(1).map(TimeId) else {
-            let reason = "its last number is spent".to_owned();
-            return Err(StoreError::ReadOnly { place: place(), reason });
-        };
-        let mut entry = RootEntry::new(number, log.state.repository, write_id);
-        entry.requirements = log.requirements;
+        let mut entry = begin_entry(target, &log, write_id, synced, target.options.durable)?;
         entry.requirements.for_reading |= self.features;
-        entry.published_at = now_micros();
-        entry.floor = log.state.floor;
-        entry.is_synced = target.options.durable;
-        note_boot(&mut entry, &target.backend);
-        entry.synced_through = synced.max(log.synced_through);
-        entry.previous = Some(log.head);
         entry.state =
             state.map(|(place, _)| place).into_iter().chain(log.place).max_by_key(|place| place.covers);
         if let Some(version) = &step.version {
             let mut aliases = version.aliases.clone();
             let repository = self.source.log().state.repository;
             let own = (repository, version.number);
-            if (log.state.repository, number) != own && !aliases.contains(&own) {
+            if (log.state.repository, entry.number) != own && !aliases.contains(&own) {
                 aliases.push(own);
             }
             entry.commits = vec![InlineCommit { bytes: version.sent.bytes.clone(), aliases }];
@@ -326,19 +310,4 @@ impl Publisher<'_> {
 
 fn is_live(target: &Inner, pack: &SealedPack) -> bool {
     target.log().state.packs.iter().any(|live| live.name == pack.info.name)
-}
-
-/// The merged index of these packs. What cannot be read is left as it is.
-fn merged(target: &Inner, packs: &[PackInfo]) -> Option<Merged> {
-    let read = |pack: &PackInfo| {
-        let range = pack.index.byte_offset..pack.index.byte_offset + pack.index.byte_len;
-        let bytes = target.backend.get_range(&pack_path(pack.name), range).ok()?;
-        decode_segment(&bytes).ok()
-    };
-    let decoded: Vec<_> =
-        packs.iter().filter_map(|pack| read(pack).map(|parts| (pack.name, parts))).collect();
-    let parts: Vec<MergePart<'_>> =
-        decoded.iter().map(|(name, (head, rows))| MergePart { head, rows, stands_in: *name }).collect();
-    let covers = decoded.iter().map(|(name, _)| *name).collect();
-    (decoded.len() > 1).then(|| Merged { segment: merge_segments(&parts), covers })
 }

@@ -95,6 +95,8 @@ impl VerifyReport {
 #[derive(Debug)]
 pub(crate) struct Findings {
     pub(crate) report: VerifyReport,
+    /// The newest entry names a root state that cannot be had.
+    pub(crate) has_false_state: bool,
     /// Packs that are not what they should be.
     pub(crate) packs: Vec<PackName>,
     /// Numbers of the log whose entries are damaged.
@@ -103,7 +105,7 @@ pub(crate) struct Findings {
 
 /// A handle of the same place that remembers nothing.
 pub(crate) fn afresh(inner: &Inner) -> Result<Inner> {
-    let backend = inner.backend.clone();
+    let backend = inner.backend.uncached();
     let missing = || StoreError::NoRepository { place: backend.label().to_owned() };
     let log = Log::open(&backend, inner.options.trust())?.ok_or_else(missing)?;
     let options = StoreOptions { thesaurus_bytes: 64 << 20, cache_bytes: 16 << 20, ..inner.options.clone() };

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::index::Found;
 use crate::inner::Inner;
 use crate::pack_check::{check_blobs, check_structure};
-use crate::transfer::in_parallel;
+use crate::parallel::in_parallel;
 use chipmink_digest::digest;
 use chipmink_format::{IndexRow, PackInfo, PackName};
 use chipmink_types::Digest;

@@ -5,7 +5,7 @@ use super::{Findings, Health, LostVersion, VerifyReport, damaged_newest};
 use crate::error::Result;
 use crate::generations::DigestSet;
 use crate::inner::Inner;
-use crate::log::{Log, read_entry};
+use crate::log::{Log, check_state, read_entry};
 use bytes::Bytes;
 use chipmink_digest::{Grid, NodeKind, visit_tree};
 use chipmink_format::{
@@ -23,6 +23,7 @@ pub(super) struct Walk<'a> {
     source: &'a Inner,
     is_full: bool,
     pub(super) report: VerifyReport,
+    has_false_state: bool,
     time: TimeId,
     /// Blobs whose presence (or bytes) was checked.
     blobs: DigestSet,
@@ -47,6 +48,7 @@ impl<'a> Walk<'a> {
             source,
             is_full,
             report: VerifyReport::default(),
+            has_false_state: false,
             time,
             blobs: DigestSet::default(),
             bad: DigestSet::default(),
@@ -66,6 +68,13 @@ impl<'a> Walk<'a> {
 
     /// Looks at what stands above the newest sound entry.
     pub(super) fn newest(&mut self, log: &Log) -> Result<()> {
+        let newest = log.newest.as_ref().and_then(|newest| newest.state);
+        if let Some(Err(error)) = newest.map(|place| check_state(&self.source.backend, &place)) {
+            self.has_false_state = true;
+            let reason =
+                format!("the root state that it names cannot be had, all entries are read instead: {error}");
+            self.report.add(None, root_path(log.head.number), reason);
+        }
         for number in log.void.iter().filter(|number| **number > log.head.number) {
             if let Some(reason) = damaged_newest(self.source, *number)? {
                 self.report.add(None, root_path(*number), reason);
@@ -314,6 +323,11 @@ impl<'a> Walk<'a> {
             }
         }
         self.report.lost.sort_by_key(|lost| std::cmp::Reverse(lost.time));
-        Findings { report: self.report, packs: self.bad_packs, entries: self.bad_entries }
+        Findings {
+            report: self.report,
+            has_false_state: self.has_false_state,
+            packs: self.bad_packs,
+            entries: self.bad_entries,
+        }
     }
 }

@@ -86,6 +86,9 @@ impl Begun {
         let Begun { shared, mut held, request } = self;
         shared.align_source(&mut held, source);
         let mut transaction = shared.store.begin();
+        if let Some(cancel) = &request.cancel {
+            transaction.cancel_by(cancel.clone());
+        }
         if let Some(place) = held.base_mut().place {
             transaction.build_on(place.time);
         }
