@@ -9,6 +9,7 @@ use crate::backend::Backend;
 use crate::compression::PlaceKind;
 use crate::error::{Result, StoreError};
 use crate::generations::{ByDigest, Generations};
+use bytes::Bytes;
 use chipmink_format::{Codec, Fence, FormatError, IndexRow, PackName, SegmentHead, SegmentPlace, pack_path};
 use chipmink_types::Digest;
 use hashbrown::HashMap;
@@ -20,6 +21,19 @@ const BLOCK_GAP: u64 = 32 << 10;
 
 /// Segments that are no longer than this are read whole from a place far away, instead of in two rounds.
 const WHOLE_LEN: u64 = 64 << 10;
+
+/// What is wrong with a live pack that cannot be read, and what to do about it, if that can be seen from outside.
+pub(crate) fn harm_of(backend: &Backend, path: &str, byte_len: u64) -> Option<String> {
+    let harm = match backend.byte_len(path) {
+        Ok(None) => "is gone, and no sweep has removed it".to_owned(),
+        Ok(Some(found)) if found != byte_len => format!("has {found} bytes instead of {byte_len}"),
+        // What cannot be looked at may be well.
+        _ => return None,
+    };
+    Some(format!(
+        "{harm}: `chipmink verify` tells what that costs, `chipmink repair --from MIRROR` brings it back"
+    ))
+}
 
 /// Where a blob lies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -343,6 +357,22 @@ impl Index {
         StoreError::Format { place: self.backend.label().to_owned(), object, source }
     }
 
+    /// Bytes of the pack of a segment.
+    fn read(&self, at: usize, range: Range<u64>) -> Result<Bytes> {
+        let pack = &self.packs[self.segments[at].stands_in as usize];
+        let path = pack_path(pack.name);
+        let byte_offset = range.start;
+        self.backend.get_range(&path, range).map_err(|error| {
+            match harm_of(&self.backend, &path, pack.byte_len) {
+                Some(reason) => {
+                    let (what, reason) = ("pack".into(), reason.into());
+                    self.damage(at, FormatError::Damaged { what, byte_offset, reason })
+                }
+                None => error,
+            }
+        })
+    }
+
     /// The head of a segment, with the ordinals here of the packs that it names.
     fn head(&mut self, at: usize) -> Result<(Arc<SegmentHead>, Arc<[u32]>)> {
         let Segment { stands_in, place, head, .. } = &self.segments[at];
@@ -360,7 +390,7 @@ impl Index {
         let is_whole = place.byte_len <= WHOLE_LEN && self.backend.kind() == PlaceKind::Remote;
         let len = if is_whole { place.byte_len } else { place.head_len };
         let (stands_in, start) = (*stands_in, place.byte_offset);
-        let bytes = self.backend.get_range(&pack_path(pack.name), start..start + len)?;
+        let bytes = self.read(at, start..start + len)?;
         // A segment begins with its head.
         let head_len = place.head_len.min(len) as usize;
         let head = SegmentHead::decode(&bytes[..head_len], place.byte_len)
@@ -410,8 +440,7 @@ impl Index {
         };
         let last = blocks.iter().rposition(Option::is_none).unwrap_or(first);
         let (start, end) = (fences[first].byte_offset, fences[last].byte_offset + fences[last].byte_len);
-        let path = pack_path(self.packs[stands_in as usize].name);
-        let bytes = self.backend.get_range(&path, place.byte_offset + start..place.byte_offset + end)?;
+        let bytes = self.read(at, place.byte_offset + start..place.byte_offset + end)?;
         for (fence, block) in fences.iter().zip(&mut blocks).filter(|(_, block)| block.is_none()) {
             let from = (fence.byte_offset - start) as usize;
             let rows = head

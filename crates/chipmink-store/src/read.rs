@@ -1,7 +1,7 @@
 //! Reading blobs: resolve, read near ones at once, decode, check.
 
 use crate::error::{Result, StoreError};
-use crate::index::{Found, Location};
+use crate::index::{Found, Location, harm_of};
 use crate::inner::Inner;
 use crate::parallel::in_parallel;
 use bytes::Bytes;
@@ -16,9 +16,6 @@ use std::sync::Mutex;
 const GAP: u64 = 64 << 10;
 /// Bytes that one call may read in vain, beside an eighth of those that it is asked for.
 const WASTE: u64 = 32 << 10;
-/// What to do about a pack that is not there.
-const GONE: &str = "no sweep has removed it: see with `chipmink verify` what that costs, and with `chipmink repair --from MIRROR` \
-                    bring it back";
 /// Longest read, in bytes.
 const READ_LEN: u64 = 8 << 20;
 
@@ -29,10 +26,6 @@ impl Inner {
                 digest: *digest,
                 reason: format!("its index cannot be read: {object}: {source}"),
             },
-            Some(error) if error.is_missing() => {
-                let reason = format!("a pack with an index that may name it is gone ({error}); {GONE}");
-                BlobError::Damaged { digest: *digest, reason }
-            }
             Some(error) => error.into(),
             None => BlobError::Missing { digest: *digest },
         }
@@ -109,20 +102,20 @@ impl Inner {
                 Some(other) => found = other,
                 None => {
                     let failure = failure.unwrap_or(BlobError::Missing { digest: *name });
-                    return Err(self.gone(name, &tried).unwrap_or(failure));
+                    return Err(self.harmed(name, &tried).unwrap_or(failure));
                 }
             }
         }
     }
 
-    /// What to say of a blob if a live pack that should hold it is not there.
-    fn gone(&self, name: &Digest, packs: &[u32]) -> Option<BlobError> {
-        let live = packs.iter().filter(|pack| self.index().pack(**pack).is_live);
-        let path = live.map(|pack| self.pack_path(*pack)).find(|path| {
-            // What cannot be looked for may be there.
-            self.backend.byte_len(path).is_ok_and(|found| found.is_none())
+    /// What to say of a blob if a live pack that should hold it is not what it was.
+    fn harmed(&self, name: &Digest, packs: &[u32]) -> Option<BlobError> {
+        let known = |pack: &u32| self.index().pack(*pack).clone();
+        let reason = packs.iter().map(known).filter(|pack| pack.is_live).find_map(|pack| {
+            let path = pack_path(pack.name);
+            let harm = harm_of(&self.backend, &path, pack.byte_len)?;
+            Some(format!("its pack {path} in {} {harm}", self.backend.label()))
         })?;
-        let reason = format!("its pack {path} is gone from {}; {GONE}", self.backend.label());
         Some(BlobError::Damaged { digest: *name, reason })
     }
 
