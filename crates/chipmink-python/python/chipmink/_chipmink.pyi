@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
-__all__ = ["DeviceCapture", "DevicePipeline", "Handle", "Patch", "StoredRegion", "Walked", "__version__", "apply_patches", "device_unusable", "dumps", "examine", "loads", "mapping_of", "run_command", "stream_len"]
+__all__ = ["Cancel", "DeviceCapture", "DevicePipeline", "Handle", "Patch", "StoredRegion", "Walked", "__version__", "apply_patches", "device_unusable", "dumps", "examine", "loads", "mapping_of", "run_command", "stream_len"]
 
 __version__: str
 
@@ -16,6 +16,7 @@ def mapping_of(of: Any, whole: bool = False) -> tuple[int, int, str, int, int, i
 def device_unusable(device: int, libraries: list[str], cache: str | None) -> str | None: ...
 def examine(libraries: list[str]) -> dict[str, Any]: ...
 def run_command(arguments: list[str]) -> int: ...
+
 @final
 class Cancel:
     def __new__(cls) -> Cancel: ...

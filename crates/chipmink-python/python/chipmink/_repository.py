@@ -319,7 +319,7 @@ class Repository(StoredRepository):
         message: str,
         author: str,
         code: str,
-        cancel: _chipmink.Cancel | None,
+        cancel: _chipmink.Cancel | None = None,
     ) -> _chipmink.Walked:
         with saving_as(scope):
             while True:
@@ -421,10 +421,13 @@ class Repository(StoredRepository):
         *,
         allow: Allow | None = None,
         as_refs: bool = False,
+        map_location: Any = None,
     ) -> dict[str, Any]:
         """As ``load``, in a thread, so that the event loop goes on meanwhile."""
         wanted = None if names is None else names_of(names)
-        return await load_in_thread(lambda: self.load(version, wanted, allow=allow, as_refs=as_refs))
+        return await load_in_thread(
+            lambda: self.load(version, wanted, allow=allow, as_refs=as_refs, map_location=map_location)
+        )
 
     def at(self, version: int | str | None = None, *, allow: Allow | None = None, map_location: Any = None) -> LazyVersion:
         """A read-only mapping of the variables of a version, each loaded when it is first asked for.
