@@ -3,6 +3,7 @@
 //! ```text
 //!  s3://bucket/prefix?region=…  ──► RemotePlace ──► client of object_store ──► Guard ──► Backend::remote
 //!     + keywords, environment, profile                (signs, retries)        (deadline, plain failures)
+//!                                                                                    └─ CachedObjects, if one is wished for
 //! ```
 //!
 //! Invariants:
