@@ -29,9 +29,9 @@ export VIRTUAL_ENV := $(ROOT)/$(VENV)
 export PYO3_PYTHON := $(PY)
 unexport PYTHONHOME
 
-RUST_SOURCES := Cargo.toml $(wildcard Cargo.lock) $(shell find crates kernels -name '*.rs' -o -name '*.cu' -o -name Cargo.toml -o -name build.rs)
+RUST_SOURCES := Cargo.toml $(wildcard Cargo.lock) $(shell find crates kernels -name '*.rs' -o -name '*.cu' -o -name '*.cuh' -o -name Cargo.toml -o -name build.rs)
 FAST_TESTS := tests/python/test_api.py $(wildcard tests/python/test_reducers_*.py) tests/python/test_placeholder.py
-LIBRARY_TESTS := $(wildcard $(addprefix tests/python/test_,libraries.py torch*.py arrow.py numpy_types.py models.py))
+LIBRARY_TESTS := $(wildcard $(addprefix tests/python/test_,libraries.py torch*.py arrow.py numpy_types.py models.py devices.py kernels.py))
 CLUSTER_TESTS := $(wildcard tests/python/test_ray*.py tests/python/test_spark*.py tests/python/test_dask.py)
 SOAK_GRAPHS ?= 100000
 SOAK_KILLS ?= 200
