@@ -448,11 +448,20 @@ void emulated_fail(const char* name, int64_t nth, int code) {
     driver().failures[name] = Failure{nth, code};
 }
 
-// No failures are left, and no device is lost.
+// No failures are left, and no device is lost. What a lost device was to do is never done.
 void emulated_heal() {
     Lock lock(driver().mutex);
-    driver().failures.clear();
-    driver().lost = 0;
+    Driver& d = driver();
+    d.failures.clear();
+    if (d.lost == 0) return;
+    d.lost = 0;
+    auto drop = [](Stream* stream) {
+        stream->done += stream->queue.size();
+        stream->queue.clear();
+    };
+    drop(&d.legacy);
+    for (auto& [stream, _] : d.streams) drop(stream);
+    for (auto& [event, _] : d.events) event->reached = event->recorded;
 }
 
 uint64_t emulated_calls(const char* name) {
