@@ -166,8 +166,8 @@ def test_importing_chipmink_imports_no_library():
 
 
 def test_the_program_of_the_documentation(capsys):
-    text = (Path(__file__).parents[2] / "docs" / "remote.md").read_text()
+    text = (Path(__file__).parents[2] / "crates" / "chipmink-python" / "REMOTE.md").read_text()
     (program,) = re.findall(r"```python\n(.*?)```", text, re.S)
-    exec(compile(program, "docs/remote.md", "exec"), {"__name__": "documentation"})  # noqa: S102
+    exec(compile(program, "REMOTE.md", "exec"), {"__name__": "documentation"})  # noqa: S102
     said = [line.partition("# ")[2] for line in program.split("\n") if line.startswith("print(")]
     assert capsys.readouterr().out.split("\n") == [*said, ""]
