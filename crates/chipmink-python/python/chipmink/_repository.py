@@ -23,6 +23,7 @@ from typing import Any, Unpack
 
 from chipmink import _chipmink, _in_place, _rebuild
 from chipmink._asynchronous import load_in_thread, save_in_thread
+from chipmink._comparison import Comparison, compare
 from chipmink._device import placing
 from chipmink._errors import (
     ClosedError,
@@ -488,31 +489,16 @@ class Repository(StoredRepository):
             _chipmink.apply_patches(list(patches.values()))
         return Diff(added, tuple(foreign), changed)
 
-    def _compare(
-        self, handle: _chipmink.Handle, namespace: dict[str, Any], number: int
-    ) -> tuple[list[str], list[str], list[str], list[tuple[str, _chipmink.StoredRegion]]]:
-        """Names whose objects no version holds, names of the version that are to be loaded, names that it lacks, and what of
-        the second only one large buffer differs in.
-        """
+    def _compare(self, handle: _chipmink.Handle, namespace: dict[str, Any], number: int) -> Comparison:
         base = handle.base(self._ref)
         if base is None:
             base = handle.newest(self._ref)
         scope = Saving(self._elsewhere.get("mode", "reference"), self, self._elsewhere, is_passive=True)
         walked = self._walk(scope, handle, namespace, None, "", "", "")
         try:
-            against = [number] if base is None else [number, base]
-            (foreign, missing, differing), *rest = walked.compare(against)
-            stored = walked.restorable(number, _in_place.candidates(namespace, differing))
+            return compare(walked, namespace, number, base)
         finally:
             walked.discard()
-        foreign = [name for name in foreign if name in namespace and name not in _INTERPRETERS]
-        unlike = {*foreign, *differing}
-        if rest:
-            added, _gone, changed = rest[0]
-            unlike.intersection_update([*added, *changed])
-        lost = [name for name in namespace if name in unlike and name not in _INTERPRETERS]
-        different = [name for name in (*missing, *differing) if name not in _INTERPRETERS or name not in namespace]
-        return lost, different, foreign, stored
 
     def close(self) -> None:
         """Gives back what the repository holds. Closing again does nothing.
@@ -644,19 +630,3 @@ def _unsteady(names: tuple[str, ...]) -> str:
 def _listed(names: list[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:5])
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
-
-
-# What Python itself puts into the globals of a module; a checkout leaves them alone.
-_INTERPRETERS = frozenset(
-    {
-        "__annotations__",
-        "__builtins__",
-        "__cached__",
-        "__doc__",
-        "__file__",
-        "__loader__",
-        "__name__",
-        "__package__",
-        "__spec__",
-    }
-)
