@@ -4,7 +4,7 @@ use super::error::{Failure, Result};
 use super::loader::Loader;
 use super::options::full_name;
 use chipmink_types::GlobalName;
-use pyo3::exceptions::PyAttributeError;
+use pyo3::exceptions::{PyAttributeError, PyModuleNotFoundError};
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
@@ -44,10 +44,15 @@ impl<'py, 'a> Loader<'py, 'a> {
         if let Some(restriction) = &self.restriction {
             restriction.before_import(self.py, name)?;
         }
-        let mut object = match name.qualname.is_empty() {
-            // The module itself: a placeholder stands for one that is not here.
-            true => self.py.import("chipmink._rebuild")?.call_method1("import_module", (&name.module,))?,
-            false => PyModule::import(self.py, name.module.as_str())?.into_any(),
+        let mut object = match PyModule::import(self.py, name.module.as_str()) {
+            Ok(module) => module.into_any(),
+            // A module that is not here has a placeholder; what a part of it was cannot be known.
+            Err(error)
+                if name.qualname.is_empty() && error.is_instance_of::<PyModuleNotFoundError>(self.py) =>
+            {
+                self.py.import("chipmink._rebuild")?.call_method1("import_module", (&name.module,))?
+            }
+            Err(error) => return Err(error.into()),
         };
         if !name.qualname.is_empty() {
             for part in name.qualname.split('.') {
