@@ -507,6 +507,24 @@ def test_a_repository_that_is_open_already(repo):
     assert torch.equal(repo.load()["model"]["weight"], model.weight)
 
 
+def test_what_is_dropped_is_no_checkpoint_of_a_log_that_is_out_of_date(tmp_path, monkeypatch):
+    weights = torch.arange(4.0)
+    with Checkpointer(tmp_path / "runs", durable=False, keep_last=2, weights=weights) as made:
+        for step in range(3):
+            made.save(step)
+            made.wait()
+        before = made.repository.log()
+        # As if the log had been read just before the next checkpoint was saved.
+        monkeypatch.setattr(chipmink.Repository, "log", lambda self, *_, **__: before)
+        made.save(3)
+        made.wait()
+        monkeypatch.undo()
+        assert [each.step for each in made.checkpoints()][:2] == [3, 2]
+        made.save(4)
+        made.wait()
+        assert [each.step for each in made.checkpoints()] == [4, 3]
+
+
 def test_importing_chipmink_imports_no_torch():
     code = "import sys, chipmink; assert 'torch' not in sys.modules; chipmink.torch.Checkpointer; assert 'torch' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -289,8 +289,9 @@ class Checkpointer:
         return f"<chipmink.torch.Checkpointer of {parts} at {self._repository.url!r}, ref {self.ref!r}>"
 
     def _lines(self) -> tuple[list[Checkpoint], list[Checkpoint]]:
-        repository = self._repository
-        return line_of(repository.log(), self.ref, repository.branches.get(self.ref))
+        # In this order: a version that is saved meanwhile is in the log, and not yet the head.
+        head = self._repository.branches.get(self.ref)
+        return line_of(self._repository.log(), self.ref, head)
 
     def _at(self, step: int | None) -> Checkpoint | None:
         found = self.checkpoints()

@@ -91,15 +91,17 @@ class Retention:
         return self != Retention()
 
     def surplus(self, line: list[Checkpoint], own: Iterable[Checkpoint]) -> list[int]:
-        """Versions to drop of those in ``own``; ``line`` is the run, newest first. The newest always stays."""
-        if not self.has_rules:
+        """Versions to drop of those in ``own``; ``line`` is the run, newest first. The newest always stays, and so do those
+        that were saved after it, which ``line`` does not know yet.
+        """
+        if not self.has_rules or not line:
             return []
         kept = {each.version for each in line[: max(1, self.keep_last or 0)]}
         if self.keep_every is not None:
             kept.update(each.version for each in line if each.step % self.keep_every == 0)
         if self.keep_best is not None:
             kept.update(each.version for each in best_of(line, self.keep_best))
-        return [each.version for each in own if each.version not in kept]
+        return [each.version for each in own if each.version not in kept and each.version < line[0].version]
 
 
 def message_of(step: int, metrics: Mapping[str, float]) -> str:
