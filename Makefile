@@ -38,7 +38,7 @@ SOAK_KILLS ?= 200
 SOAK_SIMULATIONS ?= 10000
 SOAK_TRAINING_KILLS ?= 50
 
-.PHONY: all build test test-libraries test-clusters check format lint rust-test python-test types demo bench soak soak-training clean
+.PHONY: all build test test-libraries test-clusters check format lint rust-test python-test types release demo bench soak sanitize soak-training clean
 
 all: build
 
@@ -97,12 +97,15 @@ types: build $(STAMPS)/group-test
 
 # --- to look at -------------------------------------------------------------------------------------------------------
 
-demo: build $(STAMPS)/group-demo
-	$(PY) -m examples.demo
-
-bench: $(STAMPS)/group-demo
+# What shows speed runs what users install. The other build is then no longer there, and is made again when a test wants it.
+release: $(STAMPS)/group-demo
 	$(PY) -m maturin develop --quiet --release
 	@rm -f $(STAMPS)/build
+
+demo: release
+	$(PY) -m examples.demo
+
+bench: release
 	$(PY) -m benches
 
 soak: build $(STAMPS)/group-test
