@@ -6,6 +6,7 @@ Adam, and needs some 12 GB of memory. Peers sync what they write inside the time
 
 from __future__ import annotations
 
+import abc
 import ctypes
 import functools
 import gc
@@ -36,7 +37,7 @@ def _sync(path: Path) -> None:
     os.close(descriptor)
 
 
-class Peer:
+class Peer(abc.ABC):
     """Saves the state of a run; `save` returns when training may go on, `finish` when all is on the disk."""
 
     def __init__(self, training: Training, place: Path, durable: bool) -> None:
@@ -48,8 +49,9 @@ class Peer:
         self.saves += 1
         return self.place / f"{self.saves}"
 
+    @abc.abstractmethod
     def save(self) -> None:
-        raise NotImplementedError
+        """Saves; training may go on when it returns."""
 
     def finish(self) -> None:
         """Nothing is left to do."""

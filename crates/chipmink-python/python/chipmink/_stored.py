@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import abc
 import datetime
 import os
 from collections.abc import Iterable
@@ -31,16 +32,16 @@ _GRACE = 3600.0
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
-class StoredRepository:
+class StoredRepository(abc.ABC):
     """What every repository can do with what it has stored."""
 
+    @abc.abstractmethod
     def _usable(self) -> _chipmink.Handle:
         """The native side, or the reason why there is none."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _number(self, version: int | str | None) -> int:
         """The number of a version; ``None`` is the newest."""
-        raise NotImplementedError
 
     def branch(self, name: str, version: int | str | None = None) -> None:
         """Begins a line of versions at a version; ``chipmink.open(place, ref=name)`` saves to it.
