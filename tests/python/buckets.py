@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["KEYS", "Moto", "answering", "free_port", "without_credentials"]
+__all__ = ["KEYS", "Moto", "answering", "free_port", "started", "without_credentials"]
 
 KEYS = {"access_key_id": "AKIATEST", "secret_access_key": "very-secret-key-of-tests"}
 
@@ -27,6 +27,17 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
+def started(command: list[str], port: int, **environment: str) -> subprocess.Popen[bytes]:
+    """A server, once it listens at a port."""
+    process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+            return process
+        assert process.poll() is None and time.monotonic() < deadline, f"{command[0]} does not start"
+        time.sleep(0.05)
+
+
 class Moto:
     """A server that imitates S3, moto: its buckets are gone when it ends."""
 
@@ -34,17 +45,7 @@ class Moto:
         pytest.importorskip("moto.server", reason="needs moto[server], to imitate S3", exc_type=ImportError)
         port = free_port()
         self.endpoint = f"{scheme}://127.0.0.1:{port}"
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("moto_server.py")), str(port), *arguments],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + 120
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
-                break
-            assert self._process.poll() is None and time.monotonic() < deadline, "moto does not start"
-            time.sleep(0.05)
+        self._process = started([sys.executable, str(Path(__file__).with_name("moto_server.py")), str(port), *arguments], port)
 
     def make_bucket(self, name: str) -> None:
         request = urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")

@@ -4,22 +4,18 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import hmac
 import os
 import shutil
-import socket
-import subprocess
 import threading
-import time
 import urllib.request
 from email.utils import formatdate
 
 import chipmink
 import numpy
 import pytest
-from buckets import free_port, without_credentials
+from buckets import free_port, started, without_credentials
 from oracle import assert_same, canonical
 
 ACCOUNT, KEY = "tests", base64.b64encode(b"a key of tests, and of nothing else").decode()
@@ -34,18 +30,8 @@ class Azurite:
             pytest.skip("needs azurite, to imitate Azure: npm install -g azurite")
         port = free_port()
         self.endpoint = f"http://127.0.0.1:{port}/{ACCOUNT}"
-        self._process = subprocess.Popen(
-            [program, "--inMemoryPersistence", "--silent", "--skipApiVersionCheck", "--blobPort", str(port)],
-            env={**os.environ, "AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + 120
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
-                break
-            assert self._process.poll() is None and time.monotonic() < deadline, "azurite does not start"
-            time.sleep(0.05)
+        command = [program, "--inMemoryPersistence", "--silent", "--skipApiVersionCheck", "--blobPort", str(port)]
+        self._process = started(command, port, AZURITE_ACCOUNTS=f"{ACCOUNT}:{KEY}")
 
     def make_container(self, name: str) -> None:
         """Asks for it with the account's key, as the service's "Shared Key" authorization has it."""
