@@ -7,6 +7,9 @@
 // 3. Memory that is not pinned is copied from when the call is made, as the real driver does; pinned memory when its turn comes.
 // 4. Failures are made to order: `emulated_fail`. After one that leaves a device lost, every call fails.
 // 5. A host that waits for what never happens ends the program after ten seconds.
+// 6. Calls that need a context need it to be current in their thread, and the one of the stream and event that they are about.
+// 7. With `emulated_one_queue` all streams share one queue of the device, as with CUDA_DEVICE_MAX_CONNECTIONS=1: what waits keeps
+//    back all that was enqueued later, in whichever stream.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,19 +28,22 @@
 
 namespace {
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_IMAGE = 200, NOT_FOUND = 500, NOT_READY = 600, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_IMAGE = 200, INVALID_CONTEXT = 201, INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900 };
 
 struct Operation {
     std::function<bool()> is_ready;
     std::function<void()> run;
+    uint64_t number = 0;  // of all that was ever enqueued
 };
 
 struct Event {
+    void* context = nullptr;
     uint64_t recorded = 0;  // how often it was recorded
     uint64_t reached = 0;   // the newest record that its stream has come to
 };
 
 struct Stream {
+    void* context = nullptr;  // null: whichever is current
     std::deque<Operation> queue;
     bool is_capturing = false;
     bool is_destroyed = false;
@@ -61,6 +67,8 @@ struct Driver {
     Stream legacy;
     uint64_t seed = 1;
     uint64_t copied = 0;  // bytes from the device to the host
+    uint64_t enqueued = 0;
+    bool has_one_queue = false;
     int lost = 0;
     int contexts[8] = {};
 };
@@ -88,7 +96,14 @@ Stream* stream_of(void* handle) { return (uintptr_t)handle <= 2 ? &driver().lega
 bool step() {
     Driver& d = driver();
     std::vector<Stream*> ready;
+    uint64_t first = UINT64_MAX;
+    auto count = [&](Stream* stream) {
+        if (!stream->queue.empty() && stream->queue.front().number < first) first = stream->queue.front().number;
+    };
+    count(&d.legacy);
+    for (auto& [stream, _] : d.streams) count(stream);
     auto look = [&](Stream* stream) {
+        if (d.has_one_queue && !stream->queue.empty() && stream->queue.front().number != first) return;
         if (!stream->queue.empty() && (!stream->queue.front().is_ready || stream->queue.front().is_ready())) {
             ready.push_back(stream);
         }
@@ -145,6 +160,19 @@ int begin(const char* name) {
     Lock lock(driver().mutex);          \
     if (int code = begin(__func__); code) return code
 
+// A call that is about streams or events of the current context.
+#define BEGIN_IN(...) \
+    BEGIN();          \
+    if (int code = in_context({__VA_ARGS__}); code) return code
+
+int in_context(std::vector<void*> contexts) {
+    if (current.empty()) return INVALID_CONTEXT;
+    for (void* context : contexts) {
+        if (context != nullptr && context != current.back()) return INVALID_HANDLE;
+    }
+    return SUCCESS;
+}
+
 bool is_pinned(const void* at) {
     auto found = driver().pinned.upper_bound((uintptr_t)at);
     if (found == driver().pinned.begin()) return false;
@@ -155,6 +183,7 @@ bool is_pinned(const void* at) {
 int enqueue(void* handle, Operation operation) {
     Stream* stream = stream_of(handle);
     if (stream->is_capturing) return CAPTURE_UNSUPPORTED;
+    operation.number = ++driver().enqueued;
     stream->queue.push_back(std::move(operation));
     stream->enqueued += 1;
     return SUCCESS;
@@ -243,6 +272,7 @@ int cuCtxPopCurrent_v2(void** context) {
 int cuStreamCreate(void** stream, unsigned) {
     BEGIN();
     auto made = std::make_shared<Stream>();
+    made->context = current.empty() ? nullptr : current.back();
     *stream = made.get();
     driver().streams[made.get()] = made;
     return SUCCESS;
@@ -278,7 +308,7 @@ int cuStreamWaitEvent(void* handle, void* event, unsigned) {
 }
 
 int cuStreamWaitValue32_v2(void* handle, uint64_t address, uint32_t value, unsigned flags) {
-    BEGIN();
+    BEGIN_IN(stream_of(handle)->context);
     if (flags != 0 || address % 4 != 0 || !is_pinned((void*)address)) return INVALID_VALUE;
     volatile int32_t* word = (volatile int32_t*)address;
     return enqueue(handle, {[=] { return *word - (int32_t)value >= 0; }, nullptr});
@@ -291,8 +321,9 @@ int cuThreadExchangeStreamCaptureMode(int* mode) {
 }
 
 int cuEventCreate(void** event, unsigned) {
-    BEGIN();
+    BEGIN_IN();
     auto made = std::make_shared<Event>();
+    made->context = current.back();
     *event = made.get();
     driver().events[made.get()] = made;
     return SUCCESS;
@@ -305,7 +336,7 @@ int cuEventDestroy_v2(void* event) {
 }
 
 int cuEventRecord(void* event, void* handle) {
-    BEGIN();
+    BEGIN_IN(driver().events.at((Event*)event)->context, stream_of(handle)->context);
     if (stream_of(handle)->is_capturing) return CAPTURE_UNSUPPORTED;
     std::shared_ptr<Event> marked = driver().events.at((Event*)event);
     const uint64_t number = ++marked->recorded;
@@ -321,7 +352,7 @@ int cuEventSynchronize(void* event) {
 }
 
 int cuMemAlloc_v2(uint64_t* address, size_t len) {
-    BEGIN();
+    BEGIN_IN();
     void* memory = allocate(len);
     memset(memory, 0xcd, len);
     driver().device[(uintptr_t)memory] = len;
@@ -343,7 +374,7 @@ int cuMemFree_v2(uint64_t address) {
 }
 
 int cuMemHostAlloc(void** memory, size_t len, unsigned flags) {
-    BEGIN();
+    BEGIN_IN();
     // Write-combined memory is slow to read.
     if (flags & 4) return INVALID_VALUE;
     *memory = allocate(len);
@@ -365,7 +396,7 @@ int cuMemHostGetDevicePointer_v2(uint64_t* address, void* memory, unsigned) {
 }
 
 int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t len, void* handle) {
-    BEGIN();
+    BEGIN_IN(stream_of(handle)->context);
     if (!is_pinned(to)) return INVALID_VALUE;
     return enqueue(handle, {nullptr, [=] {
                                 memcpy(to, (void*)from, len);
@@ -374,7 +405,7 @@ int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t len, void* handle) {
 }
 
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t len, void* handle) {
-    BEGIN();
+    BEGIN_IN(stream_of(handle)->context);
     if (is_pinned(from)) {
         return enqueue(handle, {nullptr, [=] { memcpy((void*)to, from, len); }});
     }
@@ -383,17 +414,17 @@ int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t len, void* handle
 }
 
 int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t len, void* handle) {
-    BEGIN();
+    BEGIN_IN(stream_of(handle)->context);
     return enqueue(handle, {nullptr, [=] { memmove((void*)to, (void*)from, len); }});
 }
 
 int cuMemsetD8Async(uint64_t at, unsigned char value, size_t len, void* handle) {
-    BEGIN();
+    BEGIN_IN(stream_of(handle)->context);
     return enqueue(handle, {nullptr, [=] { memset((void*)at, value, len); }});
 }
 
 int cuModuleLoadData(void** module, const void* image) {
-    BEGIN();
+    BEGIN_IN();
     if (memcmp(image, "\x7f" "ELF", 4) != 0) return INVALID_IMAGE;
     *module = (void*)1;
     return SUCCESS;
@@ -412,7 +443,7 @@ int cuModuleGetFunction(const void** function, void*, const char* name) {
 
 int cuLaunchKernel(const void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned, void* handle, void** parameters, void**) {
-    BEGIN();
+    BEGIN_IN(stream_of(handle)->context);
     const EmulatedKernel* kernel = (const EmulatedKernel*)function;
     if (gy != 1 || gz != 1 || by != 1 || bz != 1 || gx == 0 || bx == 0 || bx > 1024 || bx % 32 != 0) return INVALID_VALUE;
     std::vector<std::vector<char>> values;
@@ -453,6 +484,7 @@ void emulated_heal() {
     Lock lock(driver().mutex);
     Driver& d = driver();
     d.failures.clear();
+    d.has_one_queue = false;
     if (d.lost == 0) return;
     d.lost = 0;
     auto drop = [](Stream* stream) {
@@ -462,6 +494,12 @@ void emulated_heal() {
     drop(&d.legacy);
     for (auto& [stream, _] : d.streams) drop(stream);
     for (auto& [event, _] : d.events) event->reached = event->recorded;
+}
+
+// Whether all streams share one queue of the device.
+void emulated_one_queue(int has_one_queue) {
+    Lock lock(driver().mutex);
+    driver().has_one_queue = has_one_queue != 0;
 }
 
 uint64_t emulated_calls(const char* name) {

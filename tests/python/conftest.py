@@ -10,6 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import chipmink  # noqa: E402
+import emulated_driver  # noqa: E402
 import reference_pickler  # noqa: E402
 
 
@@ -26,3 +27,30 @@ def copy(request):
     if request.param == "reference":
         return reference_pickler.copy
     return lambda obj: chipmink.loads(chipmink.dumps(obj))
+
+
+@pytest.fixture
+def driver(monkeypatch, tmp_path):
+    """The emulated driver, and a compiler that goes with it."""
+    from chipmink import _device
+
+    driver = emulated_driver.emulated_driver()
+    driver.heal()
+    monkeypatch.setattr(_device, "compiler_libraries", lambda: [str(driver.compiler)])
+    monkeypatch.setenv("CHIPMINK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(_device, "_reasons", {})
+    yield driver
+    driver.heal()
+
+
+@pytest.fixture
+def cuda(driver, monkeypatch):
+    """Tensors that are taken to be on a device of the emulated driver."""
+    from chipmink import _device
+
+    cuda = emulated_driver.EmulatedCuda(driver)
+    monkeypatch.setattr(_device, "label_of", cuda.label_of)
+    monkeypatch.setattr(_device, "_torch_streams", lambda index: [cuda.stream])
+    monkeypatch.setattr(_device, "_to_torch_device", cuda.to)
+    yield cuda
+    cuda.end()

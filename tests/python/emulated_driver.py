@@ -7,6 +7,7 @@ import functools
 import shutil
 import subprocess
 import tempfile
+import weakref
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,10 @@ class EmulatedDriver:
     def capture(self, stream: int, is_capturing: bool) -> None:
         self._driver.emulated_capture(ctypes.c_void_p(stream), int(is_capturing))
 
+    def share_one_queue(self) -> None:
+        """What waits in a stream keeps back what was enqueued later in any, until ``heal``."""
+        self._driver.emulated_one_queue(1)
+
     def train(self, stream: int, address: int, byte_len: int, by: int) -> None:
         """Each of these bytes grows, when the stream comes to it."""
         assert self._driver.emulated_train(ctypes.c_void_p(stream), ctypes.c_void_p(address), ctypes.c_size_t(byte_len), by) == 0
@@ -75,3 +80,37 @@ def emulated_driver() -> EmulatedDriver:
 
     driver = ctypes.CDLL(str(build("libcuda.so", "kernels.cpp", "driver.cpp")), mode=ctypes.RTLD_GLOBAL)
     return EmulatedDriver(driver, build("libnvrtc.so", "nvrtc.cpp"))
+
+
+class EmulatedCuda:
+    """Storages that are taken to be on ``cuda:0``, and the stream in which the program writes to them."""
+
+    def __init__(self, driver) -> None:
+        self.driver = driver
+        self.storages = weakref.WeakSet()
+        self.stream = driver.stream()
+        self.index = 0
+        # What must outlive all that the stream does.
+        self.alive = []
+
+    def put(self, tensor):
+        """The tensor itself, of which the storage is on the device from now on."""
+        self.storages.add(tensor.untyped_storage())
+        return tensor
+
+    def has(self, tensor) -> bool:
+        return tensor.untyped_storage() in self.storages
+
+    def label_of(self, tensor):
+        return f"cuda:{self.index}" if self.has(tensor) else None
+
+    def end(self) -> None:
+        """Waits for all that was enqueued."""
+        self.driver.heal()
+        self.driver.synchronize(self.stream)
+        self.alive.clear()
+
+    def to(self, torch, host, label):
+        if not label.startswith("cuda"):
+            return host
+        return self.put(host.clone())

@@ -12,58 +12,11 @@ import chipmink
 import numpy
 import pytest
 from chipmink import _chipmink, _device
-from emulated_driver import emulated_driver
 
 torch = pytest.importorskip("torch")
 
 KIB = 1024
 LOST = 719
-
-
-class Cuda:
-    """Storages that are taken to be on ``cuda:0``, and the stream in which the program writes to them."""
-
-    def __init__(self, driver) -> None:
-        self.driver = driver
-        self.storages = weakref.WeakSet()
-        self.stream = driver.stream()
-        self.index = 0
-
-    def put(self, tensor):
-        """The tensor itself, of which the storage is on the device from now on."""
-        self.storages.add(tensor.untyped_storage())
-        return tensor
-
-    def has(self, tensor) -> bool:
-        return tensor.untyped_storage() in self.storages
-
-    def label_of(self, tensor):
-        return f"cuda:{self.index}" if self.has(tensor) else None
-
-    def to(self, torch, host, label):
-        if not label.startswith("cuda"):
-            return host
-        return self.put(host.clone())
-
-
-@pytest.fixture
-def driver(monkeypatch, tmp_path):
-    driver = emulated_driver()
-    driver.heal()
-    monkeypatch.setattr(_device, "compiler_libraries", lambda: [str(driver.compiler)])
-    monkeypatch.setenv("CHIPMINK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(_device, "_reasons", {})
-    yield driver
-    driver.heal()
-
-
-@pytest.fixture
-def cuda(driver, monkeypatch):
-    cuda = Cuda(driver)
-    monkeypatch.setattr(_device, "label_of", cuda.label_of)
-    monkeypatch.setattr(_device, "_torch_streams", lambda index: [cuda.stream])
-    monkeypatch.setattr(_device, "_to_torch_device", cuda.to)
-    return cuda
 
 
 def test_tensors_come_back_to_the_device_with_their_values_dtypes_and_layout(repo, cuda):
@@ -345,6 +298,64 @@ def test_contiguous_arrays_of_other_libraries_are_captured(repo, driver, monkeyp
     loaded = repo.load()["array"]
     assert type(loaded) is Interface
     assert numpy.array_equal(loaded.host, array.host)
+
+
+class Borrowing:
+    """An array whose type only DLPack knows, as JAX has for bfloat16."""
+
+    def __init__(self, tensor, step=1):
+        self.tensor, self.step = tensor, step
+        self.dtype, self.shape, self.nbytes = numpy.dtype("int16"), tuple(tensor.shape), tensor.nbytes
+
+    def __dlpack_device__(self):
+        return (2, 0)
+
+    def __dlpack__(self, *, stream):
+        assert stream == 1
+        if self.step == 0:
+            raise BufferError("it lies on several devices")
+        return torch.utils.dlpack.to_dlpack(self.tensor[:: self.step])
+
+    def __reduce__(self):
+        return list, ([len(self.tensor)],)
+
+
+Borrowing.__module__, Borrowing.__qualname__ = "jaxlib._jax", "ArrayImpl"
+
+
+def test_arrays_that_only_dlpack_knows_are_captured(repo, driver, monkeypatch):
+    monkeypatch.setitem(_device._MAKERS, "jax", lambda loaded, index, host, first: Borrowing(torch.from_numpy(host.copy())))
+    array = Borrowing(torch.arange(60_000, dtype=torch.int16).reshape(300, 200))
+    launches = driver.calls("cuLaunchKernel")
+    repo.save({"array": array})
+    assert driver.calls("cuLaunchKernel") > launches
+    loaded = repo.load()["array"]
+    assert type(loaded) is Borrowing
+    assert torch.equal(loaded.tensor, array.tensor)
+    copied = driver.copied()
+    array.tensor[7, 7] = -1
+    repo.save({"array": array})
+    assert driver.copied() - copied < 70_000
+    with pytest.warns(chipmink.DeviceWarning, match="invalid"):
+        monkeypatch.setitem(_device._MAKERS, "jax", lambda *_: int("invalid"))
+        assert repo.load()["array"][7, 7] == -1
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_arrays_in_pieces_go_as_their_library_has_it(repo, driver, step):
+    repo.save({"array": Borrowing(torch.arange(60_000, dtype=torch.int16), step)})
+    assert repo.load()["array"] == [60_000]
+
+
+def test_short_tensors_are_captured_without_waiting_for_the_device(repo, cuda, monkeypatch):
+    state = {f"t{i}": cuda.put(torch.arange(i, i + 5)) for i in range(50)}
+    monkeypatch.setattr(_device, "_read_storage", lambda storage: pytest.fail("the host waits for a copy"))
+    repo.save(state)
+    state["t7"] += 1
+    repo.save(state)
+    loaded = repo.load()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+    assert not repo.verify(full=True)
 
 
 @pytest.fixture

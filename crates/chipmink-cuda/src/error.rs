@@ -78,6 +78,15 @@ pub enum CudaError {
         /// The bound.
         most: u64,
     },
+    /// The device did not come to copies for which streams of the program were waiting.
+    #[error(
+        "device {device} did not read what had changed while the program's streams waited for it; they were let go, and nothing \
+         was saved: give the save more scratch memory, or let it hold the program itself"
+    )]
+    Overdue {
+        /// Ordinal of the device.
+        device: i32,
+    },
     /// Live memory cannot be read any more, since the program was let go on.
     #[error("memory of device {device} was released to the program before all of it was read; save again")]
     Released {

@@ -2,6 +2,8 @@
 //!
 //! - [`Pipeline`]: what is allocated once per device; [`Pipeline::begin`] makes a [`Capture`] of regions at one moment.
 //! - [`Capture`]: hands out the chunks that changed, and the digests of all; then it is adopted or forgotten.
+//! - [`CaptureFence`]: lets streams of the program wait until a capture has read what they are about to write.
+//! - [`Uploader`]: memory of the host to a device, through pinned blocks.
 //! - [`DeviceTier`]: pipelines as the [`chipmink_types::DeviceMemory`] of a walk.
 //! - [`Context`], [`device_count`], [`driver_version`], [`compiler_version`]: what there is.
 //!
@@ -18,11 +20,15 @@ mod driver;
 mod error;
 mod pipeline;
 mod tier;
+mod upload;
 
 pub use compile::{CompilerOptions, compiled_kernels, compiler_version};
 pub use driver::{
     Allocation, Context, DeviceAllocator, DeviceInfo, DriverAllocator, device_count, driver_version,
 };
 pub use error::{CudaError, Result};
-pub use pipeline::{Capture, DeviceRegion, Fence, Found, Pipeline, PipelineOptions, Release, Staged};
+pub use pipeline::{
+    Capture, CaptureFence, DeviceRegion, Fence, Found, Pipeline, PipelineOptions, Release, Staged,
+};
 pub use tier::DeviceTier;
+pub use upload::{Upload, Uploader};

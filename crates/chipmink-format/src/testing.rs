@@ -9,56 +9,55 @@ use chipmink_types::{
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
-use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 /// Blobs in memory; clones share them, so that one can be read while another is written to.
 #[derive(Clone, Default)]
-pub(crate) struct Memory(Rc<RefCell<HashMap<Digest, Bytes>>>);
+pub(crate) struct Memory(Arc<Mutex<HashMap<Digest, Bytes>>>);
 
 impl Memory {
     pub(crate) fn len(&self) -> usize {
-        self.0.borrow().len()
+        self.0.lock().unwrap().len()
     }
 
     pub(crate) fn byte_len(&self) -> usize {
-        self.0.borrow().values().map(Bytes::len).sum()
+        self.0.lock().unwrap().values().map(Bytes::len).sum()
     }
 
     pub(crate) fn names(&self) -> Vec<Digest> {
-        self.0.borrow().keys().copied().collect()
+        self.0.lock().unwrap().keys().copied().collect()
     }
 
     pub(crate) fn bytes(&self, name: &Digest) -> Bytes {
-        self.0.borrow()[name].clone()
+        self.0.lock().unwrap()[name].clone()
     }
 
     /// Puts other bytes in place of a blob's.
     pub(crate) fn damage(&self, name: Digest, bytes: Vec<u8>) {
-        self.0.borrow_mut().insert(name, bytes.into());
+        self.0.lock().unwrap().insert(name, bytes.into());
     }
 
     /// A copy that shares nothing.
     pub(crate) fn copy(&self) -> Self {
-        Memory(Rc::new(RefCell::new(self.0.borrow().clone())))
+        Memory(Arc::new(Mutex::new(self.0.lock().unwrap().clone())))
     }
 }
 
 impl BlobSink for Memory {
     fn put(&mut self, _: BlobKind, name: Digest, bytes: &[u8]) -> Result<bool, BlobError> {
         assert_eq!(name, digest(bytes), "a blob is put under its digest");
-        Ok(self.0.borrow_mut().insert(name, Bytes::copy_from_slice(bytes)).is_none())
+        Ok(self.0.lock().unwrap().insert(name, Bytes::copy_from_slice(bytes)).is_none())
     }
 
     fn holds(&mut self, name: &Digest) -> bool {
-        self.0.borrow().contains_key(name)
+        self.0.lock().unwrap().contains_key(name)
     }
 }
 
 impl BlobSource for Memory {
     fn get(&self, name: &Digest) -> Result<Bytes, BlobError> {
-        self.0.borrow().get(name).cloned().ok_or(BlobError::Missing { digest: *name })
+        self.0.lock().unwrap().get(name).cloned().ok_or(BlobError::Missing { digest: *name })
     }
 }
 

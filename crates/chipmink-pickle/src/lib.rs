@@ -13,4 +13,4 @@ pub mod rebuild;
 pub mod walk;
 
 pub use rebuild::{RebuildOptions, loads, rebuild};
-pub use walk::{PySession, PySource, SessionOptions, dumps};
+pub use walk::{PySession, PySource, SessionOptions, WhenCaptured, dumps};

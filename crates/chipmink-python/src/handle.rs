@@ -17,7 +17,7 @@ use chipmink::{
 use chipmink_pickle::rebuild::{Allowlist, LiveDefinitions, Variables, rebuild, rebuild_if_live};
 use chipmink_pickle::{PySession, RebuildOptions, SessionOptions};
 use chipmink_podding::policy_by_name;
-use chipmink_types::{BlobError, Digest, LoadPlan, PodSource, RegionRecord, TimeId};
+use chipmink_types::{BlobError, DeviceSpan, Digest, LoadPlan, PodSource, RegionRecord, TimeId};
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -145,7 +145,8 @@ impl Handle {
     #[pyo3(signature = (
         place, *, durable=true, policy="lga-siblings", compression="auto", shadow_bytes=None,
         thesaurus_bytes=None, cache_bytes=None, track_pages=false, map=true, verify="background", memory_bytes=None,
-        staging=None, segment_bytes=None, single_writer=false, on_conflict="error", storage=None
+        staging=None, segment_bytes=None, single_writer=false, on_conflict="error", device_scratch=None,
+        device_pinned=None, storage=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "they are the keywords of `chipmink.open`")]
     fn new(
@@ -165,6 +166,8 @@ impl Handle {
         segment_bytes: Option<u64>,
         single_writer: bool,
         on_conflict: &str,
+        device_scratch: Option<u64>,
+        device_pinned: Option<u64>,
         storage: Option<HashMap<String, String>>,
     ) -> PyResult<Self> {
         let mapping = Mapping::new(map, verify)?;
@@ -203,7 +206,8 @@ impl Handle {
         #[cfg(not(target_os = "linux"))]
         let shared = None;
         let untracked = live.as_ref().and_then(|live| live.unavailable());
-        let device: Option<Box<dyn chipmink_types::DeviceMemory>> = Some(Box::new(crate::device::tier()));
+        let device: Option<Box<dyn chipmink_types::DeviceMemory>> =
+            Some(Box::new(crate::device::tier(device_scratch, device_pinned)));
         let session = PySession::new(py, SessionOptions { policy, shadow_bytes, live, shared, device })?;
         Ok(Handle {
             repository,
@@ -231,8 +235,9 @@ impl Handle {
         self.mapping.take_damage()
     }
 
-    /// Walks a namespace: the first step of a save.
-    #[pyo3(signature = (namespace, accessed, ref_name, message, author, code, cancel=None))]
+    /// Walks a namespace: the first step of a save. `captured` is called with fences as soon as nothing live is read any more, as
+    /// far as streams and these fences let the program go on; see `PySession::when_captured` for when it is not.
+    #[pyo3(signature = (namespace, accessed, ref_name, message, author, code, cancel=None, captured=None))]
     #[expect(clippy::too_many_arguments, reason = "they are the keyword arguments of the Python side")]
     fn walk(
         slf: &Bound<'_, Self>,
@@ -243,6 +248,7 @@ impl Handle {
         author: String,
         code: String,
         cancel: Option<&Cancel>,
+        captured: Option<Py<PyAny>>,
     ) -> PyResult<Walked> {
         let this = slf.get();
         let mut guard = this.session()?;
@@ -252,11 +258,38 @@ impl Handle {
             SaveRequest { ref_name, accessed, message, author, code, on_conflict: this.on_conflict, cancel };
         // The place may be far away, and nothing is walked yet.
         let begun = slf.py().detach(|| this.repository.begin(&request)).map_err(raise)?;
+        session.when_captured(captured.map(crate::device::teller));
         let prepared = begun.walk(&mut session.source(namespace));
+        session.when_captured(None);
         match prepared {
             Ok(prepared) => Ok(Walked::new(prepared, slf, namespace)),
             Err(error) => Err(session.take_exception().unwrap_or_else(|| raise(error))),
         }
+    }
+
+    /// Takes memory of devices, given as device, address, length, streams, and whether it is deferred, as known where all of it is
+    /// stored in what the next save to the ref builds on. Returns the bytes of which that is so.
+    fn recognise(
+        &self,
+        py: Python<'_>,
+        ref_name: String,
+        spans: Vec<(i32, u64, u64, Vec<u64>, bool)>,
+    ) -> PyResult<u64> {
+        let mut guard = self.session()?;
+        let session = guard.as_mut().ok_or_else(closed)?;
+        let Some(memory) = session.device() else { return Ok(0) };
+        let request = SaveRequest { ref_name, ..SaveRequest::default() };
+        let spans: Vec<DeviceSpan> = spans
+            .into_iter()
+            .map(|(device, address, byte_len, streams, is_deferred)| DeviceSpan {
+                device,
+                address,
+                byte_len,
+                streams,
+                is_deferred,
+            })
+            .collect();
+        py.detach(|| self.repository.begin(&request)?.recognise(memory, &spans)).map_err(raise)
     }
 
     /// Loads variables: all, or those named and, after them, those that their functions read. Classes that equal those

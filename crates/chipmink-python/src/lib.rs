@@ -29,7 +29,7 @@ mod _chipmink {
     #[pymodule_export]
     use crate::command::run_command;
     #[pymodule_export]
-    use crate::device::{device_unusable, examine};
+    use crate::device::{DeviceFence, device_unusable, device_upload, examine};
     #[pymodule_export]
     use crate::handle::Handle;
     #[pymodule_export]

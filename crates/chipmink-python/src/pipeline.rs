@@ -8,12 +8,13 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-fn raise(error: CudaError) -> PyErr {
+pub(crate) fn raise(error: CudaError) -> PyErr {
     match error {
         CudaError::OutOfMemory { .. } => PyMemoryError::new_err(error.to_string()),
-        CudaError::Busy { .. } | CudaError::Capturing { .. } | CudaError::Released { .. } => {
-            PyRuntimeError::new_err(error.to_string())
-        }
+        CudaError::Busy { .. }
+        | CudaError::Capturing { .. }
+        | CudaError::Overdue { .. }
+        | CudaError::Released { .. } => PyRuntimeError::new_err(error.to_string()),
         other => PyOSError::new_err(other.to_string()),
     }
 }
@@ -67,6 +68,12 @@ impl DevicePipeline {
         });
         let capture = begun.map_err(raise)?;
         Ok(DeviceCapture(Mutex::new(Some(capture))))
+    }
+
+    /// Enqueues the digests of what was captured last, for measurements; the caller waits for the stream before anything else.
+    fn digest_alone(&self, stream: u64) -> PyResult<()> {
+        // SAFETY: who calls this keeps that memory, and waits.
+        unsafe { self.0.digest_alone(stream) }.map_err(raise)
     }
 
     /// Forgets all digests.

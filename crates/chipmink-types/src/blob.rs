@@ -50,7 +50,7 @@ pub enum BlobError {
 }
 
 /// Takes blobs for one save. It stores each at most once, and not at all what the repository holds already.
-pub trait BlobSink {
+pub trait BlobSink: Send {
     /// Stores `bytes` under `digest`, which the caller has computed of exactly these bytes.
     ///
     /// Returns whether the bytes were new to the repository and have been taken for writing.

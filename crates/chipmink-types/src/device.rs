@@ -13,6 +13,18 @@ pub struct DeviceSpan {
     pub byte_len: u64,
     /// Handles of the streams in which the program writes to it.
     pub streams: Vec<u64>,
+    /// Whether these wait when [`DeviceFence::wait`] says so, and not before: the program writes to it at one place alone.
+    pub is_deferred: bool,
+}
+
+/// Who keeps the program from writing to memory that is being captured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Hold {
+    /// The caller, until [`DeviceCapture::let_go`]: all chunks can be had.
+    #[default]
+    Caller,
+    /// The program's streams, until all that changed is staged: nothing else can be had.
+    Streams,
 }
 
 /// A chunk that was copied to the host.
@@ -50,11 +62,40 @@ pub trait DeviceMemory: Send {
     ///
     /// # Errors
     /// When there is no such device, it fails, or one of the streams is being captured into a graph.
-    fn capture(&mut self, spans: &[DeviceSpan]) -> Result<Box<dyn DeviceCapture>, DeviceError>;
+    fn capture(&mut self, spans: &[DeviceSpan], hold: Hold) -> Result<Box<dyn DeviceCapture>, DeviceError>;
+
+    /// Digests spans without copying them, and takes as known what each chunk is now, if `is_stored` says of all digests of its
+    /// span that the chunks are stored. Returns the bytes of the spans of which that is so.
+    ///
+    /// # Errors
+    /// As [`DeviceMemory::capture`].
+    fn recognise(
+        &mut self,
+        spans: &[DeviceSpan],
+        is_stored: &mut dyn FnMut(&Digest) -> bool,
+    ) -> Result<u64, DeviceError>;
+}
+
+/// What lets streams of the program wait until a capture has read what they are about to write.
+pub trait DeviceFence: Send + Sync {
+    /// The device whose streams it is for.
+    fn device(&self) -> i32;
+
+    /// Lets all that is enqueued from now on in these streams wait.
+    ///
+    /// # Errors
+    /// When one of the streams is being captured into a graph, or the device fails.
+    fn wait(&self, streams: &[u64]) -> Result<(), DeviceError>;
 }
 
 /// Spans as they were at one moment. Dropping it forgets what was found.
 pub trait DeviceCapture: Send {
+    /// Whether the caller may let the program go on now: its streams wait by themselves, or by `fences`.
+    fn is_held_by_streams(&self) -> bool;
+
+    /// For the spans that are deferred: what the program must let its streams wait for before it writes to them.
+    fn fences(&self) -> Vec<Box<dyn DeviceFence>>;
+
     /// The digests that a span had when it was adopted last; `None`: never. Chunks that are not taken still have them.
     fn known(&self, span: usize) -> Option<Vec<Digest>>;
 

@@ -14,7 +14,9 @@ mod shared;
 mod walk;
 
 pub use blob::{BlobError, BlobKind, BlobSink, BlobSource, RegionForecast, RegionOutline};
-pub use device::{DeviceCapture, DeviceChunk, DeviceError, DeviceMemory, DeviceSpan, TakeChunk};
+pub use device::{
+    DeviceCapture, DeviceChunk, DeviceError, DeviceFence, DeviceMemory, DeviceSpan, Hold, TakeChunk,
+};
 pub use gather::{Gather, NewGather};
 pub use ids::{DIGEST_LEN, Digest, ParseDigestError, PodKey, RepositoryId, Slot, TimeId, WriteId, XXH3_128};
 pub use live::{LiveDigests, LiveRegion, Look};

@@ -49,7 +49,7 @@ mod transfer;
 
 pub use chipmink_cuda::{
     Allocation, Capture, CompilerOptions, Context as DeviceContext, CudaError, DeviceAllocator, DeviceInfo,
-    DeviceRegion, DeviceTier, Fence, Found, Pipeline, PipelineOptions, Release, Staged,
+    DeviceRegion, DeviceTier, Fence, Found, Pipeline, PipelineOptions, Release, Staged, Upload, Uploader,
 };
 pub use chipmink_digest::Grid;
 pub use chipmink_shm::pool::{SegmentKind, SegmentSummary};

@@ -237,12 +237,41 @@ impl PinnedBuffer {
         }
     }
 
+    /// Copies so many bytes to the beginning of the memory.
+    ///
+    /// # Safety
+    /// They can be read, and are elsewhere; nobody else uses this memory until this returns, and no device does.
+    pub(crate) unsafe fn fill_from(&self, from: *const u8, byte_len: u64) {
+        assert!(byte_len <= self.byte_len, "what is copied must fit");
+        // SAFETY: it fits, as asserted; the rest is the caller's promise.
+        unsafe { std::ptr::copy_nonoverlapping(from, self.pointer, byte_len as usize) };
+    }
+
     /// The first word, which devices and the host both write.
     pub(crate) fn word(&self) -> &std::sync::atomic::AtomicU32 {
         assert!(self.byte_len >= 4, "a word has four bytes");
         // SAFETY: there are four bytes, aligned as all that the driver allocates; all of the host's accesses are atomic.
         unsafe { &*self.pointer.cast() }
     }
+}
+
+/// Copies from the beginning of pinned memory to a device. It is there when the stream has come to the copy.
+///
+/// # Safety
+/// The place is allocated, and until then nobody else uses it or writes to the pinned memory.
+pub(crate) unsafe fn copy_to_device(
+    context: &Context,
+    stream: StreamHandle,
+    to: u64,
+    from: &PinnedBuffer,
+    byte_len: u64,
+) -> Result<()> {
+    assert!(byte_len <= from.byte_len, "what is copied must be inside");
+    let _current = context.current()?;
+    // SAFETY: inside, as asserted; the rest is the caller's promise.
+    context.check("cuMemcpyHtoDAsync", unsafe {
+        sys::cuMemcpyHtoDAsync_v2(to, from.pointer.cast(), byte_len as usize, stream.raw())
+    })
 }
 
 impl Drop for PinnedBuffer {

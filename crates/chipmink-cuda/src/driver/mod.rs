@@ -14,7 +14,7 @@ pub use context::{Context, DeviceInfo, device_count, driver_version};
 pub(crate) use event::Event;
 pub(crate) use kernels::{Kernels, Part};
 pub use memory::{Allocation, DeviceAllocator, DriverAllocator};
-pub(crate) use memory::{DeviceBuffer, PinnedBuffer};
+pub(crate) use memory::{DeviceBuffer, PinnedBuffer, copy_to_device};
 pub(crate) use stream::{Stream, StreamHandle, relax_capture};
 
 use crate::{CudaError, Result};

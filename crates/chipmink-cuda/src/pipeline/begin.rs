@@ -1,8 +1,9 @@
 //! The first half of a capture: all that is enqueued before the program goes on.
 
 use super::capture::Capture;
+use super::fence::shares_queues;
 use super::plan::Plan;
-use super::tables::{RAW_LEN, Tables, chunk_bytes, digest_bytes};
+use super::tables::{RAW_LEN, Tables, chunk_bytes};
 use super::{Busy, DeviceRegion, Fence, Host, Inner, Pipeline, Release, Stage};
 use crate::driver::{Part, StreamHandle, relax_capture};
 use crate::{CudaError, Result};
@@ -46,11 +47,20 @@ impl Pipeline {
             .iter()
             .map(|region| host.slots.get(region).and_then(|known| known.digests.clone()))
             .collect();
-        let is_bounded = plan.staged_len <= inner.stage_place().1 && release == Release::WhenStaged;
+        let capacity = inner.stage_place().1;
+        let is_bounded = plan.staged_len <= capacity && release == Release::WhenStaged;
+        let unknown_len: u64 = regions
+            .iter()
+            .zip(&known)
+            .filter(|(_, known)| known.is_none())
+            .map(|(region, _)| region.grid.chunks().map(|(_, byte_len)| byte_len).sum::<u64>())
+            .sum();
+        let expects_late = !is_bounded && (unknown_len > capacity || host.was_late || shares_queues());
         let serial = host.serial;
         drop(host);
         // From here on an error drops the capture, which lets the streams go on.
-        let mut capture = Capture::new(inner.clone(), busy, plan, known, keep, release, is_bounded, serial);
+        let mut capture =
+            Capture::new(inner.clone(), busy, plan, known, keep, release, is_bounded, expects_late, serial);
         for stream in streams {
             inner.mark.record(StreamHandle(*stream))?;
             inner.work.handle().wait(&inner.context, &inner.mark)?;
@@ -61,30 +71,6 @@ impl Pipeline {
             capture.fence(streams)?;
         }
         Ok(capture)
-    }
-
-    /// Says which digests the chunks of a region had when they were stored, so that the first capture finds dirty what is
-    /// not the same.
-    ///
-    /// # Errors
-    /// When a capture is under way, there is no room, or the device fails.
-    ///
-    /// # Panics
-    /// When there are not as many digests as chunks.
-    pub fn seed(&self, region: &DeviceRegion, digests: &[Digest]) -> Result<()> {
-        assert_eq!(digests.len() as u64, region.grid.chunk_count(), "there is a digest for each chunk");
-        let inner = &self.0;
-        let _busy = Busy::take(inner)?;
-        let mut host = inner.host();
-        let first = host.slot_of(inner, region)?;
-        let raw: Vec<RawDigest> = digests.iter().map(raw_digest).collect();
-        let bytes: Vec<u8> = raw.iter().flat_map(|digest| digest_bytes(*digest)).collect();
-        let at = host.tables.offsets().previous + u64::from(first) * RAW_LEN;
-        host.tables.memory().write(inner.work.handle(), at, &bytes)?;
-        if let Some(known) = host.slots.get_mut(region) {
-            known.digests = Some(raw);
-        }
-        Ok(())
     }
 }
 
@@ -97,7 +83,7 @@ pub(crate) fn raw_digest(digest: &Digest) -> RawDigest {
 
 impl Host {
     /// Brings descriptors and slots up to date with the set of regions.
-    fn prepare(&mut self, inner: &Inner, regions: &[DeviceRegion]) -> Result<()> {
+    pub(super) fn prepare(&mut self, inner: &Inner, regions: &[DeviceRegion]) -> Result<()> {
         if self.plan.regions() == regions {
             return Ok(());
         }
@@ -123,7 +109,7 @@ impl Host {
     }
 
     /// The first slot of a region, which gets some if it has none.
-    fn slot_of(&mut self, inner: &Inner, region: &DeviceRegion) -> Result<u32> {
+    pub(super) fn slot_of(&mut self, inner: &Inner, region: &DeviceRegion) -> Result<u32> {
         if let Some(known) = self.slots.get(region) {
             return Ok(known.first);
         }
@@ -221,28 +207,6 @@ impl Inner {
         let range = offsets.totals..offsets.dirty + entries;
         host.tables.memory().read(work, range, host.tables.report(), 0)?;
         self.listed.record(work)
-    }
-}
-
-impl Capture {
-    /// Lets what the program enqueues later on these streams wait until its memory is no longer read.
-    ///
-    /// # Errors
-    /// When a stream is being captured into a graph, or the device fails.
-    pub fn fence(&mut self, streams: &[u64]) -> Result<()> {
-        let inner = self.inner().clone();
-        if self.is_released() {
-            return Ok(());
-        }
-        for stream in streams {
-            let stream = StreamHandle(*stream);
-            stream.refuse_capture(&inner.context)?;
-            match self.is_bounded() {
-                true => stream.wait(&inner.context, &inner.read)?,
-                false => stream.wait_word(&inner.context, inner.word.device_address(), self.serial())?,
-            }
-        }
-        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 //! 2. What keeps the memory alive is let go when no kernel reads it any more, not before.
 //! 3. Only [`Capture::adopt`] changes what is known of the device.
 
+use super::fence::{CaptureFence, Patience, State};
 use super::plan::Plan;
 use super::{Busy, DeviceRegion, Inner, Release};
 use crate::{CudaError, Result};
@@ -13,7 +14,7 @@ use std::any::Any;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A chunk that was staged.
 #[derive(Clone, Copy, Debug)]
@@ -48,10 +49,10 @@ pub struct Capture {
     pub(super) torn: BTreeSet<usize>,
     keep: Option<Box<dyn Any + Send>>,
     release: Release,
-    is_bounded: bool,
+    fence: CaptureFence,
+    expects_late: bool,
     is_released: bool,
     pub(super) is_taken: bool,
-    serial: u32,
     // Dropped last: only then may the next capture begin.
     _busy: Busy,
 }
@@ -60,7 +61,7 @@ impl fmt::Debug for Capture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Capture")
             .field("device", &self.inner.device())
-            .field("serial", &self.serial)
+            .field("serial", &self.serial())
             .field("is_released", &self.is_released)
             .finish_non_exhaustive()
     }
@@ -76,19 +77,21 @@ impl Capture {
         keep: Box<dyn Any + Send>,
         release: Release,
         is_bounded: bool,
+        expects_late: bool,
         serial: u32,
     ) -> Self {
+        let state = State { inner: inner.clone(), serial, is_bounded, is_awaited: AtomicBool::new(false) };
         Capture {
+            fence: CaptureFence(Arc::new(state)),
+            expects_late,
             inner,
             plan,
             digests,
             torn: BTreeSet::new(),
             keep: Some(keep),
             release,
-            is_bounded,
             is_released: false,
             is_taken: false,
-            serial,
             _busy: busy,
         }
     }
@@ -107,17 +110,44 @@ impl Capture {
     }
 
     pub(super) fn serial(&self) -> u32 {
-        self.serial
-    }
-
-    /// Whether all chunks fit in the staging area, so that fenced streams wait for an event alone.
-    pub(super) fn is_bounded(&self) -> bool {
-        self.is_bounded
+        self.fence.0.serial
     }
 
     /// Whether a kernel lets fenced streams go on if everything was staged.
     pub(super) fn is_released_by_device(&self) -> bool {
-        self.release == Release::WhenStaged && !self.is_bounded
+        self.release == Release::WhenStaged && !self.fence.0.is_bounded
+    }
+
+    /// Whether more has probably changed than can be staged: then the host had better hold the program until it is, instead of
+    /// letting streams wait for the host. They would stand still as long.
+    pub fn expects_late(&self) -> bool {
+        self.expects_late
+    }
+
+    /// From now on the program is held by the caller, until [`Capture::let_go`], and all chunks can be read until then.
+    pub fn release_by_caller(&mut self) {
+        self.release = Release::ByCaller;
+    }
+
+    /// What lets streams wait for this capture, for whoever knows when they are about to write.
+    pub fn fence_later(&self) -> CaptureFence {
+        self.fence.clone()
+    }
+
+    /// Lets what the program enqueues later on these streams wait until its memory is no longer read.
+    ///
+    /// # Errors
+    /// When a stream is being captured into a graph, or the device fails.
+    pub fn fence(&mut self, streams: &[u64]) -> Result<()> {
+        match self.is_released {
+            true => Ok(()),
+            false => self.fence.wait(streams),
+        }
+    }
+
+    /// Watches over streams that may wait for the host, if there are any.
+    pub(super) fn patience(&self) -> Option<Patience> {
+        self.is_released_by_device().then(|| Patience::begin(&self.fence, self.inner.patience))
     }
 
     pub(super) fn release_when_staged(&mut self) {
@@ -135,7 +165,7 @@ impl Capture {
     pub(super) fn release(&mut self) {
         if !self.is_released {
             self.is_released = true;
-            self.inner.word.word().store(self.serial, Ordering::Release);
+            self.inner.word.word().store(self.serial(), Ordering::Release);
             self.keep = None;
         }
     }

@@ -2,6 +2,7 @@
 
 use super::begin::{bad_entry, first_entries, raw_digest};
 use super::capture::{Capture, Found, Staged};
+use super::fence::Patience;
 use super::tables::{DIRTY_LEN, list_bytes, read_list, read_totals};
 use super::{Inner, Stage};
 use crate::driver::{Part, relax_capture};
@@ -19,6 +20,14 @@ type Take<'a, E> = dyn FnMut(Staged<'_>) -> Result<(), E> + 'a;
 struct Run {
     entries: Range<usize>,
     bytes: Range<u64>,
+}
+
+/// A step that waits for the device, while streams may be waiting for this one.
+fn watched<T>(patience: Option<&Patience>, device: impl FnOnce() -> Result<T>) -> Result<T> {
+    match patience {
+        Some(patience) => patience.wait_for(device),
+        None => device(),
+    }
 }
 
 fn end_of(entry: &Dirty) -> u64 {
@@ -64,9 +73,11 @@ impl Capture {
             let count = region.grid.chunk_count() as usize;
             self.digests[index].get_or_insert_with(|| vec![RawDigest::UNKNOWN; count]);
         }
-        self.drain(&inner, &list, 0..fitting, 0, 0, take)?;
+        inner.host().was_late = found.late_chunks > 0;
+        let patience = if found.late_chunks > 0 { self.patience() } else { None };
+        self.drain(&inner, &list, 0..fitting, 0, 0, patience.as_ref(), take)?;
         let end = list.len();
-        self.stage_late(&inner, &mut list, fitting..end, take)?;
+        self.stage_late(&inner, &mut list, fitting..end, patience.as_ref(), take)?;
         self.release_when_staged();
         if self.digests.iter().flatten().flatten().any(|digest| *digest == RawDigest::UNKNOWN) {
             // A chunk that was never seen is dirty.
@@ -109,7 +120,7 @@ impl Capture {
             let bytes = list_bytes(totals, &list);
             inner.host().tables.memory().write(inner.work.handle(), 0, &bytes)?;
             let end = list.len();
-            self.stage_late(&inner, &mut list, 0..end, take)?;
+            self.stage_late(&inner, &mut list, 0..end, None, take)?;
         }
         Ok(())
     }
@@ -158,22 +169,24 @@ impl Capture {
         inner: &Inner,
         list: &mut [Dirty],
         part: Range<usize>,
+        patience: Option<&Patience>,
         take: &mut Take<'_, E>,
     ) -> Result<(), E> {
         let half = (inner.stage_place().1 / 2) & !(STAGED_ALIGNMENT - 1);
         let runs = runs_of(list, part, half);
         for (i, run) in runs.iter().enumerate() {
             if i == 0 {
-                self.stage_run(inner, run, 0, half)?;
+                watched(patience, || self.stage_run(inner, run, 0, half))?;
             }
-            inner.halves[i % 2].synchronize()?;
+            watched(patience, || inner.halves[i % 2].synchronize())?;
             self.read_digests(inner, list, run)?;
             match runs.get(i + 1) {
                 // Its half was drained in the last turn.
-                Some(next) => self.stage_run(inner, next, i + 1, half)?,
+                Some(next) => watched(patience, || self.stage_run(inner, next, i + 1, half))?,
                 None => self.release_when_staged(),
             }
-            self.drain(inner, list, run.entries.clone(), run.bytes.start, (i as u64 % 2) * half, take)?;
+            let (entries, place) = (run.entries.clone(), (i as u64 % 2) * half);
+            self.drain(inner, list, entries, run.bytes.start, place, patience, take)?;
         }
         Ok(())
     }
@@ -226,6 +239,7 @@ impl Capture {
     }
 
     /// Gives entries that lie in the staging area to the caller. `base` is the byte offset of what lies at `place` in it.
+    #[expect(clippy::too_many_arguments, reason = "it is one step of two others")]
     fn drain<E: From<CudaError>>(
         &mut self,
         inner: &Inner,
@@ -233,6 +247,7 @@ impl Capture {
         part: Range<usize>,
         base: u64,
         place: u64,
+        patience: Option<&Patience>,
         take: &mut Take<'_, E>,
     ) -> Result<(), E> {
         let Stage::Scratch(scratch) = &inner.stage else {
@@ -253,17 +268,17 @@ impl Capture {
             scratch.read(inner.copy.handle(), from, &inner.ring, block as u64 * inner.block_len)?;
             inner.filled[block].record(inner.copy.handle())
         };
-        (0..blocks).try_for_each(copy)?;
+        watched(patience, || (0..blocks).try_for_each(copy))?;
         for (turn, run) in runs.iter().enumerate() {
             let block = turn % blocks;
-            inner.filled[block].synchronize()?;
+            watched(patience, || inner.filled[block].synchronize())?;
             for entry in &list[run.entries.clone()] {
                 let start = block as u64 * inner.block_len + entry.byte_offset - run.bytes.start;
                 // SAFETY: the copy into this block has been done, and the next is enqueued below.
                 let bytes = unsafe { inner.ring.bytes(start..start + u64::from(entry.byte_len)) };
                 self.deliver(entry, Digest::xxh3(entry.digest.to_canonical()), bytes, take)?;
             }
-            copy(turn + blocks)?;
+            watched(patience, || copy(turn + blocks))?;
         }
         Ok(())
     }

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! 1. All that reads live memory is enqueued before [`Pipeline::begin`] returns, if it fits in the staging area. Else streams
-//!    that were fenced wait for a word of mapped memory, which the host writes when the last part has been read.
+//!    that were fenced wait for a word of mapped memory, which a kernel writes if what changed fits, and the host when the last part has
+//!    been read. No stream waits for a host that does not come (`fence`).
 //! 2. One capture is under way at a time. Its owner has what keeps the memory alive until it is released.
 //! 3. Descriptors go to the device when the set of regions is another than before, and at no other time.
 //! 4. Nothing is allocated by a save, unless there are more chunks than ever.
@@ -16,12 +17,15 @@
 mod begin;
 mod capture;
 mod drain;
+mod fence;
 mod options;
 mod plan;
+mod recognise;
 mod slots;
 mod tables;
 
 pub use capture::{Capture, Found, Staged};
+pub use fence::CaptureFence;
 pub use options::{DeviceRegion, Fence, PipelineOptions, Release};
 
 use crate::compile::compiled_kernels;
@@ -35,6 +39,7 @@ use plan::Plan;
 use slots::Slots;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tables::Tables;
 
 /// What captures regions of one device.
@@ -73,6 +78,7 @@ pub(crate) struct Inner {
     /// One for each half of the staging area.
     pub halves: [Event; 2],
     pub allocator: Box<dyn DeviceAllocator>,
+    pub patience: Duration,
     pub host: Mutex<Host>,
     pub is_busy: AtomicBool,
     pub context: Arc<Context>,
@@ -88,6 +94,8 @@ pub(crate) struct Host {
     pub serial: u32,
     /// Number of the last set of regions.
     pub set: u64,
+    /// In the last capture more had changed than could be staged.
+    pub was_late: bool,
 }
 
 impl Inner {
@@ -156,12 +164,14 @@ impl Pipeline {
             filled: filled?,
             halves: [Event::new(context)?, Event::new(context)?],
             allocator,
+            patience: options.patience,
             host: Mutex::new(Host {
                 tables,
                 slots: Slots::new(capacity),
                 plan: Plan::default(),
                 serial: 0,
                 set: 0,
+                was_late: false,
             }),
             is_busy: AtomicBool::new(false),
             context: context.clone(),

@@ -3,6 +3,7 @@
 use crate::CompilerOptions;
 use crate::driver::DeviceAllocator;
 use chipmink_digest::Grid;
+use std::time::Duration;
 
 /// Contiguous memory of one device that is saved as one region.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -36,6 +37,9 @@ pub struct PipelineOptions {
     pub allocator: Option<Box<dyn DeviceAllocator>>,
     /// How the kernels are compiled.
     pub compiler: CompilerOptions,
+    /// How long the device may keep the host waiting while streams of the program wait for the host, before these are let go
+    /// and the capture has failed.
+    pub patience: Duration,
 }
 
 impl Default for PipelineOptions {
@@ -49,6 +53,7 @@ impl Default for PipelineOptions {
             chunk_capacity: 1 << 18,
             allocator: None,
             compiler: CompilerOptions::default(),
+            patience: Duration::from_secs(10),
         }
     }
 }

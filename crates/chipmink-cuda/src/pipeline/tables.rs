@@ -107,6 +107,12 @@ pub(crate) fn read_list(bytes: &[u8]) -> Vec<Dirty> {
     bytes.chunks_exact(DIRTY_LEN as usize).map(entry).collect()
 }
 
+/// The digests in the bytes of a table.
+pub(crate) fn read_digests(bytes: &[u8]) -> Vec<RawDigest> {
+    let digest = |bytes: &[u8]| RawDigest { low: word64(bytes, 0), high: word64(bytes, 8) };
+    bytes.chunks_exact(RAW_LEN as usize).map(digest).collect()
+}
+
 /// Bytes of totals and entries, as a device takes them.
 pub(crate) fn list_bytes(totals: Totals, list: &[Dirty]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity((TOTALS_LEN + DIRTY_LEN * list.len() as u64) as usize);
@@ -165,6 +171,7 @@ mod tests {
         let bytes = list_bytes(totals, &list);
         assert_eq!(read_totals(&bytes), totals);
         assert_eq!(read_list(&bytes[TOTALS_LEN as usize..]), list);
+        assert_eq!(read_digests(&digest_bytes(digest)), [digest]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::ffi::{CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 /// Bytes of a piece of scratch or pinned memory that holds two chunks, the least there can be.
 pub(crate) const LEAST: u64 = 2 * 64 * 1024;
@@ -164,6 +165,12 @@ impl Emulator {
         }
     }
 
+    /// All streams share one queue of the device, until [`Emulator::heal`].
+    pub(crate) fn share_one_queue(&self) {
+        // SAFETY: as above.
+        unsafe { self.function::<unsafe extern "C" fn(c_int)>("emulated_one_queue")(1) }
+    }
+
     /// Lets each of these bytes grow when the stream comes to it.
     pub(crate) fn train(&self, stream: u64, address: u64, byte_len: u64, by: u8) {
         type Train = unsafe extern "C" fn(u64, u64, u64, u8) -> c_int;
@@ -201,5 +208,6 @@ pub(crate) fn options(scratch_len: u64, block_len: u64, chunk_capacity: u32) -> 
         chunk_capacity,
         allocator: None,
         compiler: CompilerOptions::default(),
+        patience: Duration::from_secs(10),
     }
 }

@@ -9,3 +9,5 @@ mod kernels;
 mod pipeline;
 mod race;
 mod training;
+mod upload;
+mod waiting;

@@ -5,6 +5,7 @@ use chipmink_cuda::{Capture, CudaError, DeviceRegion, Fence, Found, Pipeline, Re
 use chipmink_digest::Grid;
 use chipmink_testkit::Random;
 use chipmink_types::Digest;
+use std::ops::Range;
 
 /// Tensors of a program, and what their bytes are when all that was enqueued has been done.
 pub(crate) struct Training {
@@ -44,6 +45,20 @@ impl Training {
         let address = self.regions()[tensor].address + start as u64;
         emulator.train(self.stream, address, (end - start) as u64, by);
         self.state[tensor][start..end].iter_mut().for_each(|byte| *byte = byte.wrapping_add(by));
+    }
+
+    /// Enqueues a change of each byte.
+    pub(crate) fn grow(&mut self, emulator: &Emulator, by: u8) {
+        for tensor in 0..self.state.len() {
+            self.grow_one(emulator, tensor, 0..self.state[tensor].len(), by);
+        }
+    }
+
+    /// Enqueues a change of some bytes of a tensor.
+    pub(crate) fn grow_one(&mut self, emulator: &Emulator, tensor: usize, bytes: Range<usize>, by: u8) {
+        let address = self.regions()[tensor].address + bytes.start as u64;
+        emulator.train(self.stream, address, bytes.len() as u64, by);
+        self.state[tensor][bytes].iter_mut().for_each(|byte| *byte = byte.wrapping_add(by));
     }
 
     pub(crate) fn begin(

@@ -66,11 +66,11 @@ impl Walker<'_, '_> {
         roots: Vec<Option<Walked>>,
     ) -> Result<WalkOutcome, WalkError> {
         let unsteady = self.unsteady_variables();
-        let unsteady =
+        let unsteady: Vec<String> =
             unsteady.into_iter().filter_map(|at| Some(variables.get(at as usize)?.0.clone())).collect();
         let mut visits = std::mem::take(&mut self.visits);
         let index = VisitIndex::of(visits.iter().map(|visit| visit.pod), self.session.pods.len());
-        let device = self.store_devices(&mut visits, &index)?;
+        let device = self.store_devices(&mut visits, &index, unsteady.is_empty())?;
         let mut pods = Vec::with_capacity(visits.len());
         for visit in visits {
             pods.push(self.pending_pod(visit)?);

@@ -3,7 +3,9 @@
 //! 1. A pod names a region by ordinal and its row says the content, so a pod can be finished before the content is known. Until
 //!    then the root of the region is [`PENDING`].
 //! 2. Nothing of the walk is put together before every pending region has its root. If that fails, the walk fails.
-//! 3. Memory is captured after the last Python code of the walk has run, and the program is let go before the walk ends.
+//! 3. Memory is captured after the last Python code of the walk has run. Nothing live is read any more from then on but what
+//!    was captured, so who waits for that is told ([`PySession::when_captured`]): at once if streams hold the program from that, else when
+//!    all is stored. Other threads run while chunks are stored.
 //! 4. Pods with such memory have no shadow: their bytes are produced anew in each walk that comes to them.
 
 use super::frames::{Mode, Visit};
@@ -14,8 +16,8 @@ use crate::py::Obj;
 use chipmink_digest::Grid;
 use chipmink_format::tag;
 use chipmink_types::{
-    BlobError, BlobSink, DeviceCapture, DeviceChunk, DeviceError, DeviceSpan, Digest, RegionOutline,
-    RegionRecord, WalkError,
+    BlobError, BlobSink, DeviceCapture, DeviceChunk, DeviceError, DeviceFence, DeviceSpan, Digest, Hold,
+    RegionOutline, RegionRecord, WalkError,
 };
 use hashbrown::HashMap;
 use pyo3::exceptions::PyValueError;
@@ -53,15 +55,14 @@ impl Walker<'_, '_> {
             address: bound.getattr("address")?.extract()?,
             byte_len: bound.getattr("byte_len")?.extract()?,
             streams: bound.getattr("streams")?.extract()?,
+            is_deferred: bound.getattr("is_deferred")?.extract()?,
         };
         if self.session.device.is_none() || self.stream.is_some() {
             return Err(PyValueError::new_err("memory of a device cannot be captured here").into());
         }
-        if span.byte_len < tag::REGION_THRESHOLD as u64 {
-            let len = span.byte_len;
-            return Err(
-                PyValueError::new_err(format!("{len} bytes of a device are too few for a region")).into()
-            );
+        // Shorter ones, too: to have them in the pod, the walk would have to wait for the device.
+        if span.byte_len == 0 {
+            return Err(PyValueError::new_err("memory of a device without a byte is no region").into());
         }
         // What owns the memory lives as long as the marker.
         self.keep(marker);
@@ -80,11 +81,13 @@ impl Walker<'_, '_> {
         Ok(())
     }
 
-    /// Captures and stores the memory of devices that the walk has met, and completes the records of its regions.
+    /// Captures and stores the memory of devices that the walk has met, and completes the records of its regions. `is_steady`:
+    /// the walk will not be made again.
     pub(crate) fn store_devices(
         &mut self,
         visits: &mut [Visit],
         index: &VisitIndex,
+        is_steady: bool,
     ) -> Result<Option<Box<dyn DeviceCapture>>, WalkError> {
         let mut regions = std::mem::take(&mut self.devices);
         // Of what was written again after the walk went back, the last counts.
@@ -99,7 +102,9 @@ impl Walker<'_, '_> {
                 && record_of(visits, index, region)
                     .is_some_and(|record| record.root == PENDING && record.byte_len == region.span.byte_len)
         });
+        let mut told = if is_steady { self.session.captured.take() } else { None };
         if regions.is_empty() {
+            self.tell(&mut told, Vec::new())?;
             return Ok(None);
         }
         let mut spans: Vec<DeviceSpan> = Vec::new();
@@ -123,9 +128,16 @@ impl Walker<'_, '_> {
         let Some(device) = &mut self.session.device else {
             return Err(WalkError::Source("memory of a device cannot be captured here".to_owned()));
         };
-        let mut capture = device.capture(&spans).map_err(failed)?;
-        store(&mut *capture, &mut captured, self.sink).map_err(failed)?;
+        let hold = if told.is_some() { Hold::Streams } else { Hold::Caller };
+        let mut capture = device.capture(&spans, hold).map_err(failed)?;
+        if capture.is_held_by_streams() {
+            self.tell(&mut told, capture.fences())?;
+        }
+        let sink = &mut *self.sink;
+        let stored = self.py.detach(|| store(&mut *capture, &mut captured, sink));
+        stored.map_err(failed)?;
         capture.let_go().map_err(failed)?;
+        self.tell(&mut told, Vec::new())?;
         self.stats.region_bytes += spans.iter().map(|span| span.byte_len).sum::<u64>();
         for (region, at) in regions.iter().zip(places) {
             if let (Some(record), Some(root)) = (record_mut(visits, index, region), captured[at].root) {
@@ -134,7 +146,23 @@ impl Walker<'_, '_> {
         }
         Ok(Some(capture))
     }
+
+    fn tell(
+        &mut self,
+        told: &mut Option<WhenCaptured>,
+        fences: Vec<Box<dyn DeviceFence>>,
+    ) -> Result<(), WalkError> {
+        let Some(told) = told.take() else { return Ok(()) };
+        told(self.py, fences).map_err(|error| {
+            self.session.exception = Some(error);
+            WalkError::Interrupted
+        })
+    }
 }
+
+/// What is called when nothing live is read any more, with what the program must let its streams wait for before it writes to
+/// memory that is deferred.
+pub type WhenCaptured = Box<dyn FnOnce(Python<'_>, Vec<Box<dyn DeviceFence>>) -> PyResult<()> + Send>;
 
 fn failed(error: DeviceError) -> WalkError {
     match error {

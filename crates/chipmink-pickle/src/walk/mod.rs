@@ -41,6 +41,7 @@ mod walker;
 mod watch;
 mod witness;
 
+pub use devices::WhenCaptured;
 pub use dumps::dumps;
 pub(crate) use image::{Image, ImagePod, image};
 pub use session::{PySession, SessionOptions};

@@ -5,6 +5,7 @@
 //!    pod, never a wrong one, because bytes or shadow decide.
 //! 3. After a discard nothing is known, so nothing can be known wrongly.
 
+use super::devices::WhenCaptured;
 use super::identified::Identified;
 use super::kinds::Kinds;
 use super::memo::Memo;
@@ -202,6 +203,8 @@ pub struct PySession {
     pub(crate) live: Option<Box<dyn LiveDigests>>,
     pub(crate) shared: Option<Box<dyn SharedMemory>>,
     pub(crate) device: Option<Box<dyn DeviceMemory>>,
+    /// Who waits for the next walk to have read what is live.
+    pub(crate) captured: Option<WhenCaptured>,
     pub(crate) identified: Identified,
     pub(crate) reducers: Py<PyModule>,
     pub(crate) context_type: Py<PyAny>,
@@ -248,6 +251,7 @@ impl PySession {
             live: options.live,
             shared: options.shared,
             device: options.device,
+            captured: None,
             identified: Identified::default(),
             context_type: reducers.getattr("Context")?.unbind(),
             reducers: reducers.unbind(),
@@ -277,6 +281,17 @@ impl PySession {
             visit.call(&*shown)?;
         }
         Ok(())
+    }
+
+    /// Memory of devices, if it can be captured.
+    pub fn device(&mut self) -> Option<&mut (dyn DeviceMemory + 'static)> {
+        self.device.as_deref_mut()
+    }
+
+    /// Calls this in the next walk, as soon as nothing live is read any more: the program may go on then, as far as no fence
+    /// keeps it from that. It is not called if the walk fails before, finds nothing to do, or could be found unsteady.
+    pub fn when_captured(&mut self, told: Option<WhenCaptured>) {
+        self.captured = told;
     }
 
     /// The exception that made the last walk fail, if it was a Python exception.

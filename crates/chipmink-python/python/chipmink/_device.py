@@ -6,6 +6,7 @@
 3. A load brings memory back to the device it came from, or where ``map_location`` says. What has no such device here stays on
    the host, with a ``DeviceWarning``; a load never fails for it.
 4. Nothing is held of the memory between saves, only where it lies.
+5. In which streams the program writes is asked in its own thread: libraries know a present stream for each thread.
 
 The names of the ``make_`` and ``fill_`` functions are part of format version 1, as those of ``chipmink._rebuild`` are.
 """
@@ -21,12 +22,12 @@ import os
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from chipmink import _chipmink
-from chipmink._errors import DeviceWarning
+from chipmink import _chipmink, _dlpack
+from chipmink._errors import DeviceWarning, UnsupportedError
 from chipmink._markers import Context, DeviceBytes
 
 __all__ = [
@@ -37,30 +38,39 @@ __all__ = [
     "cache_folder",
     "compiler_libraries",
     "fill_device_memory",
+    "fill_tensor",
     "host_content",
     "label_of",
     "make_device_array",
     "make_device_memory",
     "placing",
+    "refuse_capture",
+    "saving_from",
     "storage_memory",
     "storage_of",
+    "storage_spans",
     "unusable",
 ]
 
-_REGION_LEN = 65536
-"""Below it, bytes stand in a pod itself."""
+_UPLOAD_LEN = 65536
+"""Below it, a copy to a device does not pay a way of its own."""
 
 
 # --- what the device tier asks for ------------------------------------------------------------------------------------
 
 
 def compiler_libraries() -> list[str]:
-    """Files of NVRTC that wheels have brought, newest first."""
+    """Files of NVRTC that wheels have brought, newest first: it must know the device."""
     spec = importlib.util.find_spec("nvidia") if "nvidia" not in sys.modules else sys.modules["nvidia"].__spec__
     found: list[str] = []
     for place in (spec.submodule_search_locations or ()) if spec is not None else ():
         found += (str(file) for file in Path(place).glob("*/lib/libnvrtc.so.*[0-9]"))
-    return sorted((file for file in found if "builtins" not in file), reverse=True)
+
+    def version(file: str) -> tuple[int, ...]:
+        return tuple(int(part) for part in file.partition(".so.")[2].split(".") if part.isdigit())
+
+    # The symbolic names and the alternative build for older devices of the same version stand behind.
+    return sorted((file for file in found if "builtins" not in file), key=lambda file: (version(file), ".alt." not in file), reverse=True)
 
 
 def cache_folder() -> str | None:
@@ -107,7 +117,7 @@ def unusable(index: int) -> str | None:
 class DeviceMemory:
     """Stands for an allocation on a device; it loads as what such memory is made of."""
 
-    __slots__ = ("__weakref__", "address", "byte_len", "label", "owner", "read", "streams")
+    __slots__ = ("__weakref__", "address", "byte_len", "hold", "label", "owner", "read", "streams")
 
     def __init__(self, owner: Any, label: str, address: int, byte_len: int) -> None:
         # A weak reference to what has the memory.
@@ -118,6 +128,8 @@ class DeviceMemory:
         # How its library copies it to the host, and the streams in which it writes.
         self.read: Callable[[Any], Any] = bytearray
         self.streams: Callable[[int], list[int]] = _no_streams
+        # What must live so that the memory stays as it is until it was read.
+        self.hold: Callable[[Any], Any] = _itself
 
 
 # By what has the memory: one object for each allocation over all walks, so that the walker's memo knows it again.
@@ -126,6 +138,10 @@ _memories: weakref.WeakKeyDictionary[Any, DeviceMemory] = weakref.WeakKeyDiction
 
 def _no_streams(index: int) -> list[int]:
     return []
+
+
+def _itself(owner: Any) -> Any:
+    return owner
 
 
 def _memory(owner: Any, label: str, address: int, byte_len: int) -> DeviceMemory:
@@ -161,6 +177,13 @@ def _torch_streams(index: int) -> list[int]:
     return sorted({torch.cuda.current_stream(index).cuda_stream, torch.cuda.default_stream(index).cuda_stream})
 
 
+def refuse_capture() -> None:
+    """Raises if what the program enqueues is recorded into a CUDA graph: a copy to the host would spoil the graph."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+        raise UnsupportedError("not saved: the present stream is being captured into a CUDA graph; save outside of the capture")
+
+
 def reduce_device_memory(memory: DeviceMemory, ctx: Context) -> tuple[Any, ...]:
     """Where it was, its length, and its bytes."""
     owner = memory.owner()
@@ -168,12 +191,54 @@ def reduce_device_memory(memory: DeviceMemory, ctx: Context) -> tuple[Any, ...]:
         raise ValueError("memory of a device was let go of while it was saved")
     kind, _, index = memory.label.partition(":")
     content: Any
-    if ctx.namespace is not None and kind == "cuda" and memory.byte_len >= _REGION_LEN and unusable(int(index or 0)) is None:
+    if ctx.namespace is not None and kind == "cuda" and memory.byte_len and unusable(int(index or 0)) is None:
         number = int(index or 0)
-        content = DeviceBytes(owner, number, memory.address, memory.byte_len, memory.streams(number))
+        streams, is_deferred = _streams_of(memory, number)
+        content = DeviceBytes(memory.hold(owner), number, memory.address, memory.byte_len, streams, is_deferred)
     else:
         content = memory.read(owner)
     return make_device_memory, (memory.label, memory.byte_len), content, None, None, fill_device_memory
+
+
+_Streams = dict[Callable[[int], list[int]], dict[int, list[int]]]
+_thread: contextvars.ContextVar[tuple[_Streams, frozenset[tuple[int, int]]]] = contextvars.ContextVar("thread")
+
+
+@contextlib.contextmanager
+def saving_from(indices: Iterable[int], deferred: frozenset[tuple[int, int]] = frozenset()) -> Iterator[None]:
+    """Saves within, in whichever thread, are of what the program has enqueued in the present streams of this one.
+
+    ``deferred`` are devices and addresses of memory to which the program writes at one place alone, which has a fence.
+    """
+    refuse_capture()
+    known: _Streams = {}
+    for library, streams in (("torch", _torch_streams), ("cupy", _cupy_streams)):
+        if library in sys.modules:
+            known[streams] = {index: streams(index) for index in indices}
+    token = _thread.set((known, deferred))
+    try:
+        yield
+    finally:
+        _thread.reset(token)
+
+
+def _streams_of(memory: DeviceMemory, index: int) -> tuple[list[int], bool]:
+    known, deferred = _thread.get(({}, frozenset()))
+    streams = known.get(memory.streams, {}).get(index)
+    return (memory.streams(index) if streams is None else streams), (index, memory.address) in deferred
+
+
+def storage_spans(tensors: Iterable[Any]) -> list[tuple[int, int, int, list[int], bool]]:
+    """Where tensors lie on devices that can digest it: device, address, length, streams, and whether it is deferred."""
+    found = {}
+    for tensor in tensors:
+        kind, _, index = (label_of(tensor) or "").partition(":")
+        storage = tensor.untyped_storage() if kind == "cuda" else None
+        number = int(index or 0)
+        if storage is not None and storage.nbytes() and unusable(number) is None:
+            memory = storage_memory(storage, f"{kind}:{number}")
+            found[number, memory.address] = (number, memory.address, memory.byte_len, *_streams_of(memory, number))
+    return list(found.values())
 
 
 # --- loading ----------------------------------------------------------------------------------------------------------
@@ -246,11 +311,32 @@ def storage_of(loaded: _Loaded) -> Any:
     return known
 
 
+def fill_tensor(target: Any, source: Any) -> bool:
+    """Copies a tensor of the host to one of a device through pinned memory. ``False``: not this way; nothing was done."""
+    kind, _, index = (label_of(target) or "").partition(":")
+    number = int(index or 0)
+    if kind != "cuda" or target.nbytes < _UPLOAD_LEN or label_of(source) is not None:
+        return False
+    if target.dtype != source.dtype or not (target.is_contiguous() and source.is_contiguous()) or source.is_conj() or source.is_neg():
+        return False
+    if target.is_conj() or target.is_neg() or target.shape != source.shape:
+        return False
+    try:
+        _chipmink.device_upload(number, [(target.data_ptr(), source.data_ptr(), target.nbytes)], _torch_streams(number))
+    except (OSError, MemoryError):
+        # The library finds its own way, or says what is wrong: there may be no room for pinned memory, or no driver of NVIDIA's.
+        return False
+    return True
+
+
 def _to_torch_device(torch: Any, host: Any, label: str) -> Any:
     if label == "cpu":
         return host
     try:
-        return host.to(label)
+        made = torch.empty(host.shape, dtype=host.dtype, device=label)
+        if not fill_tensor(made, host):
+            made.copy_(host)
+        return made
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         # Whatever there is none of: the driver, the device, its backend in this build, or room on it.
         _on_host(label, str(error).splitlines()[0] if str(error) else type(error).__name__)
@@ -298,19 +384,49 @@ def _cupy_streams(index: int) -> list[int]:
 def reduce_contiguous(array: Any, ctx: Context) -> Any:
     """An array of Numba or JAX that lies on one CUDA device in one piece; others as their library has it."""
     interface = getattr(array, "__cuda_array_interface__", None)
-    if interface is None or interface.get("strides") is not None or interface.get("mask") is not None:
+    if interface is None:
+        return _reduce_by_dlpack(array)
+    if interface.get("strides") is not None or interface.get("mask") is not None:
         return array.__reduce_ex__(5)
     import numpy
 
-    library = type(array).__module__.partition(".")[0].removesuffix("lib")
     dtype = numpy.dtype(array.dtype)
-    shape = tuple(interface["shape"])
-    strides = tuple(dtype.itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
     memory = _memory(array, f"cuda:{_index_of(array)}", interface["data"][0], int(array.nbytes))
     stream = interface.get("stream")
-    memory.read = lambda owner: bytearray(memoryview(numpy.ascontiguousarray(_to_host(owner))).cast("B"))
+    memory.read = _read_contiguous
     memory.streams = lambda index: [0] if stream is None else sorted({0, stream})
+    return _described(array, memory, dtype, tuple(interface["shape"]))
+
+
+def _reduce_by_dlpack(array: Any) -> Any:
+    """An array whose type the other interface does not know, such as one of bfloat16."""
+    borrowed = _dlpack.borrow(array) if hasattr(array, "__dlpack_device__") else None
+    if borrowed is None:
+        return array.__reduce_ex__(5)
+    import numpy
+
+    dtype = numpy.dtype(array.dtype)
+    memory = _memory(array, f"cuda:{borrowed.index}", borrowed.address, borrowed.byte_len)
+    memory.read = _read_contiguous
+    # What was enqueued before is ordered before the legacy stream by each capsule, which also keeps the memory from being
+    # given away while it is read.
+    memory.hold = lambda owner: (owner, _dlpack.borrow(owner))
+    memory.streams = lambda index: [0]
+    return _described(array, memory, dtype, borrowed.shape)
+
+
+def _described(array: Any, memory: DeviceMemory, dtype: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    library = type(array).__module__.partition(".")[0].removesuffix("lib")
+    strides = tuple(dtype.itemsize * math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
     return make_device_array, (library, memory, dtype, 0, shape, strides)
+
+
+def _read_contiguous(array: Any) -> bytearray:
+    import numpy
+
+    host = numpy.ascontiguousarray(_to_host(array))
+    # Through bytes, since a memoryview does not know every type of element.
+    return bytearray(memoryview(host.reshape(-1).view(numpy.uint8)))
 
 
 def _to_host(array: Any) -> Any:
@@ -325,7 +441,8 @@ def _index_of(array: Any) -> int:
     devices = getattr(array, "devices", None)
     if callable(devices):
         (device,) = devices()
-        return int(getattr(device, "local_hardware_id", None) or device.id)
+        local = getattr(device, "local_hardware_id", None)
+        return int(device.id if local is None else local)
     context = getattr(getattr(array, "gpu_data", None), "context", None)
     return int(getattr(getattr(context, "device", None), "id", 0))
 

@@ -58,17 +58,21 @@ class SharedBytes:
 class DeviceBytes:
     """Bytes in memory of a CUDA device, which ``owner`` keeps and to which the program writes in ``streams``.
 
-    It loads as a bytearray.
+    These wait for a save that the program does not wait for; if ``is_deferred``, not before they are told. It loads as a
+    bytearray.
     """
 
-    __slots__ = ("address", "byte_len", "device", "owner", "streams")
+    __slots__ = ("address", "byte_len", "device", "is_deferred", "owner", "streams")
 
-    def __init__(self, owner: Any, device: int, address: int, byte_len: int, streams: list[int]) -> None:
+    def __init__(
+        self, owner: Any, device: int, address: int, byte_len: int, streams: list[int], is_deferred: bool = False
+    ) -> None:
         self.owner = owner
         self.device = device
         self.address = address
         self.byte_len = byte_len
         self.streams = streams
+        self.is_deferred = is_deferred
 
     def __repr__(self) -> str:
         return f"DeviceBytes({self.device}, {self.address:#x}, {self.byte_len})"

@@ -24,7 +24,7 @@ from typing import Any, Unpack
 from chipmink import _chipmink, _in_place, _rebuild
 from chipmink._asynchronous import load_in_thread, save_in_thread
 from chipmink._comparison import Comparison, compare
-from chipmink._device import placing
+from chipmink._device import placing, refuse_capture
 from chipmink._errors import (
     ClosedError,
     DamagedError,
@@ -46,6 +46,9 @@ from chipmink._stored import TAG, StoredRepository, names_of
 from chipmink._stream import Allow
 
 __all__ = ["Repository", "find_open", "open"]
+
+#: What a save calls when the program may go on.
+Captured = Callable[[list[_chipmink.DeviceFence]], object]
 
 DEFAULT_REF = "main"
 #: How often a save is made if sweeps take what it builds on.
@@ -73,6 +76,8 @@ def open(
     progress: Progress = False,
     single_writer: bool = False,
     on_conflict: str = "error",
+    device_scratch: int | str | None = None,
+    device_pinned: int | str | None = None,
     **storage: Unpack[StorageOptions],
 ) -> Repository:
     """Opens the repository at a place, and creates it if there is none.
@@ -93,8 +98,9 @@ def open(
     ``single_writer=True`` says that only one process at a time ever writes there. If another writer
     has added to the same line since this repository object last looked, a save raises ``RefMovedError`` and nothing is lost;
     with ``on_conflict="retry"`` the version is put behind the other's (of which it takes nothing over), with ``"branch"`` it begins a
-    line of its own, such as ``main-2``, which later saves go on with. The others are
-    budgets of memory in bytes.
+    line of its own, such as ``main-2``, which later saves go on with. Of each CUDA device whose memory is saved,
+    ``device_scratch`` bytes of memory are taken once, for what has changed and is on its way to the host (64 MiB if not given; 0: it goes
+    there at once), and ``device_pinned`` bytes of the host (64 MiB). The others are budgets of memory in bytes.
 
     ``shm://NAME`` is a repository in shared memory: other processes can open it, and it outlives them all, until the machine is
     shut down or ``chipmink shm rm NAME`` removes it. It has ``size`` bytes (as ``"2GiB"``; 1 GiB if not given), reserved when it
@@ -121,6 +127,8 @@ def open(
         progress=progress,
         single_writer=single_writer,
         on_conflict=on_conflict,
+        device_scratch=device_scratch,
+        device_pinned=device_pinned,
         **storage,
     )
 
@@ -148,6 +156,8 @@ class Repository(StoredRepository):
         progress: Progress = False,
         single_writer: bool = False,
         on_conflict: str = "error",
+        device_scratch: int | str | None = None,
+        device_pinned: int | str | None = None,
         **storage: Unpack[StorageOptions],
     ) -> None:
         if size is not None and staging is None and not os.fspath(place).startswith("shm://"):
@@ -184,6 +194,8 @@ class Repository(StoredRepository):
             segment_bytes=parse_size(size),
             single_writer=single_writer,
             on_conflict=on_conflict,
+            device_scratch=0 if device_scratch == 0 else parse_size(device_scratch),
+            device_pinned=parse_size(device_pinned),
             storage=as_text(storage),
         )
         self._url = self._handle.url() or self._url
@@ -267,16 +279,30 @@ class Repository(StoredRepository):
         code: str,
         remote: str,
         cancel: _chipmink.Cancel | None,
+        captured: Captured | None = None,
     ) -> Saved:
+        """``captured`` is called once when nothing live is read any more, with fences; what happens then is not taken back."""
         if type(namespace) is not dict:
             raise UnsupportedError(f"a namespace is a dict of names, not a {type(namespace).__qualname__}")
+        refuse_capture()
         scope = Saving(remote, self, self._elsewhere)
         names = None if accessed is None else names_of(accessed)
+        told = False
+
+        def tell(fences: list[_chipmink.DeviceFence]) -> None:
+            nonlocal told
+            # With something pending, the walk will be made again.
+            if captured is not None and not told and not scope.pending:
+                told = True
+                captured(fences)
+
         with self._turn:
             handle = self._usable()
             began = time.perf_counter()
             for _ in range(_SWEPT_MAX):
-                walked = self._walk(scope, handle, namespace, names, message, author, code, cancel)
+                walked = self._walk(
+                    scope, handle, namespace, names, message, author, code, cancel, tell if captured is not None else None
+                )
                 try:
                     walk_seconds = time.perf_counter() - began
                     skipped = tuple(Skipped(*item) for item in walked.skipped())
@@ -293,6 +319,8 @@ class Repository(StoredRepository):
                     walked.discard()
                 if published is not None:
                     break
+                if told:
+                    raise StorageError("not saved: a sweep took what the save builds on, and the program has gone on since; save again")
             else:
                 raise StorageError(
                     f"not saved: sweeps took what the save builds on, {_SWEPT_MAX} times; save again with fewer of them"
@@ -321,10 +349,11 @@ class Repository(StoredRepository):
         author: str,
         code: str,
         cancel: _chipmink.Cancel | None = None,
+        captured: Captured | None = None,
     ) -> _chipmink.Walked:
         with saving_as(scope):
             while True:
-                walked = handle.walk(namespace, names, self._ref, message, author, code, cancel)
+                walked = handle.walk(namespace, names, self._ref, message, author, code, cancel, captured)
                 if not scope.pending:
                     return walked
                 # The walk has found what must be done elsewhere first.
@@ -556,6 +585,11 @@ class Repository(StoredRepository):
         """Makes a version the one on which the next save builds, as a checkout does."""
         with self._turn:
             self._usable().set_base(self._ref, version)
+
+    def _recognise(self, spans: list[tuple[int, int, int, list[int], bool]]) -> int:
+        """Takes memory of devices as known where it is stored in what the next save builds on; returns its bytes."""
+        with self._turn:
+            return self._usable().recognise(self._ref, spans) if spans else 0
 
     def _number(self, version: int | str | None) -> int:
         if isinstance(version, str):

@@ -9,7 +9,8 @@ use crate::shared::{Held, Shared};
 use chipmink_format::{Commit, Extensions, Text};
 use chipmink_store::{PackTransaction, Publication, StoreError, TransactionStats};
 use chipmink_types::{
-    GraphSource, SkippedVariable, TimeId, VariableRoot, WalkOutcome, WalkRequest, WalkStats,
+    BlobSink, DeviceError, DeviceMemory, DeviceSpan, GraphSource, SkippedVariable, TimeId, VariableRoot,
+    WalkError, WalkOutcome, WalkRequest, WalkStats,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -76,6 +77,23 @@ impl Begun {
         let mut held = Shared::hold(shared, &request.ref_name)?;
         held.forget_dropped();
         Ok(Begun { shared: Arc::clone(shared), held, request: request.clone() })
+    }
+
+    /// Lets memory of devices be taken as known where all of it is stored in what the save builds on, as that of a program which was just
+    /// restored. Returns the bytes of which that is so. The save is given up.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn recognise(mut self, memory: &mut dyn DeviceMemory, spans: &[DeviceSpan]) -> Result<u64> {
+        let mut transaction = self.shared.store.begin();
+        if let Some(place) = self.held.base_mut().place {
+            transaction.build_on(place.time);
+        }
+        let recognised = memory.recognise(spans, &mut |digest| transaction.holds(digest));
+        recognised.map_err(|error| match error {
+            DeviceError::Blob(error) => WalkError::Blob(error).into(),
+            other => WalkError::Source(other.to_string()).into(),
+        })
     }
 
     /// Walks `source`, whose lock the caller holds.

@@ -13,6 +13,7 @@
 ``export_file`` and ``import_file`` read and write what others read. Importing this imports torch; ``import chipmink`` does not.
 """
 
+from chipmink.torch._background import PendingCheckpoint
 from chipmink.torch._checkpointer import PREEMPTION_SIGNALS, Checkpointer
 from chipmink.torch._checkpoints import Best, Checkpoint, SavedCheckpoint
 from chipmink.torch._files import export_file, import_file, load, save
@@ -22,6 +23,7 @@ __all__ = [
     "Best",
     "Checkpoint",
     "Checkpointer",
+    "PendingCheckpoint",
     "SavedCheckpoint",
     "export_file",
     "import_file",

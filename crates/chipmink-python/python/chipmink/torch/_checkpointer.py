@@ -1,6 +1,7 @@
 """``Checkpointer``: the checkpoints of a training run, one version of a repository each.
 
-1. What a save reads of live tensors it has read when it returns: later steps never reach a checkpoint.
+1. What a save reads of live tensors it has read when it returns, or fences keep later steps from it until it has: they never
+   reach a checkpoint.
 2. A restore plans everything before it changes anything; tensors keep their storage.
 3. A failure in the background is raised by the next call, once.
 4. Retention drops versions of the run's own ref, and no others.
@@ -13,15 +14,18 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 
+from chipmink._device import saving_from, storage_spans
 from chipmink._errors import ClosedError, NotFoundError, UnsupportedError
 from chipmink._repository import Repository
 from chipmink._staging import Progress
+from chipmink.torch._background import FENCES, OptimizerFence, PendingCheckpoint, on_device
 from chipmink.torch._checkpoints import (
     Best,
     Checkpoint,
@@ -32,7 +36,7 @@ from chipmink.torch._checkpoints import (
     message_of,
     with_metadata,
 )
-from chipmink.torch._parts import Part, part_of
+from chipmink.torch._parts import COPIED, Part, part_of, tensors_in
 from chipmink.torch._preemption import Preemption
 from chipmink.torch._random import RandomState
 from chipmink.torch._writes import Writes
@@ -68,6 +72,16 @@ class Checkpointer:
     ``size`` is that of the memory, and enough for two checkpoints if not given. Many runs can use one repository, each with a
     ``ref`` of its own; what they have in common is stored once.
 
+    ``fence`` says when a save returns. With ``"host"`` it is when the checkpoint is where it was to go. With ``"stream"`` it is as soon
+    as no memory of the host is read any more, and the result is a ``PendingCheckpoint``: memory of CUDA devices is copied while the training
+    goes on, and what it enqueues in its present streams waits, on the device, until what has changed was copied within the device: up to
+    ``device_scratch`` bytes, which ``open_options`` can set. If more changes than that, the save returns when all has been written; where
+    each step changes everything, let ``device_scratch`` be as large as the state, or 0 and ``device_pinned`` as large.
+    ``"optimizer"`` lets only the steps of the optimizers wait for what they write to, so that the next forward and backward pass overlap
+    with the save: nothing else may write to parameters then, and steps may not be replayed from CUDA graphs (if one is seen to be
+    captured, it is ``"stream"`` from then on). Without ``fence`` it is ``"stream"`` if a module or tensor lies on a CUDA device, else
+    ``"host"``. The next save waits for the one before.
+
     ``keep_last`` checkpoints stay, those whose step is a multiple of ``keep_every``, and the ``keep_best`` (a metric of which less
     is better, or ``Best``); without a rule, all. ``preemption`` names signals after which ``preempted`` is true, and a save
     waits until it is durable. The other options are those of ``chipmink.open``.
@@ -89,9 +103,12 @@ class Checkpointer:
         durable: bool = True,
         verify: str = "background",
         preemption: Iterable[int] = (),
+        fence: str | None = None,
         open_options: Mapping[str, Any] | None = None,
         **parts: Any,
     ) -> None:
+        if fence is not None and fence not in FENCES:
+            raise ValueError(f"fence is one of {', '.join(FENCES)}, not {fence!r}")
         for name in (_ABOUT, _RANDOM):
             if name in parts:
                 raise TypeError(f"no part can be called {name!r}, which every checkpoint has of its own")
@@ -107,8 +124,14 @@ class Checkpointer:
         self._unswept: SavedCheckpoint | None = None
         self._is_sweeping = False
         self._sweeper: threading.Thread | None = None
-        self._last: SavedCheckpoint | None = None
+        self._last: SavedCheckpoint | PendingCheckpoint | None = None
+        self._pending: PendingCheckpoint | None = None
         self._stall = 0.0
+        optimizers = [each for each in parts.values() if isinstance(each, torch.optim.Optimizer)]
+        if fence == "optimizer" and not optimizers:
+            raise ValueError('fence="optimizer" needs an optimizer among the parts, whose steps wait')
+        self._fence = fence
+        self._on_device = [each for each in parts.values() if isinstance(each, (torch.nn.Module, torch.Tensor))]
         self._owns = not isinstance(url, Repository)
         if isinstance(url, Repository):
             if staging is not None or size is not None or open_options:
@@ -129,6 +152,7 @@ class Checkpointer:
             if self._owns:
                 self._repository.close()
             raise
+        self._steps = OptimizerFence(optimizers) if fence == "optimizer" else None
 
     @property
     def repository(self) -> Repository:
@@ -152,14 +176,14 @@ class Checkpointer:
 
     def save(
         self, step: int, *, metrics: Mapping[str, Any] | None = None, metadata: Any = None
-    ) -> SavedCheckpoint:
+    ) -> SavedCheckpoint | PendingCheckpoint:
         """Saves a checkpoint and returns when the training may go on.
 
         ``metrics`` are numbers by which ``best`` chooses, ``metadata`` is any object that should come back with it. The result is
         the number of the version, with ``stall`` seconds, ``report``, and ``wait()``.
         """
         began = time.perf_counter()
-        self._raise_failure()
+        self._settle()
         if step < 0:
             raise ValueError(f"a step is not negative: {step}")
         numbers = {name: float(value) for name, value in (metrics or {}).items()}
@@ -173,7 +197,11 @@ class Checkpointer:
             }
         }
         namespace.update((name, part.capture()) for name, part in self._parts.items())
-        saved = self._repository.save(namespace, message=message_of(int(step), numbers))
+        message = message_of(int(step), numbers)
+        fence = self._fence or ("stream" if any(map(on_device, self._on_device)) else "host")
+        if fence != "host":
+            return self._save_behind(namespace, message, int(step), began)
+        saved = self._repository.save(namespace, message=message)
         if self.preempted:
             saved.wait()
         done = SavedCheckpoint.of(saved, int(step), time.perf_counter() - began)
@@ -183,11 +211,30 @@ class Checkpointer:
             self._sweep_soon(done)
         return done
 
+    def _save_behind(self, namespace: dict[str, Any], message: str, step: int, began: float) -> PendingCheckpoint:
+        repository, steps = self._repository, self._steps
+        with self._seen_from_here():
+            pending = self._last = self._pending = PendingCheckpoint(step)
+            pending._start(
+                lambda cancel, captured: repository._save(
+                    namespace, message, None, False, "", "", "reference", cancel, captured
+                ),
+                began,
+                self._sweep_soon if self._retention.has_rules else lambda saved: None,
+            )
+        if steps is not None:
+            steps.watch(pending)
+        self._stall += pending.stall
+        if self.preempted:
+            pending.wait()
+        return pending
+
     def wait(self, *, timeout: float | None = None, progress: Progress = False) -> None:
         """Waits until the last checkpoint is durable, and those that are too many are dropped."""
         began = time.monotonic()
-        if self._last is not None:
-            self._last.wait(timeout=timeout, progress=progress)
+        last = self._last
+        if last is not None and not (isinstance(last, PendingCheckpoint) and last._is_raised):
+            last.wait(timeout=timeout, progress=progress)
         sweeper = self._sweeper
         if sweeper is not None:
             left = None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
@@ -197,7 +244,8 @@ class Checkpointer:
         self._raise_failure()
 
     def checkpoints(self) -> list[Checkpoint]:
-        """The checkpoints of the run, newest first."""
+        """The checkpoints of the run, newest first. The one that is being saved is waited for."""
+        self._settle()
         return self._lines()[0]
 
     def latest(self) -> Checkpoint | None:
@@ -226,7 +274,7 @@ class Checkpointer:
         not made yet is made, and what it has too much is removed. If the checkpoint lacks a part, or the program does,
         that is an error, unless ``strict=False``. Later saves continue from here.
         """
-        self._raise_failure()
+        self._settle()
         repository = self._repository
         if version is not None:
             if step is not None:
@@ -238,7 +286,7 @@ class Checkpointer:
                 return None
             number = chosen.version
         stored = self._names_of(number, names, strict)
-        loaded = repository.load(number, names=[_ABOUT, *stored])
+        loaded = self._load(number, stored)
         about = loaded[_ABOUT]
         writes = Writes()
         for name in stored:
@@ -249,6 +297,7 @@ class Checkpointer:
         writes.apply()
         if names is None:
             repository._continue_from(number)
+            self._recognise()
         found = next((each for each in repository.log() if each.number == number), None)
         if found is None:
             raise NotFoundError(f"version {number} was dropped while it was restored; restore another one")
@@ -266,10 +315,18 @@ class Checkpointer:
     def close(self) -> None:
         """Waits until everything is durable, and gives back what is held. Closing again does nothing."""
         self._preemption.stop()
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending._over.wait()
+            if pending._failure is not None and not pending._is_raised:
+                self._failure = pending._failure
+        if self._steps is not None:
+            self._steps.close()
         if self._sweeper is not None:
             self._sweeper.join()
         # Who keeps a closed one does not keep a model alive by it.
         self._parts = {}
+        self._on_device = []
         if self._owns:
             self._repository.close()
         failure, self._failure = self._failure, None
@@ -317,6 +374,40 @@ class Checkpointer:
             texts += [f"has {', '.join(surplus)}, which is not here"] if surplus else []
             raise UnsupportedError(f"the checkpoint {' and '.join(texts)}; strict=False restores what both have")
         return [name for name in wanted if name in stored]
+
+    def _load(self, number: int, stored: list[str]) -> dict[str, Any]:
+        """Loads parts. What is only copied into live tensors stays on the host, if nothing else shares it."""
+        repository = self._repository
+        copied: list[str] = []
+        if any(map(on_device, self._on_device)):
+            handle = repository._usable()
+            copied = [name for name in stored if isinstance(self._parts[name], COPIED)]
+            others = {_ABOUT, *stored}.difference(copied)
+            copied = [name for name in copied if others.isdisjoint(handle.together(number, name))]
+        loaded = repository.load(number, names=[_ABOUT, *(name for name in stored if name not in copied)])
+        if copied:
+            loaded.update(repository.load(number, names=copied, map_location="cpu"))
+        return loaded
+
+    def _recognise(self) -> None:
+        """What is on devices now is stored, and need not be copied by the next save."""
+        tensors = [tensor for part in self._parts.values() if isinstance(part, COPIED) for tensor in tensors_in(part.capture())]
+        with self._seen_from_here():
+            self._repository._recognise(storage_spans(tensors))
+
+    def _seen_from_here(self) -> AbstractContextManager[None]:
+        steps = self._steps
+        deferred = steps.storages() if steps is not None and not steps.is_captured else frozenset()
+        return saving_from(range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0), deferred)
+
+    def _settle(self) -> None:
+        """Waits for the save before, and raises what went wrong in the background."""
+        if self._repository.closed:
+            self._raise_failure()
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending._end()
+        self._raise_failure()
 
     def _raise_failure(self) -> None:
         if self._repository.closed:

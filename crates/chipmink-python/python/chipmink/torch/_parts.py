@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +17,7 @@ import torch
 from chipmink._errors import UnsupportedError
 from chipmink.torch._writes import Writes, is_sharded, like
 
-__all__ = ["Part", "part_of"]
+__all__ = ["COPIED", "Part", "part_of", "tensors_in"]
 
 # What `torch.compile` puts before the names of a module's parameters.
 _COMPILED = "_orig_mod."
@@ -296,6 +296,19 @@ class _Container:
                 self._value.extend(stored)
 
         writes.call(fill)
+
+
+COPIED = (_Model, _Optimizer, _Tensor)
+"""Parts of which a restore copies what was stored into live tensors."""
+
+
+def tensors_in(state: Any) -> Iterator[torch.Tensor]:
+    """The tensors of what a part has captured."""
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, (Mapping, list, tuple)):
+        for each in state.values() if isinstance(state, Mapping) else state:
+            yield from tensors_in(each)
 
 
 def _memory(tensor: torch.Tensor) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from chipmink._device import fill_tensor
 from chipmink._errors import UnsupportedError
 
 __all__ = ["Writes", "is_sharded", "like", "reach"]
@@ -61,7 +62,8 @@ class Writes:
         written = 0
         with torch.no_grad():
             for target, source in self._copies:
-                target.copy_(source)
+                if not fill_tensor(target, source):
+                    target.copy_(source)
                 written += target.numel() * target.element_size()
             for action in self._calls:
                 action()
