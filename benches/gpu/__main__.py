@@ -1,16 +1,20 @@
-"""Checks and measures the device tier on a CUDA device: ``python -m benches.gpu [--gib 16] [--repeats 7] [--only PART ...]``.
+"""Checks and measures the device tier on a CUDA device, and prints one table; README.md beside this says how to run it.
 
-It needs a device, PyTorch and chipmink, and nothing else; from a checkout or as a folder copied next to an installed wheel
-(``python gpu``). First what is saved is checked, and a failed check ends it; then medians of times that the device itself takes
-are printed as one table, with the bars that they are held to. Exit status 1 if a check fails; a missed bar is a figure.
+First what is saved is checked, and a failed check ends it; then medians of times that the device itself takes are printed,
+with the bars that they are held to. Exit status 1 if a check fails; a missed bar is a figure. A part that takes longer than
+``--limit`` seconds ends it with the place where each thread stood.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
+import os
 import platform
+import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -21,8 +25,10 @@ from typing import Any
 
 import chipmink
 import torch
-from chipmink import _chipmink
+from chipmink import _chipmink, _device
+from chipmink.torch import Checkpointer
 
+PARTS = ("check", "allocators", "digests", "saves", "repository", "training", "steps")
 CHUNK = 64 * 1024
 GIB = 1 << 30
 
@@ -60,6 +66,15 @@ def device_ms(work: Callable[[], Any], repeats: int, after: Callable[[Any], None
         times.append(before.elapsed_time(behind))
         after(made)
     return statistics.median(times)
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Time of the host until the device has nothing left to do."""
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    return time.perf_counter() - started
 
 
 def stream() -> int:
@@ -137,19 +152,25 @@ def check_lengths() -> None:
 def check_race(steps: int) -> None:
     """A program that goes on training while each of its saves is copied: with the fence exact, without it not."""
 
-    def wrong(fence: bool, steps: int) -> int:
+    def wrong(fence: bool, steps: int, scratch_len: int) -> int:
         torch.manual_seed(7)
         parameters = [torch.randn(50_000 + 7_000 * i, device="cuda", requires_grad=True) for i in range(8)]
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
         optimizer = torch.optim.SGD(parameters, lr=0.01, momentum=0.9)
-        pipeline = _chipmink.DevicePipeline(0, scratch_len=1 << 20, block_len=1 << 18)
+        pipeline = _chipmink.DevicePipeline(0, scratch_len=scratch_len, block_len=1 << 18)
         stored: dict[bytes, bytes] = {}
         failed = 0
 
         def step() -> None:
             for parameter in parameters:
-                parameter.grad = torch.randn_like(parameter)
+                # In place: nothing is allocated while streams wait for a thread that needs the interpreter.
+                parameter.grad.normal_()
             optimizer.step()
 
+        # What the optimizer allocates it does now.
+        for _ in range(3):
+            step()
         for number in range(steps):
             step()
             expected = [parameter.detach().clone() for parameter in parameters]
@@ -168,26 +189,109 @@ def check_race(steps: int) -> None:
                 pipeline.forget()
         return failed
 
-    assert wrong(True, steps) == 0, "a save is not the state at its step"
-    assert wrong(False, min(steps, 50)) > 0, "the control, without the fence, does not fail: the check shows nothing"
+    # All fits in the scratch memory of 16 MiB, and half in that of 1 MiB.
+    for scratch_len in (16 << 20, 1 << 20):
+        assert wrong(True, steps // 2, scratch_len) == 0, "a save is not the state at its step"
+    assert wrong(False, min(steps, 50), 1 << 20) > 0, "the control, without the fence, does not fail: the check shows nothing"
+
+
+def trained_model(layers: int, width: int) -> tuple[torch.nn.Module, torch.optim.Optimizer, Callable[[], None]]:
+    """A model with parameters of many lengths, its optimizer, and a function that makes a step."""
+    parts: list[torch.nn.Module] = []
+    for _ in range(layers):
+        parts += [torch.nn.Linear(width, width), torch.nn.BatchNorm1d(width), torch.nn.ReLU()]
+    model = torch.nn.Sequential(*parts).cuda()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(torch.randn(32, width, device="cuda")).square().mean().backward()
+        optimizer.step()
+
+    step()
+    return model, optimizer, step
+
+
+def check_checkpoints(folder: Path, steps: int) -> None:
+    """Checkpoints of a run that goes on at once are the states of their steps, with either fence and in a stream of its own."""
+    for fence in ("stream", "optimizer"):
+        for own_stream in (False, True):
+            torch.manual_seed(3)
+            with torch.cuda.stream(torch.cuda.Stream() if own_stream else torch.cuda.current_stream()):
+                model, optimizer, step = trained_model(4, 700)
+                expected = {}
+                # Of the run's 40 MB half fit in the scratch memory.
+                options = {"device_scratch": "20MiB", "compression": "none"}
+                place = folder / f"checkpoints-{fence}-{own_stream}"
+                with Checkpointer(place, fence=fence, durable=False, model=model, optimizer=optimizer, open_options=options) as checkpointer:
+                    for number in range(steps):
+                        step()
+                        if number % 3 == 2:
+                            # So that the next save is one that is not too much, too.
+                            with torch.no_grad():
+                                next(model.parameters()).add_(1)
+                        expected[number] = [value.detach().cpu() for value in model.state_dict().values()]
+                        checkpointer.save(number)
+                        step()
+                        if number % 3 == 1:
+                            checkpointer.wait()
+                            checkpointer.save(steps + number)
+                    checkpointer.wait()
+                    for number, values in expected.items():
+                        checkpointer.restore(number)
+                        for value, (name, live) in zip(values, model.state_dict().items(), strict=True):
+                            assert torch.equal(value, live.cpu()), f"step {number}, {name}, fence {fence}: not the state of its step"
+                    step()
+            torch.cuda.synchronize()
+
+
+def check_graphs(folder: Path) -> None:
+    """A save while a graph is being captured is refused, and the graph is whole."""
+    value = torch.zeros(1 << 20, device="cuda")
+    with chipmink.open(folder / "graphs", durable=False) as repo:
+        repo.save({"value": value})
+        graph = torch.cuda.CUDAGraph()
+        refused = False
+        with torch.cuda.graph(graph):
+            value += 1
+            try:
+                repo.save({"value": value})
+            except chipmink.ChipminkError as error:
+                refused = "captured into a CUDA graph" in str(error)
+        assert refused, "a save was not refused while a graph was captured"
+        for replay in range(1, 4):
+            graph.replay()
+            number = repo.save({"value": value})
+            assert torch.all(repo.load(number)["value"] == replay)
+
+
+def check_allocators(limit: int) -> None:
+    """The checks again, with the other allocators of PyTorch, each in a process of its own."""
+    for setting in ("expandable_segments:True", "backend:cudaMallocAsync"):
+        environment = {**os.environ, "PYTORCH_CUDA_ALLOC_CONF": setting}
+        command = [sys.executable, str(Path(__file__).parent), "--only", "check", "--race-steps", "100", "--limit", str(limit)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=limit + 60)
+        assert done.returncode == 0, f"with {setting}:\n{done.stdout}\n{done.stderr}"
+        print(f"checked with {setting}", flush=True)
 
 
 # --- measurements -----------------------------------------------------------------------------------------------------
 
 
-def digest_row(table: Table, name: str, tensors: list[torch.Tensor], shift: int, bar: float, repeats: int) -> float:
-    """Time of a capture that finds nothing dirty, against a sum over the same memory. Returns it in ms."""
+def digest_row(table: Table, name: str, tensors: list[torch.Tensor], shift: int, bar: float, repeats: int) -> None:
+    """Bandwidth of the digests alone, against a sum over as much memory."""
     byte_len = sum(tensor.nbytes - shift for tensor in tensors)
-    joined = tensors[0] if len(tensors) == 1 else torch.empty(byte_len // 4 * 4, dtype=torch.uint8, device="cuda")
+    joined = tensors[0] if len(tensors) == 1 else torch.zeros(byte_len // 4 * 4, dtype=torch.uint8, device="cuda")
     numbers = joined.view(torch.float32)
-    reference = device_ms(lambda: numbers.sum(), repeats)
+    reference = device_ms(numbers.sum, repeats)
     pipeline = _chipmink.DevicePipeline(0, chunk_capacity=1 << 20)
     regions = [(address + shift, length - shift) for address, length in spans(tensors)]
     close(pipeline.begin(regions, [stream()], tensors))
-    taken = device_ms(lambda: pipeline.begin(regions, [stream()], tensors), repeats, close)
+    taken = device_ms(lambda: pipeline.digest_alone(stream()), repeats)
     figure, base = byte_len / taken / 1e6, byte_len / reference / 1e6
     table.add(name, figure, base, "GB/s", f">= {bar} x sum", figure >= bar * base)
-    return taken
+    held = device_ms(lambda: pipeline.begin(regions, [stream()], tensors), repeats, close)
+    table.add("  the same: a save that finds nothing, stream held", held, taken, "ms", "no bar", True)
 
 
 def measure_digests(table: Table, gib: int, repeats: int) -> None:
@@ -206,7 +310,7 @@ def measure_saves(table: Table, gib: int, repeats: int) -> None:
     total = sum(tensor.nbytes for tensor in tensors)
     pipeline = _chipmink.DevicePipeline(0, scratch_len=1 << 30, chunk_capacity=1 << 20)
     close(pipeline.begin(spans(tensors), [stream()], tensors))
-    clean = device_ms(lambda: pipeline.begin(spans(tensors), [stream()], tensors), repeats, close)
+    digest = device_ms(lambda: pipeline.digest_alone(stream()), repeats)
     idle, host, moved = [], [], []
     for seed in range(repeats):
         dirty = dirty_some(tensors, 0.01, seed + 1) * CHUNK
@@ -228,7 +332,7 @@ def measure_saves(table: Table, gib: int, repeats: int) -> None:
         idle.append(device_ms(begin, 1, taken))
         moved.append(counts[0] / dirty)
     state = f"{total / GIB:.0f} GiB in 1,000 tensors, 1 % dirty"
-    table.add(f"{state}: training stream held", statistics.median(idle), clean, "ms", "<= 2 x digest", statistics.median(idle) <= 2 * clean)
+    table.add(f"{state}: training stream held", statistics.median(idle), digest, "ms", "<= 2 x digest", statistics.median(idle) <= 2 * digest)
     table.add(f"{state}: host time", 1e3 * statistics.median(host), 10, "ms", "<= 10 ms", statistics.median(host) <= 0.01)
     table.add(f"{state}: bytes moved, of the dirty ones", max(moved), 1, "x", "<= 1.02 x", max(moved) <= 1.02)
 
@@ -249,23 +353,61 @@ def measure_saves(table: Table, gib: int, repeats: int) -> None:
 
 
 def measure_repository(table: Table, gib: int, folder: Path) -> None:
-    """Whole saves of a few GiB into memory that is a file system, against ``torch.save`` there."""
+    """Whole saves and loads of a few GiB against ``torch.save`` and ``torch.load`` at the same place."""
     state = {f"layer{i}": torch.randn(GIB // 4 // 4, device="cuda") for i in range(4 * min(gib, 4))}
-    total = sum(tensor.nbytes for tensor in state.values())
-    started = time.perf_counter()
-    torch.save(state, folder / "torch.pt")
-    theirs = time.perf_counter() - started
-    (folder / "torch.pt").unlink()
+    size = f"{sum(tensor.nbytes for tensor in state.values()) / GIB:.0f} GiB"
+    file = folder / "torch.pt"
+    theirs = min(seconds(lambda: torch.save(state, file)) for _ in range(2))
+    loaded = min(seconds(lambda: torch.load(file, map_location="cuda")) for _ in range(2))
+    file.unlink()
     with chipmink.open(folder / "repo", durable=False, compression="none") as repo:
-        started = time.perf_counter()
-        repo.save({"state": state})
-        first = time.perf_counter() - started
-        table.add(f"save of {total / GIB:.0f} GiB, all new, to /dev/shm", first, theirs, "s", "<= 1/5 x torch.save", first <= theirs / 5)
+        # Pinned memory and kernels are made once in a process.
+        repo.save({"warm": torch.zeros(1 << 20, device="cuda")})
+        first = seconds(lambda: repo.save({"state": state}))
+        table.add(f"save of {size}, all new", first, theirs, "s", "<= 1/5 x torch.save", first <= theirs / 5)
+        second = seconds(lambda: repo.save({"state": state}))
+        table.add(f"save of {size}, nothing new", second, theirs, "s", "no bar", True)
         dirty_some(list(state.values()), 0.01, 3)
-        started = time.perf_counter()
-        repo.save({"state": state})
-        second = time.perf_counter() - started
-        table.add(f"save of {total / GIB:.0f} GiB, 1 % dirty, to /dev/shm", second, theirs, "s", "no bar", True)
+        third = seconds(lambda: repo.save({"state": state}))
+        table.add(f"save of {size}, 1 % dirty", third, theirs, "s", "no bar", True)
+        repo.load(names=["state"])
+        back = min(seconds(lambda: repo.load(names=["state"])) for _ in range(2))
+        table.add(f"load of {size} to the device", back, loaded, "s", "no bar", True)
+
+
+def measure_training(table: Table, folder: Path, repeats: int) -> None:
+    """What a ``Checkpointer`` costs a training loop: stall of the host, and time of a step and a save together."""
+    model, optimizer, step = trained_model(24, 2048)
+    rounds = min(repeats, 5)
+    byte_len = 3 * sum(each.nbytes for each in model.parameters())
+    alone = statistics.median(seconds(step) for _ in range(repeats))
+    print(f"a run of {byte_len / GIB:.2f} GiB in {3 * len(list(model.parameters()))} tensors, {1e3 * alone:.1f} ms a step", flush=True)
+    for name, share in (("all trained", 1.0), ("5 % trained", 0.05)):
+        parameters = list(model.parameters())
+        for number, parameter in enumerate(parameters):
+            parameter.requires_grad_(number >= (1 - share) * len(parameters))
+        for fence in ("host", "stream", "optimizer"):
+            place = folder / f"run-{fence}-{share}"
+            options = {"device_scratch": "1GiB", "compression": "none"}
+            with Checkpointer(place, fence=fence, durable=False, model=model, optimizer=optimizer, open_options=options) as checkpointer:
+                for number in range(2):
+                    step()
+                    checkpointer.save(number)
+                checkpointer.wait()
+                stalls, whole = [], []
+                for number in range(2, 2 + rounds):
+                    step()
+                    torch.cuda.synchronize()
+                    started = time.perf_counter()
+                    saved = checkpointer.save(number)
+                    step()
+                    torch.cuda.synchronize()
+                    whole.append(time.perf_counter() - started)
+                    stalls.append(saved.stall)
+                    checkpointer.wait()
+            table.add(f"{name}, fence {fence}: stall of the host", 1e3 * statistics.median(stalls), 1e3 * alone, "ms", "no bar", True)
+            table.add(f"{name}, fence {fence}: save and step", 1e3 * statistics.median(whole), 1e3 * alone, "ms", "no bar", True)
+            shutil.rmtree(place)
 
 
 def measure_steps(table: Table, gib: int, repeats: int) -> None:
@@ -294,14 +436,23 @@ def measure_steps(table: Table, gib: int, repeats: int) -> None:
         for seed in range(repeats):
             dirty_some(state, share, seed + 11)
             capture = pipeline.begin(spans(state), [stream()], state)
+            # It must run before anybody waits for the fence, which may need the host.
             saver = threading.Thread(target=close, args=(capture,))
+            saver.start()
             # From behind the fence on, so that what the save is known to hold is not counted twice.
             torch.cuda.current_stream().record_event().synchronize()
-            saver.start()
             with_save.append(step())
             saver.join()
         figure = statistics.median(with_save)
         table.add(f"step of {alone:.0f} ms while {100 * share:.0f} % is copied", figure, alone, "ms", f"<= {bar} x", figure <= bar * alone)
+
+
+def working_folder(byte_len: int) -> Path:
+    """Memory that is a file system, if it has room for so many bytes; else the usual place for temporary files."""
+    for place in (Path("/dev/shm"), Path(tempfile.gettempdir())):
+        if place.is_dir() and shutil.disk_usage(place).free >= byte_len:
+            return place
+    raise SystemExit(f"neither /dev/shm nor {tempfile.gettempdir()} has {byte_len / GIB:.0f} GiB free; make --gib smaller, or set TMPDIR")
 
 
 def main() -> int:
@@ -309,35 +460,53 @@ def main() -> int:
     parser.add_argument("--gib", type=int, default=16, help="size of the state; some 1.5 times as much memory of the device is needed")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--race-steps", type=int, default=1000)
-    parser.add_argument("--only", nargs="+", choices=["check", "digests", "saves", "repository", "steps"], help="parts to run")
-    parser.add_argument("--out", type=Path, help="write the rows there as JSON")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run")
+    parser.add_argument("--limit", type=int, default=300, help="seconds that a part may take")
+    parser.add_argument("--out", type=Path, help="write the rows there as JSON, after each part")
     arguments = parser.parse_args()
-    print(chipmink.doctor())
+    print(chipmink.doctor(), flush=True)
     if not torch.cuda.is_available():
         print("There is no CUDA device that PyTorch can use; nothing was checked or measured.")
         return 1
-    parts = arguments.only or ["check", "digests", "saves", "repository", "steps"]
-    shm = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None) as name:
-        folder = Path(name)
-        if "check" in parts:
+    torch.cuda.init()
+    if (reason := _device.unusable(0)) is not None:
+        print(f"The device cannot digest its memory: {reason}")
+        return 1
+    name, gib, repeats = torch.cuda.get_device_name(), arguments.gib, arguments.repeats
+    table: Table | None = None
+    with tempfile.TemporaryDirectory(dir=working_folder(3 * min(gib, 4) * GIB)) as place:
+        folder = Path(place)
+        print(f"{name}, torch {torch.__version__}, CUDA {torch.version.cuda}, {platform.platform()}, files in {folder}", flush=True)
+
+        def check() -> None:
             check_saves(folder)
             check_lengths()
             check_race(arguments.race_steps)
-            print(f"checked: saves, lengths and alignments, {arguments.race_steps} steps during saves")
-        print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {platform.platform()}")
-        table = Table()
-        if "digests" in parts:
-            measure_digests(table, arguments.gib, arguments.repeats)
-        if "saves" in parts:
-            measure_saves(table, arguments.gib, arguments.repeats)
-        if "repository" in parts:
-            measure_repository(table, arguments.gib, folder)
-        if "steps" in parts:
-            measure_steps(table, arguments.gib, arguments.repeats)
-    if arguments.out:
-        facts = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": table.rows}
-        arguments.out.write_text(json.dumps(facts, indent=1) + "\n")
+            check_graphs(folder)
+            check_checkpoints(folder, 12)
+            print(f"checked: saves, lengths and alignments, {arguments.race_steps} steps during saves, graphs, checkpoints", flush=True)
+
+        measured: dict[str, Callable[[Table], None]] = {
+            "digests": lambda table: measure_digests(table, gib, repeats),
+            "saves": lambda table: measure_saves(table, gib, repeats),
+            "repository": lambda table: measure_repository(table, gib, folder),
+            "training": lambda table: measure_training(table, folder, repeats),
+            "steps": lambda table: measure_steps(table, gib, repeats),
+        }
+        for part in (part for part in PARTS if part in arguments.only):
+            faulthandler.dump_traceback_later(arguments.limit * (3 if part == "allocators" else 1), exit=True)
+            if part == "check":
+                check()
+            elif part == "allocators":
+                check_allocators(arguments.limit)
+            else:
+                table = table or Table()
+                measured[part](table)
+                if arguments.out:
+                    facts = {"device": name, "torch": torch.__version__, "cuda": torch.version.cuda, "gib": gib, "rows": table.rows}
+                    arguments.out.write_text(json.dumps(facts, indent=1) + "\n")
+            faulthandler.cancel_dump_traceback_later()
+            torch.cuda.empty_cache()
     return 0
 
 
