@@ -1,17 +1,19 @@
 //! Regions that are mapped instead of being read.
 //!
 //! 1. Mapped are chunks that lie raw, and at a page's begin, in files that stay when they are deleted; what of a region is
-//!    not like that is read into its place. A region of too many pieces is not mapped at all.
+//!    not like that is read into its place. A region of too many pieces is mapped with what lies between them in a pack,
+//!    and what does not belong there is written over (see [`super::layout`]).
 //! 2. What is mapped unchecked is said so ([`Unchecked`]), and checked from the file: the program may have written to its
 //!    own memory meanwhile.
 
+use super::layout::{Chunk, Segment, segments};
 use super::pods::{damaged, region_chunks};
 use chipmink_digest::digest;
 use chipmink_shm::{FaultAhead, MOST_RUNS, MapBudget, MappedRegion, Piece, keeps_unlinked_files, page_len};
 use chipmink_store::{RawPlaces, Store};
 use chipmink_types::{BlobError, BlobSource, Digest, RegionRecord};
-use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -62,13 +64,10 @@ impl Unchecked {
             let Some((file, byte_offset)) = self.places.places[*place] else { continue };
             let file = &self.places.files[file];
             bytes.resize(*byte_len as usize, 0);
-            let mut reader: &std::fs::File = &file.file;
-            io::Seek::seek(&mut reader, io::SeekFrom::Start(byte_offset))
-                .and_then(|_| io::Read::read_exact(&mut reader, &mut bytes))
-                .map_err(|error| BlobError::Storage {
-                    context: format!("checking what was mapped of {}", file.path),
-                    source: error.into(),
-                })?;
+            file.file.read_exact_at(&mut bytes, byte_offset).map_err(|error| BlobError::Storage {
+                context: format!("checking what was mapped of {}", file.path),
+                source: error.into(),
+            })?;
             if digest(&bytes) != *name {
                 let reason = format!(
                     "its {byte_len} bytes at {byte_offset} of {} have another digest; a load has mapped them",
@@ -132,81 +131,94 @@ fn map_region(
     if region.byte_len < LEAST_LEN {
         return Ok(None);
     }
-    let mut places = store.raw_places(chunks)?;
-    let keeps: Vec<bool> = places.files.iter().map(|file| keeps_unlinked_files(&file.file)).collect();
-    let (mut at, mut mapped_len) = (0u64, 0u64);
-    for (i, (place, (_, byte_len))) in places.places.iter_mut().zip(chunks).enumerate() {
-        let fits = place.is_some_and(|(file, byte_offset)| {
-            let is_whole = byte_len.is_multiple_of(page_len()) || i + 1 == chunks.len();
-            keeps[file] && is_whole && at.is_multiple_of(page_len()) && byte_offset.is_multiple_of(page_len())
-        });
-        if fits {
-            mapped_len += byte_len;
-        } else {
-            *place = None;
-        }
-        at += byte_len;
-    }
-    let runs = places.places.windows(2).filter(|pair| !follows(pair[0], pair[1])).count();
-    // What is mostly read is better read in one go.
-    if mapped_len < region.byte_len / 2 || runs >= MOST_RUNS {
-        return Ok(None);
-    }
-    let pieces: Vec<Piece<'_>> = places
-        .places
-        .iter()
-        .zip(chunks)
-        .map(|(place, (_, byte_len))| match place {
-            Some((file, byte_offset)) => Piece::File {
-                file: &places.files[*file].file,
-                path: Path::new(&places.files[*file].path),
-                file_len: places.files[*file].byte_len,
-                byte_offset: *byte_offset,
-                byte_len: *byte_len,
-            },
-            None => Piece::Zeros { byte_len: *byte_len },
-        })
-        .collect();
+    let places = store.raw_places(chunks)?;
+    let laid = lay(&places, chunks);
+    let Some(segments) = segments(&laid, MOST_RUNS) else { return Ok(None) };
+    let pieces = pieces(&places, &laid, &segments);
     // No mappings are left, a pack is cut: reading does without, or says what is wrong.
     let Ok(mut memory) = MappedRegion::map(&pieces, &MapBudget::of_process()) else { return Ok(None) };
+    let mut is_mapped = vec![false; chunks.len()];
+    for segment in &segments {
+        segment.chunks.clone().for_each(|i| is_mapped[i] = segment.holds(&laid, i));
+    }
     let mut unchecked = Vec::new();
-    let mut at = 0;
     let mut buffer = Vec::new();
     for (i, (name, byte_len)) in chunks.iter().enumerate() {
-        let is_mapped = places.places[i].is_some();
-        if is_mapped && check == MapCheck::Later {
+        if is_mapped[i] && check == MapCheck::Later {
             unchecked.push((*name, *byte_len, i));
-        } else {
-            buffer.resize(*byte_len as usize, 0);
-            let is_right = is_mapped && {
-                memory.read_at(at, &mut buffer).map_err(|error| damaged(region, error.to_string()))?;
-                digest(&buffer) == *name
-            };
-            if !is_right {
-                // Another copy may be whole.
-                let bytes = store.get(name)?;
-                if bytes.len() as u64 != *byte_len {
-                    let reason = format!("it has {} bytes where {byte_len} belong", bytes.len());
-                    return Err(BlobError::Damaged { digest: *name, reason });
-                }
-                memory.write_at(at, &bytes).map_err(|error| damaged(region, error.to_string()))?;
-            }
+            continue;
         }
-        at += *byte_len as usize;
+        let at = laid[i].at as usize;
+        buffer.resize(*byte_len as usize, 0);
+        let read = match places.places[i] {
+            _ if is_mapped[i] => {
+                memory.read_at(at, &mut buffer).map_err(|error| damaged(region, error.to_string()))?;
+                true
+            }
+            Some((file, byte_offset)) => {
+                places.files[file].file.read_exact_at(&mut buffer, byte_offset).is_ok()
+            }
+            None => false,
+        };
+        if read && digest(&buffer) == *name {
+            if !is_mapped[i] {
+                memory.write_at(at, &buffer).map_err(|error| damaged(region, error.to_string()))?;
+            }
+            continue;
+        }
+        // It is compressed, or another copy may be whole.
+        let bytes = store.get(name)?;
+        if bytes.len() as u64 != *byte_len {
+            let reason = format!("it has {} bytes where {byte_len} belong", bytes.len());
+            return Err(BlobError::Damaged { digest: *name, reason });
+        }
+        memory.write_at(at, &bytes).map_err(|error| damaged(region, error.to_string()))?;
     }
     let unchecked =
         (!unchecked.is_empty()).then(|| Unchecked { places, chunks: unchecked, ahead: memory.fault_ahead() });
     Ok(Some((memory, unchecked)))
 }
 
-/// Whether the chunk at `next` needs no mapping of its own after that at `place`.
-fn follows(place: Option<(usize, u64)>, next: Option<(usize, u64)>) -> bool {
-    match (place, next) {
-        (None, None) => true,
-        // All but the last chunk of a row are of this length; shorter ones make one mapping more at most.
-        (Some((file, at)), Some((next_file, next_at))) => {
-            file == next_file && at + chipmink_digest::CHUNK_LEN == next_at
-        }
-        _ => false,
+/// The chunks, with the places of those that can be mapped from them.
+fn lay(places: &RawPlaces, chunks: &[(Digest, u64)]) -> Vec<Chunk> {
+    let keeps: Vec<bool> = places.files.iter().map(|file| keeps_unlinked_files(&file.file)).collect();
+    let mut at = 0u64;
+    let lay = |(i, (place, (_, byte_len))): (usize, (&Option<(usize, u64)>, &(Digest, u64)))| {
+        let is_whole = byte_len.is_multiple_of(page_len()) || i + 1 == chunks.len();
+        let fits = |(file, byte_offset): &(usize, u64)| {
+            keeps[*file]
+                && is_whole
+                && at.is_multiple_of(page_len())
+                && byte_offset.is_multiple_of(page_len())
+        };
+        let chunk = Chunk { at, byte_len: *byte_len, place: place.filter(fits) };
+        at += byte_len;
+        chunk
+    };
+    places.places.iter().zip(chunks).enumerate().map(lay).collect()
+}
+
+/// The segments, and zeros where there are none.
+fn pieces<'a>(places: &'a RawPlaces, chunks: &[Chunk], segments: &[Segment]) -> Vec<Piece<'a>> {
+    let mut pieces = Vec::with_capacity(2 * segments.len() + 1);
+    let mut end = 0;
+    for segment in segments {
+        let file = &places.files[segment.file];
+        let at = chunks[segment.chunks.start].at;
+        let byte_len = segment.byte_len(chunks);
+        pieces.extend([
+            Piece::Zeros { byte_len: at - end },
+            Piece::File {
+                file: &file.file,
+                path: Path::new(&file.path),
+                file_len: file.byte_len,
+                byte_offset: segment.byte_offset,
+                byte_len,
+            },
+        ]);
+        end = at + byte_len;
     }
+    let byte_len = chunks.last().map_or(0, Chunk::end);
+    pieces.push(Piece::Zeros { byte_len: byte_len - end });
+    pieces
 }

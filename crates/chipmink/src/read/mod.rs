@@ -2,6 +2,7 @@
 
 mod checker;
 mod descriptors;
+mod layout;
 mod mapped;
 mod plan;
 mod pods;
