@@ -182,8 +182,9 @@ fn map_region(
 /// The chunks, with the places of those that can be mapped from them.
 fn lay(places: &RawPlaces, chunks: &[(Digest, u64)]) -> Vec<Chunk> {
     let keeps: Vec<bool> = places.files.iter().map(|file| keeps_unlinked_files(&file.file)).collect();
+    let mut laid = Vec::with_capacity(chunks.len());
     let mut at = 0u64;
-    let lay = |(i, (place, (_, byte_len))): (usize, (&Option<(usize, u64)>, &(Digest, u64)))| {
+    for (i, (place, (_, byte_len))) in places.places.iter().zip(chunks).enumerate() {
         let is_whole = byte_len.is_multiple_of(page_len()) || i + 1 == chunks.len();
         let fits = |(file, byte_offset): &(usize, u64)| {
             keeps[*file]
@@ -191,11 +192,10 @@ fn lay(places: &RawPlaces, chunks: &[(Digest, u64)]) -> Vec<Chunk> {
                 && at.is_multiple_of(page_len())
                 && byte_offset.is_multiple_of(page_len())
         };
-        let chunk = Chunk { at, byte_len: *byte_len, place: place.filter(fits) };
+        laid.push(Chunk { at, byte_len: *byte_len, place: place.filter(fits) });
         at += byte_len;
-        chunk
-    };
-    places.places.iter().zip(chunks).enumerate().map(lay).collect()
+    }
+    laid
 }
 
 /// The segments, and zeros where there are none.
