@@ -6,6 +6,7 @@
 use crate::cancel::Cancel;
 use crate::errors::raise;
 use crate::mapping::{Mapper, Mapping};
+use crate::mentions::SetLine;
 use crate::transfer::{Other, repair, transfer};
 use crate::upkeep::{stats, verify_report};
 use crate::walked::{Losses, Walked};
@@ -340,7 +341,21 @@ impl Handle {
 
     /// For each mark, whether a pod of one of the versions holds it.
     fn mentioned(&self, py: Python<'_>, numbers: Vec<u64>, marks: Vec<Vec<u8>>) -> PyResult<Vec<bool>> {
-        crate::mentions::mentioned(py, &self.repository, &numbers, &marks)
+        crate::mentions::mentioned(py, &self.repository, numbers, &marks)
+    }
+
+    /// The sets of files beside the packs: name, names and lengths of the files, microseconds since 1970.
+    fn file_sets(&self, py: Python<'_>) -> PyResult<Vec<SetLine>> {
+        crate::mentions::file_sets(py, &self.repository)
+    }
+
+    /// The names and contents of the files of a set.
+    fn read_file_set(&self, py: Python<'_>, name: &str) -> PyResult<Vec<(String, Vec<u8>)>> {
+        crate::mentions::read_file_set(py, &self.repository, name)
+    }
+
+    fn delete_file_set(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        crate::mentions::delete_file_set(py, &self.repository, name)
     }
 
     fn names(&self, py: Python<'_>, number: u64) -> PyResult<Vec<String>> {

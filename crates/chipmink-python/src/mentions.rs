@@ -1,65 +1,69 @@
-//! Which of some marks stand in the pods of versions: whether anything still names what lies outside of the packs.
+//! What versions name outside of themselves, and the sets of files that other engines have written for them.
 
-use crate::errors::raise;
-use chipmink::Repository;
-use chipmink_types::{Digest, PodSource, TimeId};
+use crate::errors::{exception, raise};
+use chipmink::{FileSet, Repository, SetFile};
+use chipmink_types::TimeId;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use std::collections::{HashMap, HashSet};
 
-/// Bytes by which marks are told apart at first sight.
-const HEAD: usize = 8;
+/// Bytes that a mark has at the least.
+const MARK_MIN: usize = 8;
 
-/// For each mark, whether a pod of one of the versions holds it. Each pod is read once.
+/// Name, its files with their lengths in bytes, when it was written in microseconds since 1970.
+pub(crate) type SetLine = (String, Vec<(String, u64)>, i64);
+
+/// For each mark, whether a pod of one of the versions holds it.
 pub(crate) fn mentioned(
     py: Python<'_>,
     repository: &Repository,
-    numbers: &[u64],
+    numbers: Vec<u64>,
     marks: &[Vec<u8>],
 ) -> PyResult<Vec<bool>> {
-    if let Some(short) = marks.iter().find(|mark| mark.len() < HEAD) {
+    if let Some(short) = marks.iter().find(|mark| mark.len() < MARK_MIN) {
         return Err(PyValueError::new_err(format!(
-            "a mark has {} bytes; those of less than {HEAD} stand anywhere by chance",
+            "a mark has {} bytes; those of less than {MARK_MIN} stand anywhere by chance",
             short.len()
         )));
     }
-    py.detach(|| look(repository, numbers, marks)).map_err(raise)
+    let times: Vec<TimeId> = numbers.into_iter().map(TimeId).collect();
+    py.detach(|| repository.mentioned(&times, None, marks)).map_err(raise)
 }
 
-fn look(repository: &Repository, numbers: &[u64], marks: &[Vec<u8>]) -> chipmink::Result<Vec<bool>> {
-    let mut by_head: HashMap<[u8; HEAD], Vec<usize>> = HashMap::new();
-    for (at, mark) in marks.iter().enumerate() {
-        by_head.entry(head(mark)).or_default().push(at);
-    }
-    let mut found = vec![false; marks.len()];
-    let mut seen: HashSet<Digest> = HashSet::new();
-    for number in numbers {
-        if found.iter().all(|is_found| *is_found) {
-            break;
-        }
-        let plan = repository.plan(TimeId(*number), None)?;
-        let mut pods = repository.pods(&plan);
-        for (position, pod) in plan.pods.iter().enumerate() {
-            if seen.insert(pod.digest) {
-                let bytes = pods.pod(position).map_err(chipmink::Error::from)?;
-                search(&bytes, &by_head, marks, &mut found);
-            }
-        }
-    }
-    Ok(found)
+pub(crate) fn file_sets(py: Python<'_>, repository: &Repository) -> PyResult<Vec<SetLine>> {
+    let sets = py.detach(|| repository.store().file_sets()).map_err(|error| raise(error.into()))?;
+    Ok(sets.into_iter().map(line_of).collect())
 }
 
-fn head(bytes: &[u8]) -> [u8; HEAD] {
-    let mut head = [0; HEAD];
-    head.copy_from_slice(&bytes[..HEAD]);
-    head
+fn line_of(set: FileSet) -> SetLine {
+    let files = set.files.into_iter().map(|file| (file.name, file.byte_len)).collect();
+    (set.name, files, set.written_at)
 }
 
-fn search(bytes: &[u8], by_head: &HashMap<[u8; HEAD], Vec<usize>>, marks: &[Vec<u8>], found: &mut [bool]) {
-    for (at, window) in bytes.windows(HEAD).enumerate() {
-        let Some(candidates) = by_head.get(window) else { continue };
-        for candidate in candidates {
-            found[*candidate] |= bytes[at..].starts_with(&marks[*candidate]);
-        }
-    }
+/// The names and contents of the files of a set.
+pub(crate) fn read_file_set(
+    py: Python<'_>,
+    repository: &Repository,
+    name: &str,
+) -> PyResult<Vec<(String, Vec<u8>)>> {
+    let set = find(py, repository, name)?;
+    let Some(set) = set else {
+        return Err(exception(
+            "NotFoundError",
+            &format!("there is no set of files {name:?} in {}", repository.place()),
+        ));
+    };
+    let read =
+        |file: &SetFile| Ok((file.name.clone(), repository.store().read_set_file(name, file)?.to_vec()));
+    let read: chipmink::Result<_> = py.detach(|| set.files.iter().map(read).collect());
+    read.map_err(raise)
+}
+
+pub(crate) fn delete_file_set(py: Python<'_>, repository: &Repository, name: &str) -> PyResult<()> {
+    let Some(set) = find(py, repository, name)? else { return Ok(()) };
+    py.detach(|| repository.store().delete_file_set(&set)).map_err(|error| raise(error.into()))
+}
+
+fn find(py: Python<'_>, repository: &Repository, name: &str) -> PyResult<Option<FileSet>> {
+    let sets = py.detach(|| repository.store().file_sets()).map_err(|error| raise(error.into()))?;
+    Ok(sets.into_iter().find(|set| set.name == name))
 }

@@ -478,6 +478,12 @@ impl Backend {
         begun.map_err(|error| StoreError::storage(self.context("beginning", path), error))
     }
 
+    /// As [`Backend::create_pack`], past a pool that stands in front of another place.
+    pub(crate) fn create_below(&self, path: &str) -> Result<Box<dyn PackOutput>> {
+        let pool = self.pool.clone().filter(|pool| !pool.is_above());
+        Backend { pool, ..self.clone() }.create_pack(path)
+    }
+
     /// Fills `into` from an object.
     pub(crate) fn read_into(&self, path: &str, byte_offset: u64, into: &mut [u8]) -> Result<()> {
         let failed = |error| StoreError::storage(self.context("reading", path), error);

@@ -17,6 +17,7 @@
 //!   [`RemotePlace`] is a bucket, whose failures say what to look at ([`RemoteFailure`]).
 //! - [`Staging`]: a pool in front of another place; versions go below one after another.
 //! - [`Store::transfer`]: versions brought to another repository, at any place.
+//! - [`FileSet`]: what other engines have written beside the packs for a version.
 //! - [`VerifyReport`]: what a check of everything found; [`RepairReport`]: what became of it.
 //!
 //! - [`SweepRequest`]: which versions stay, when the room of the others is given back.
@@ -31,6 +32,7 @@ mod compression;
 mod creation;
 mod entry_creation;
 mod error;
+mod file_sets;
 mod generations;
 mod index;
 mod inner;
@@ -66,6 +68,7 @@ pub use backend::Backend;
 pub use cancel::Cancel;
 pub use compression::PlaceKind;
 pub use error::{Result, StoreError};
+pub use file_sets::{FileSet, SetFile};
 pub use options::{Compression, StoreOptions, parse_byte_len};
 pub use place::Place;
 pub use raw::{RawFile, RawPlaces};

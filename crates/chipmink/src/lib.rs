@@ -34,6 +34,7 @@ mod base;
 mod describe;
 mod diff;
 mod doctor;
+mod elsewhere;
 mod error;
 mod hash;
 mod history;
@@ -57,9 +58,9 @@ pub use chipmink_shm::{MappedRegion, live_digests};
 #[cfg(target_os = "linux")]
 pub use chipmink_shm::{Mapping, MappingKind, mapping_at, shared_memory};
 pub use chipmink_store::{
-    Cancel, Compression, KeepEvery, LostVersion, Phase, Place, Problem, RefSpec, RepairReport, Retention,
-    Since, StoreStats, SweepReport, SweepRequest, TransferOptions, TransferProgress, TransferReport, Usage,
-    VerifyReport, Watch, parse_byte_len,
+    Cancel, Compression, FileSet, KeepEvery, LostVersion, Phase, Place, Problem, RefSpec, RepairReport,
+    Retention, SetFile, Since, StoreStats, SweepReport, SweepRequest, TransferOptions, TransferProgress,
+    TransferReport, Usage, VerifyReport, Watch, parse_byte_len,
 };
 pub use describe::Description;
 pub use diff::Diff;

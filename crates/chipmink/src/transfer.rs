@@ -1,7 +1,8 @@
 //! Push and pull: versions brought to another repository, at any place.
 //!
-//! Both are [`chipmink_store::Store::transfer`]; here it is decided what a destination that is new becomes: a copy, with the
-//! identity and the numbers of the source, if all of that is carried; else a repository of its own.
+//! Both are [`chipmink_store::Store::transfer`], after what the versions name outside of themselves. Here it is decided what
+//! a destination that is new becomes: a copy, with the identity and the numbers of the source, if all of that is carried;
+//! else a repository of its own.
 
 use crate::error::Result;
 use crate::options::OpenOptions;
@@ -20,7 +21,7 @@ impl Repository {
         options: &TransferOptions,
         watch: &mut Watch<'_>,
     ) -> Result<TransferReport> {
-        Ok(self.store().transfer(to.store(), options, watch)?)
+        self.push_with_elsewhere(to, options, watch)
     }
 
     /// As [`Repository::push`], to a place, where a repository is made if there is none and `open` allows.

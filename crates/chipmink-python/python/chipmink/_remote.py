@@ -35,6 +35,7 @@ __all__ = [
     "RemoteSummary",
     "Saving",
     "current_load",
+    "is_loading",
     "make_reference",
     "reference_from",
     "register_handle",
@@ -203,6 +204,7 @@ class Saving:
         repository: Any = None,
         kept: dict[str, Any] | None = None,
         is_passive: bool = False,
+        watch: Callable[[str, int, int], None] | None = None,
     ) -> None:
         if mode not in MODES:
             raise ValueError(f"what lives elsewhere is saved by {', '.join(map(repr, MODES))}, not by {mode!r}")
@@ -212,6 +214,7 @@ class Saving:
         self.kept: dict[str, Any] = {} if kept is None else kept
         # Nothing is done elsewhere for this walk.
         self.is_passive = is_passive or repository is None
+        self._watch = watch
         # What was tried for this save in vain, by library and key.
         self.failed: dict[tuple[str, Any], str] = {}
         # By library: what must be done before it can be saved, by key.
@@ -242,6 +245,11 @@ class Saving:
             self._answers_changed()
             self._counts.clear()
         return bool(pending)
+
+    def tell(self, phase: str, done: int, total: int) -> None:
+        """Says how far what is done elsewhere is, to who wants to know."""
+        if self._watch is not None:
+            self._watch(phase, done, total)
 
     def end(self) -> None:
         """The save is done; what failed is tried again by the next one."""
@@ -430,6 +438,11 @@ def _resolve(reference: RemoteReference, lost: Callable[[RemoteReference, str], 
         return lost(reference, f"it could not be looked at: {error}; see that the cluster answers, and load again")
     except Exception as error:
         return lost(reference, f"it cannot be made again: {type(error).__name__}: {error}")
+
+
+def is_loading() -> bool:
+    """Whether this thread is at a load."""
+    return _scopes.loading is not None
 
 
 def current_load() -> Loading:

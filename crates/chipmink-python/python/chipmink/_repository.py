@@ -44,6 +44,8 @@ from chipmink._staging import Progress, Status, parse_size, watcher
 from chipmink._storage import StorageOptions, as_text
 from chipmink._stored import TAG, StoredRepository, names_of
 from chipmink._stream import Allow
+from chipmink._transfer import Watch
+from chipmink._transfer import watcher as transfer_watcher
 
 __all__ = ["Repository", "find_open", "open"]
 
@@ -232,6 +234,7 @@ class Repository(StoredRepository):
         author: str = "",
         code: str = "",
         remote: str = "reference",
+        progress: Watch = False,
     ) -> Saved:
         """Keeps a version of all variables of a namespace and returns its number.
 
@@ -243,9 +246,10 @@ class Repository(StoredRepository):
         What lives in a cluster or session is saved by ``"reference"``; ``report.remote`` says what that is, and how long it can be
         resolved. With ``remote="pin"`` what others own is given to a keeper of this repository, which holds it in the cluster until no
         version names it any more (see ``chipmink.ray.pins``). With ``remote="materialize"`` its values are saved: where they
-        are, by processes of the cluster, which must be able to reach this place and to import chipmink.
+        are, by processes of the cluster, which must be able to reach this place and to import chipmink. Both may take long: ``progress``
+        is called with a ``TransferProgress`` of it every now and then; ``True`` shows a bar, if there is a terminal.
         """
-        return self._save(namespace, message, accessed, strict, author, code, remote, None)
+        return self._save(namespace, message, accessed, strict, author, code, remote, progress, None)
 
     async def asave(
         self,
@@ -257,6 +261,7 @@ class Repository(StoredRepository):
         author: str = "",
         code: str = "",
         remote: str = "reference",
+        progress: Watch = False,
     ) -> Saved:
         """As ``save``, in a thread, so that the event loop goes on meanwhile. Several are saved one after another.
 
@@ -266,7 +271,7 @@ class Repository(StoredRepository):
         """
         names = None if accessed is None else names_of(accessed)
         return await save_in_thread(
-            lambda cancel: self._save(namespace, message, names, strict, author, code, remote, cancel)
+            lambda cancel: self._save(namespace, message, names, strict, author, code, remote, progress, cancel)
         )
 
     def _save(
@@ -278,6 +283,7 @@ class Repository(StoredRepository):
         author: str,
         code: str,
         remote: str,
+        progress: Watch,
         cancel: _chipmink.Cancel | None,
         captured: Captured | None = None,
     ) -> Saved:
@@ -285,7 +291,8 @@ class Repository(StoredRepository):
         if type(namespace) is not dict:
             raise UnsupportedError(f"a namespace is a dict of names, not a {type(namespace).__qualname__}")
         refuse_capture()
-        scope = Saving(remote, self, self._elsewhere)
+        watch, finish = transfer_watcher(progress)
+        scope = Saving(remote, self, self._elsewhere, watch=watch)
         names = None if accessed is None else names_of(accessed)
         told = False
 
@@ -300,9 +307,12 @@ class Repository(StoredRepository):
             handle = self._usable()
             began = time.perf_counter()
             for _ in range(_SWEPT_MAX):
-                walked = self._walk(
-                    scope, handle, namespace, names, message, author, code, cancel, tell if captured is not None else None
-                )
+                try:
+                    walked = self._walk(
+                        scope, handle, namespace, names, message, author, code, cancel, tell if captured is not None else None
+                    )
+                finally:
+                    finish()
                 try:
                     walk_seconds = time.perf_counter() - began
                     skipped = tuple(Skipped(*item) for item in walked.skipped())

@@ -116,6 +116,7 @@ class StoredRepository(abc.ABC):
     ) -> Transfer:
         """Brings the versions of this repository to another place, where one is made if there is none.
 
+        What the versions name outside of themselves (values of a cluster, files that Spark has written) goes before them.
         Only what the destination lacks is moved, by several threads, each blob checked against its digest; what was written
         is read back before it becomes visible (``verify=False`` does without). Whatever interrupts it, the next call goes
         on. A new destination becomes a copy with the same numbers; in another repository a version gets a new number.

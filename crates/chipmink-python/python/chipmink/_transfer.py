@@ -1,4 +1,4 @@
-"""Push and pull: what they are asked for, what they say, and watching them."""
+"""What moves bytes: what push and pull are asked for and say, and watching them and what is done in a cluster."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Transfer:
 
 @dataclass(frozen=True)
 class TransferProgress:
-    """How far a transfer is."""
+    """How far a transfer is, or what a save does in a cluster."""
 
     phase: str
-    """``"comparing"``, ``"copying"`` or ``"publishing"``."""
+    """``"comparing"``, ``"copying"`` or ``"publishing"``; of a save ``"pinning"``, ``"materializing"`` or ``"writing"``."""
     done: int
-    """Bytes copied; while publishing, versions."""
+    """Bytes copied, pinned or saved; while publishing, versions; while Spark is writing, its objects."""
     total: int
     """Of so many; 0 while that is not known."""
 
@@ -109,6 +109,10 @@ def watcher(progress: Watch) -> tuple[Callable[[str, int, int], None] | None, Ca
     return call, lambda: None
 
 
+#: What is counted in each phase.
+_UNITS = {"copying": "bytes", "pinning": "bytes", "materializing": "bytes", "writing": "objects"}
+
+
 class _Bar:
     """One line of a terminal that says how far it is and how long it will take."""
 
@@ -133,7 +137,8 @@ class _Bar:
         left = ""
         if done and now - self._began > 1:
             left = f", {(now - self._began) * (total - done) / done:.0f} s left"
-        counted = f"{done / 2**20:.1f} of {total / 2**20:.1f} MiB" if phase == "copying" else f"{done} of {total} versions"
+        unit = _UNITS.get(phase, "versions")
+        counted = f"{done / 2**20:.1f} of {total / 2**20:.1f} MiB" if unit == "bytes" else f"{done} of {total} {unit}"
         self._stream.write(f"\r\x1b[K{phase} [{bar}] {counted}{left}")
         self._stream.flush()
         self._shown = True

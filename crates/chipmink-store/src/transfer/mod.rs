@@ -28,6 +28,7 @@ mod publish;
 mod steps;
 
 pub use options::{Phase, RefSpec, Since, TransferOptions, TransferProgress, TransferReport};
+pub(crate) use pace::Pace;
 pub(crate) use publish::publish_packs;
 
 use crate::error::{Result, StoreError};
@@ -37,7 +38,6 @@ use chipmink_format::RootEntry;
 use chipmink_types::TimeId;
 use closure::Closure;
 use history::Selection;
-use pace::Pace;
 use std::time::Instant;
 
 /// How often a transfer is begun anew because packs were condemned in the destination.
@@ -47,6 +47,17 @@ const ATTEMPTS: usize = 4;
 pub type Watch<'a> = dyn FnMut(&TransferProgress) -> bool + 'a;
 
 impl Store {
+    /// Whether a transfer can begin. Nothing is moved.
+    ///
+    /// # Errors
+    /// Those with which [`Store::transfer`] would end before it moves anything.
+    pub fn check_transfer(&self, to: &Store, options: &TransferOptions) -> Result<()> {
+        to.inner.check_writable()?;
+        self.inner.refresh()?;
+        to.inner.refresh()?;
+        history::select(&self.inner, &to.inner, options).map(drop)
+    }
+
     /// Brings versions of this repository to another, which may be at any place.
     ///
     /// # Errors

@@ -132,6 +132,10 @@ class Cluster:
             self._actors = {each.address.worker_id: each for each in table if each.address.worker_id}
         return self._actors
 
+    def forget_actors(self) -> None:
+        """Looks actors up anew."""
+        self._actors = None
+
     def actor(self, actor_id: Any) -> Any:
         """What the cluster knows of an actor; ``None`` if it has forgotten it."""
         found = _remote.within(self.seconds, lambda: self._accessor().get_actor_info(actor_id))

@@ -3,7 +3,8 @@
 1. There is one for each repository and cluster. It outlives drivers, and the cluster starts it anew if it dies; then what it held
    is gone, and the next save pins again what is still there.
 2. It owns what it holds: what it is given is put into the object store once more, by itself.
-3. Its class goes to the cluster by value, so nothing has to be installed there.
+3. It runs on the head node, if the cluster has one: that is the node with which the cluster ends anyway.
+4. Its class goes to the cluster by value, so nothing has to be installed there.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def find(cluster: Cluster, url: str) -> Any:
 
 def make(cluster: Cluster, url: str) -> Any:
     """The keeper of a repository."""
-    options = {
+    options: dict[str, Any] = {
         "name": name_of(url),
         "namespace": NAMESPACE,
         "lifetime": "detached",
@@ -95,7 +96,14 @@ def make(cluster: Cluster, url: str) -> Any:
         "max_restarts": -1,
         "num_cpus": 0,
     }
+    if any(_HEAD in node["Resources"] for node in cluster.ray.nodes() if node["Alive"]):
+        options["resources"] = {_HEAD: _SHARE}
     return cluster.ray.remote(_keeper_class()).options(**options).remote(url)
+
+
+#: A resource that only the head node has, and how much of its one a keeper takes.
+_HEAD = "node:__internal_head__"
+_SHARE = 0.001
 
 
 def _keeper_class() -> type:

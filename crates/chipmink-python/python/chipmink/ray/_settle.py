@@ -77,7 +77,9 @@ def settle(scope: _remote.Saving, objects: dict[Any, Any]) -> None:
     if scope.mode == "pin":
         answers = _pin(scope, cluster, done, objects)
     else:
-        answers = _values.save(scope.repository, cluster, objects)
+        answers = _values.save(
+            scope.repository, cluster, objects, lambda done, total: scope.tell("materializing", done, total)
+        )
     for key, said in answers.items():
         if isinstance(said, str):
             scope.failed["ray", key] = said
@@ -94,18 +96,26 @@ def _pin(scope: _remote.Saving, cluster: Cluster, done: Settled, objects: dict[A
         done.token = str(ray.get(keeper.token.remote(), timeout=cluster.seconds + _START))
     except Exception as error:
         return dict.fromkeys(objects, f"no keeper: {type(error).__name__}: {_line(error)}")
+    # It may not have been there when they were looked up.
+    cluster.forget_actors()
     refs = list(objects.items())
+    sizes = {ref: place["object_size"] or 0 for ref, place in cluster.core.get_local_object_locations(list(objects.values())).items()}
+    done_bytes, total = 0, sum(sizes.values())
     for first in range(0, len(refs), _BATCH):
+        scope.tell("pinning", done_bytes, total)
         batch = dict(refs[first : first + _BATCH])
-        sizes = cluster.core.get_local_object_locations(list(batch.values()))
-        limit = cluster.seconds + sum(place["object_size"] or 0 for place in sizes.values()) / _COPY_RATE
+        byte_len = sum(sizes.get(ref, 0) for ref in batch.values())
+        limit = 2 * cluster.seconds + byte_len / _COPY_RATE
         try:
-            answers = ray.get(keeper.pin.remote(list(batch.values()), cluster.seconds), timeout=limit + cluster.seconds)
+            answers = ray.get(keeper.pin.remote(list(batch.values()), cluster.seconds), timeout=limit)
         except Exception as error:
             found.update(dict.fromkeys(batch, f"the keeper failed: {type(error).__name__}: {_line(error)}"))
             continue
+        finally:
+            done_bytes += byte_len
         for original, own, reason in answers:
             found[original] = reason if own is None else _pinned(cluster, original, own)
+    scope.tell("pinning", done_bytes, total)
     return found
 
 

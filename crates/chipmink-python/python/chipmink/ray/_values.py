@@ -17,11 +17,12 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from chipmink import _remote
-from chipmink._errors import NotFoundError, RemoteObjectLost, UnsupportedError
+from chipmink._errors import ChipminkError, NotFoundError, RemoteObjectLost, UnsupportedError
 from chipmink._remote import LINE
 from chipmink.ray._cluster import Cluster
 
@@ -40,33 +41,57 @@ _RATE = 5e6
 KEPT = "from the repository, which has its value"
 
 
-def save(repository: Any, cluster: Cluster, objects: dict[Any, Any]) -> dict[Any, tuple[Any, ...] | str]:
-    """Saves the values of objects; for each the reduce value that stands for it, or why there is none."""
+def save(
+    repository: Any, cluster: Cluster, objects: dict[Any, Any], tell: Callable[[int, int], None] = lambda done, total: None
+) -> dict[Any, tuple[Any, ...] | str]:
+    """Saves the values of objects; for each the reduce value that stands for it, or why there is none.
+
+    ``tell`` is called with the bytes of objects that are saved, and of all.
+    """
     place = _shared_place(repository)
     answers: dict[Any, tuple[Any, ...] | str] = {}
     refs = {key: obj for key, obj in objects.items() if isinstance(key, bytes)}
-    waiting: dict[str | None, list[dict[bytes, Any]]] = {}
-    for node, batch in _batches(cluster, refs):
-        waiting.setdefault(node, []).append(batch)
-    running: dict[Any, tuple[str | None, str, dict[bytes, Any], float]] = {}
-    while waiting or running:
-        for node, batches in list(waiting.items()):
-            if sum(each[0] == node for each in running.values()) < _PER_NODE:
-                batch = batches.pop(0)
-                line = LINE + secrets.token_hex(16)
-                task = _start(cluster, node, place, line, batch)
-                running[task] = (node, line, batch, time.monotonic() + _limit(cluster, batch))
-            if not batches:
-                del waiting[node]
-        done, _ = cluster.ray.wait(list(running), num_returns=1, timeout=1.0)
-        late = [task for task, (*_, limit) in running.items() if time.monotonic() > limit and task not in done]
-        for task in [*done, *late]:
-            _, line, batch, _ = running.pop(task)
-            answers.update(_answers(cluster, task, line, batch))
+    waiting: dict[str | None, list[_Batch]] = {}
+    total = done_bytes = 0
+    for batch in _batches(cluster, refs):
+        waiting.setdefault(batch.node, []).append(batch)
+        total += batch.byte_len
+    running: dict[Any, tuple[_Batch, str, float]] = {}
+    try:
+        while waiting or running:
+            tell(done_bytes, total)
+            for node, batches in list(waiting.items()):
+                if sum(batch.node == node for batch, *_ in running.values()) < _PER_NODE:
+                    batch = batches.pop(0)
+                    line = LINE + secrets.token_hex(16)
+                    running[_start(cluster, place, line, batch)] = (batch, line, time.monotonic() + _limit(cluster, batch))
+                if not batches:
+                    del waiting[node]
+            done, _ = cluster.ray.wait(list(running), num_returns=1, timeout=1.0)
+            late = [task for task, (*_, limit) in running.items() if time.monotonic() > limit and task not in done]
+            for task in [*done, *late]:
+                batch, line, _ = running.pop(task)
+                answers.update(_answers(cluster, task, line, batch.objects))
+                done_bytes += batch.byte_len
+        tell(done_bytes, total)
+    finally:
+        # Who gives up wants nothing more of them; what they have saved goes with the next sweep.
+        for task in running:
+            cluster.ray.cancel(task, force=True)
     for key, handle in objects.items():
         if key not in refs:
             answers[key] = _save_actor(cluster, place, key, handle)
     return answers
+
+
+@dataclass
+class _Batch:
+    """Objects that one process saves."""
+
+    node: str | None
+    """Where they are, if that is known."""
+    objects: dict[bytes, Any]
+    byte_len: int
 
 
 def _shared_place(repository: Any) -> tuple[str, dict[str, Any]]:
@@ -79,42 +104,38 @@ def _shared_place(repository: Any) -> tuple[str, dict[str, Any]]:
     return url, dict(repository._options)
 
 
-def _batches(cluster: Cluster, refs: dict[bytes, Any]) -> Iterator[tuple[str | None, dict[bytes, Any]]]:
-    """Nodes, and objects that lie there."""
+def _batches(cluster: Cluster, refs: dict[bytes, Any]) -> Iterator[_Batch]:
+    """Objects that lie on one node, not too many at once."""
     places = cluster.core.get_local_object_locations(list(refs.values())) if refs else {}
-    groups: dict[str | None, dict[bytes, Any]] = {}
-    sizes: dict[str | None, int] = {}
+    groups: dict[str | None, _Batch] = {}
     for key, ref in refs.items():
         found = places.get(ref) or {"node_ids": [], "object_size": 0}
         node = next((node for node in found["node_ids"] if node not in cluster.dead_nodes()), None)
         size = found["object_size"] or 0
-        group = groups.setdefault(node, {})
-        if group and (sizes[node] + size > _BATCH_BYTES or len(group) >= _BATCH_OBJECTS):
-            yield node, group
-            group = groups[node] = {}
-            sizes[node] = 0
-        group[key] = ref
-        sizes[node] = sizes.get(node, 0) + size
-    yield from groups.items()
+        batch = groups.setdefault(node, _Batch(node, {}, 0))
+        if batch.objects and (batch.byte_len + size > _BATCH_BYTES or len(batch.objects) >= _BATCH_OBJECTS):
+            yield batch
+            batch = groups[node] = _Batch(node, {}, 0)
+        batch.objects[key] = ref
+        batch.byte_len += size
+    yield from groups.values()
 
 
-def _limit(cluster: Cluster, batch: dict[bytes, Any]) -> float:
-    places = cluster.core.get_local_object_locations(list(batch.values()))
-    size = sum(place["object_size"] or 0 for place in places.values())
-    return (_RETRIES + 1) * (cluster.seconds + _START + size / _RATE)
+def _limit(cluster: Cluster, batch: _Batch) -> float:
+    return (_RETRIES + 1) * (cluster.seconds + _START + batch.byte_len / _RATE)
 
 
 #: Seconds that a process may take to start.
 _START = 30.0
 
 
-def _start(cluster: Cluster, node: str | None, place: tuple[str, dict[str, Any]], line: str, batch: dict[bytes, Any]) -> Any:
+def _start(cluster: Cluster, place: tuple[str, dict[str, Any]], line: str, batch: _Batch) -> Any:
     options: dict[str, Any] = {"num_cpus": 0, "max_retries": _RETRIES, "name": "chipmink.save"}
-    if node is not None:
+    if batch.node is not None:
         strategies = importlib.import_module("ray.util.scheduling_strategies")
-        options["scheduling_strategy"] = strategies.NodeAffinitySchedulingStrategy(node, soft=True)
+        options["scheduling_strategy"] = strategies.NodeAffinitySchedulingStrategy(batch.node, soft=True)
     # In a list of their own they are not fetched before the task runs.
-    given = [(key.hex(), [ref]) for key, ref in batch.items()]
+    given = [(key.hex(), [ref]) for key, ref in batch.objects.items()]
     return cluster.ray.remote(_save_values).options(**options).remote(place, line, given, cluster.seconds)
 
 
@@ -238,7 +259,13 @@ def _made(make: Any, arguments: tuple[Any, ...], bring: Any) -> Any:
     try:
         return bring(reference)
     except RemoteObjectLost as error:
-        return LostReference(reference, str(error), (make, arguments))
+        reason = str(error)
+    except ChipminkError:
+        raise
+    except Exception as error:
+        # It needs a library that is not here, say.
+        reason = f"its value cannot be made again: {type(error).__name__}: {error}; see to that, and load again"
+    return LostReference(reference, reason, (make, arguments))
 
 
 def make_value(*arguments: Any) -> Any:

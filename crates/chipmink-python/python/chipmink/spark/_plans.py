@@ -119,15 +119,16 @@ def _messages(message: Any) -> Iterator[Any]:
         waiting += reversed(inner)
 
 
-def sources(relation: Any) -> list[str]:
-    """The tables and paths that a plan reads, as the program has named them."""
-    found: dict[str, None] = {}
+def sources(relation: Any) -> tuple[list[str], list[str]]:
+    """The tables and the paths that a plan reads, as the program has named them."""
+    tables: dict[str, None] = {}
+    paths: dict[str, None] = {}
     for message in _messages(relation):
         if message.DESCRIPTOR.name == "NamedTable":
-            found.setdefault(message.unparsed_identifier)
+            tables.setdefault(message.unparsed_identifier)
         elif message.DESCRIPTOR.name == "DataSource":
-            found.update(dict.fromkeys(message.paths))
-    return list(found)
+            paths.update(dict.fromkeys(message.paths))
+    return list(tables), list(paths)
 
 
 def bound_to_session(relation: Any, views: set[str]) -> list[str]:

@@ -13,16 +13,18 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import sys
 import urllib.parse
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from chipmink import _remote
 from chipmink._errors import RemoteObjectLost, RemoteReferenceWarning
 from chipmink._markers import Context, Stub, place_of
 from chipmink._placeholder import Placeholder
-from chipmink.spark import _plans, _settle
+from chipmink.spark import _models, _plans, _settle, _snapshots
 
 __all__ = ["BY_NAME", "RESOLVERS", "make_column", "make_udf", "make_udf_wrapper", "udf_of"]
 
@@ -44,7 +46,7 @@ def reduce_frame(frame: Any, ctx: Context) -> Any:
     except Exception as error:
         described = f"Spark did not say what it is: {type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
     if scope.mode == "materialize":
-        answer = _settle.answer(scope, frame, described)
+        answer = _settle.answer(scope, frame, _source(described), _settle.FRAME)
         if isinstance(answer, tuple):
             scope.note("spark.frame", answer[1][4], "alive")
             return answer
@@ -54,6 +56,13 @@ def reduce_frame(frame: Any, ctx: Context) -> Any:
         return _stub(frame, described)
     scope.note(described.kind, described.lasts, described.found, "session" in described.place)
     return _remote.make_reference, described.stored()
+
+
+def _source(described: _remote.RemoteReference | str) -> Any:
+    """What is known of what a frame reads: as long as it is the same, it need not be written again."""
+    if isinstance(described, str):
+        return None
+    return [described.details.get("version"), described.details.get("snapshots")]
 
 
 _ADVICE = 'save with remote="materialize", or write it somewhere, and save the frame that reads it'
@@ -81,8 +90,10 @@ def _describe_plan(frame: Any) -> _remote.RemoteReference:
     relation = _plans.stored_plan(frame)
     views = {table.name for table in session.catalog.listTables() if table.isTemporary}
     bound = _plans.bound_to_session(relation, views)
-    read = _plans.sources(relation)
-    details: dict[str, Any] = {"type": "pyspark.sql.connect.dataframe.DataFrame", "sources": read, **_files(frame)}
+    tables, paths = _plans.sources(relation)
+    read = [*tables, *paths]
+    read_now = {**_files(frame), **_snapshots_of(session, [name for name in tables if name.strip('`') not in views], paths)}
+    details: dict[str, Any] = {"type": "pyspark.sql.connect.dataframe.DataFrame", "sources": read, **read_now}
     lasts = f"in the session that made it, while {' and '.join(bound)} is there" if bound else _SOURCES
     identity = ", ".join(read) or "plan"
     token = relation.SerializeToString(deterministic=True)
@@ -101,7 +112,12 @@ def _describe_classic(frame: Any) -> _remote.RemoteReference | str:
             lasts = f"in the session that made it, while the temporary view {name!r} is there"
             return _remote.RemoteReference("spark.table", name, _place(session, True), {}, lasts, details={**details, "sources": [name]})
         return _remote.RemoteReference(
-            "spark.table", name, _place(session, False), {}, _SOURCES, details={**details, "sources": [name], **_files(frame)}
+            "spark.table",
+            name,
+            _place(session, False),
+            {},
+            _SOURCES,
+            details={**details, "sources": [name], **_files(frame), **_snapshots_of(session, [name], [])},
         )
     if kind == "UnresolvedDataSource":
         relation = execution.analyzed().relation()
@@ -110,7 +126,7 @@ def _describe_classic(frame: Any) -> _remote.RemoteReference | str:
             converters = session.sparkContext._jvm.scala.jdk.javaapi.CollectionConverters
             options = {str(name): str(value) for name, value in dict(converters.asJava(relation.options())).items()}
             read = {"format": relation.fileFormat().toString().lower(), "schema": frame.schema.json(), "options": options}
-            details = {**details, **read, "sources": paths, **_files(frame)}
+            details = {**details, **read, "sources": paths, **_files(frame), **_snapshots_of(session, [], paths)}
             return _remote.RemoteReference("spark.path", ", ".join(paths), _place(session, False), {}, _SOURCES, details=details)
     if kind == "Range":
         bounds = {"start": logical.start(), "end": logical.end(), "step": logical.step()}
@@ -118,6 +134,11 @@ def _describe_classic(frame: Any) -> _remote.RemoteReference | str:
     if kind in ("LogicalRDD", "LocalRelation", "ExternalRDD"):
         return f"it holds data of this program's session, which no other can read: {_ADVICE}"
     return f"it is computed, and a frame of a classic session has no form that another session can read: {_ADVICE}"
+
+
+def _snapshots_of(session: Any, tables: list[str], paths: list[str]) -> dict[str, Any]:
+    found = _snapshots.snapshots(session, tables, paths, not _is_connect(session))
+    return {"snapshots": found} if found else {}
 
 
 def _files(frame: Any) -> dict[str, Any]:
@@ -151,7 +172,7 @@ def resolve_frame(reference: _remote.RemoteReference) -> Any:
         return _FRAMES[reference.kind](reference, session)
 
     made = _remote.within(scope.seconds, make)
-    _notice_changes(reference, made, scope.seconds)
+    _notice_changes(reference, made, session, scope.seconds)
     return made
 
 
@@ -222,15 +243,24 @@ _FRAMES = {
 }
 
 
-def _notice_changes(reference: _remote.RemoteReference, made: Any, seconds: float) -> None:
-    before = reference.details.get("version")
-    if before is None:
-        return
-    now = _remote.within(seconds, _files, made)
-    if now.get("version") != before:
-        then = reference.details.get("files")
-        text = f"what {reference.identity!r} is has changed since it was saved: {then} files then, {now.get('files', 0)} now"
+def _notice_changes(reference: _remote.RemoteReference, made: Any, session: Any, seconds: float) -> None:
+    changes = _remote.within(seconds, _changes, reference.details, made, session)
+    if changes:
+        text = f"what {reference.identity!r} is has changed since it was saved: {'; '.join(changes)}"
         warnings.warn(f"{text}; the frame that was loaded reads what is there now", RemoteReferenceWarning, stacklevel=2)
+
+
+def _changes(before: Mapping[str, Any], made: Any, session: Any) -> list[str]:
+    found: list[str] = []
+    if before.get("version") is not None:
+        now = _files(made)
+        if now.get("version") != before["version"]:
+            found.append(f"{before.get('files')} files then, {now.get('files', 0)} now")
+    then = before.get("snapshots") or {}
+    # Paths are those that begin as none of a table can.
+    paths = [name for name in then if "/" in name]
+    kept = _snapshots.snapshots(session, [name for name in then if name not in paths], paths, not _is_connect(session)) if then else {}
+    return found + [f"{name} was at {snapshot} and is at {kept.get(name, 'none')}" for name, snapshot in then.items() if kept.get(name) != snapshot]
 
 
 # --- sessions, columns, functions ------------------------------------------------------------------------------------
@@ -269,9 +299,45 @@ def make_column(token: bytes) -> Any:
         return Placeholder("remote", "pyspark.sql.Column", f"PySpark cannot be imported here ({error}): install it, and load again")
 
 
-def reduce_classic_column(column: Any, ctx: Context) -> Stub:
-    """Expressions of classic sessions cannot be written down."""
-    return _stub(column, "an expression of a classic session cannot be read back: keep its text, as for pyspark.sql.functions.expr")
+def reduce_classic_column(column: Any, ctx: Context) -> Any:
+    """Its SQL, if that says all of it."""
+    session = _active_session()
+    if session is None or _is_connect(session):
+        return _stub(column, "what it says is asked of an active classic session, and there is none")
+    scope = _remote.saving()
+    text = _remote.within(scope.seconds, _text_of_expression, column, session)
+    if text is None:
+        return _stub(
+            column, "it is of one frame, or has no SQL that says the same: keep its name or text, as for pyspark.sql.functions.col and expr"
+        )
+    lasts = "in any session"
+    scope.note("spark.column", lasts, "alive")
+    details = {"type": "pyspark.sql.classic.column.Column"}
+    reference = _remote.RemoteReference("spark.column", text[:80], _place(session, False), {}, lasts, "alive", text.encode(), details)
+    return _remote.make_reference, reference.stored()
+
+
+def _text_of_expression(column: Any, session: Any) -> str | None:
+    functions = importlib.import_module("pyspark.sql.functions")
+
+    def said(made: Any) -> tuple[str, str]:
+        # Some differ in nothing that the SQL says; the numbers of names are those of the session.
+        expression = session._jsparkSession.expression(made._jc)
+        return str(expression.sql()), re.sub(r"#\d+L?", "", str(expression.toString()))
+
+    try:
+        found = said(column)
+        return found[0] if said(functions.expr(found[0])) == found else None
+    except Exception:
+        # The parser does not take it.
+        return None
+
+
+def resolve_column(reference: _remote.RemoteReference) -> Any:
+    """The expression, as one of the active session's kind."""
+    _session()
+    functions = importlib.import_module("pyspark.sql.functions")
+    return _remote.within(_remote.current_load().seconds, functions.expr, (reference.token or b"").decode())
 
 
 def reduce_udf(function: Any, ctx: Context) -> tuple[Any, ...]:
@@ -314,12 +380,7 @@ def make_udf(func: Any, return_type: str, name: str | None, eval_type: int, dete
     return module.UserDefinedFunction(func, kind, name=name, evalType=eval_type, deterministic=deterministic)
 
 
-def reduce_model(model: Any, ctx: Context) -> Stub:
-    """Estimators, models and pipelines of pyspark.ml have writers of their own."""
-    return _stub(model, "it lives in Spark: save it with its own writer, model.write().save(path), and keep the path")
-
-
-RESOLVERS = {**dict.fromkeys(_FRAMES, resolve_frame), "spark.session": resolve_session}
+RESOLVERS = {**dict.fromkeys(_FRAMES, resolve_frame), "spark.session": resolve_session, "spark.column": resolve_column}
 
 # Classes found by their name among the bases of a type, so that nothing has to be imported for it.
 BY_NAME: dict[tuple[str, str], Any] = {
@@ -330,5 +391,5 @@ BY_NAME: dict[tuple[str, str], Any] = {
     ("pyspark.sql.connect.column", "Column"): reduce_connect_column,
     ("pyspark.sql.udf", "UserDefinedFunction"): reduce_udf,
     ("pyspark.sql.connect.udf", "UserDefinedFunction"): reduce_udf,
-    ("pyspark.ml.util", "MLWritable"): reduce_model,
+    ("pyspark.ml.util", "MLWritable"): _models.reduce_model,
 }
