@@ -110,6 +110,16 @@ class Spark:
                 spark.sparkContext.setLogLevel("ERROR")
                 """
             )
+        if kind is not None:
+            # The first questions to a session that has just started take long, and those of a load have ten seconds.
+            made.run(
+                """
+                spark.range(1).write.mode("overwrite").parquet(f"{os.getcwd()}/warm-{os.getpid()}")
+                spark.read.parquet(f"{os.getcwd()}/warm-{os.getpid()}").inputFiles()
+                spark.sql("show tables").collect()
+                """,
+                timeout=240,
+            )
         return made
 
     def bare_driver(self) -> Driver:

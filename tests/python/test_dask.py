@@ -20,3 +20,13 @@ def test_a_future_says_what_to_save_instead(repo):
         loaded["future"].result()
     with pytest.raises(chipmink.PlaceholderError, match="connections are not made again"):
         loaded["client"].submit(abs, -1)
+
+
+def test_a_persisted_collection_has_placeholders_for_its_parts(repo):
+    delayed = pytest.importorskip("dask.delayed")
+    with distributed.Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+        (kept,) = client.persist([delayed.delayed(sum)([1, 2])])
+        with pytest.warns(chipmink.SkippedVariableWarning, match="save future.result"):
+            saved = repo.save({"kept": kept, "value": kept.compute()})
+    assert any(each.variable == "kept" and "Dask" in each.reason for each in saved.report.stubs + saved.report.skipped)
+    assert repo.load(saved)["value"] == 3

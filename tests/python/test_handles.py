@@ -159,8 +159,21 @@ def test_restricted_loads_resolve_nothing_unless_granted(repo):
     assert repo.load(version, allow=["chipmink._remote.make_reference"])["session"].name == "a"
 
 
-def test_importing_chipmink_imports_no_library():
-    code = "import chipmink, sys; print([name for name in ('ray', 'pyspark', 'distributed', 'numpy', 'torch') if name in sys.modules])"
+def test_importing_chipmink_and_using_it_imports_no_library(tmp_path):
+    """Also where they are installed, and also the modules for them."""
+    code = f"""
+import chipmink, sys
+libraries = ("ray", "pyspark", "distributed", "dask", "numpy", "torch")
+def imported():
+    return [name for name in libraries if name in sys.modules]
+said = imported()
+import chipmink.ray, chipmink.spark
+said += imported()
+with chipmink.open({str(tmp_path / "repo")!r}, durable=False) as repo:
+    repo.load(repo.save({{"x": [1, {{"y": print}}]}}, remote="materialize"))
+    repo.sweep()
+print(said + imported())
+"""
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.strip() == "[]"
 

@@ -25,32 +25,43 @@ def test_pins_outlive_owners_and_go_with_the_versions(tmp_path):
     with ray_clusters.ray_cluster() as cluster:
         place = tmp_path / "repo"
         first, second = cluster.driver(), cluster.driver()
-        saved = ray_kinds.save(first, place, "pin")
-        said = "\n".join(saved["remote"])
-        assert "6 × ray.object can be resolved while the keeper of the repository holds it" in said
-        dirty, count = first.run(
+        saved = ray_kinds.SavedKinds(first, place, ("pin",))
+        version = saved.versions["pin"]
+        # One of them is the block of a dataset.
+        assert "7 × ray.object can be resolved while the keeper of the repository holds it" in saved.remote["pin"]
+        dirty, count, is_on_head = first.run(
             """
             again = repo.save(dict(kinds), remote="pin")
             import chipmink.ray
-            answer = [again.report.pods_dirty, len(chipmink.ray.pins(repo.url))]
+            keeper = ray.get_actor(chipmink.ray._keeper.name_of(repo.url), namespace="chipmink")
+            node = ray.get(keeper.__ray_call__.remote(lambda self: __import__("ray").get_runtime_context().get_node_id()), timeout=10)
+            head = [each["NodeID"] for each in ray.nodes() if "node:__internal_head__" in each["Resources"]]
+            answer = [again.report.pods_dirty, len(chipmink.ray.pins(repo.url)), head == [node]]
             """
         )
-        assert (dirty, count) == (0, 6)
+        assert (dirty, count, is_on_head) == (0, 7, True)
+        # What the keeper owns already is not copied again.
+        assert first.run(
+            """
+            loaded = repo.load(again, names=["object of the driver, small"])
+            answer = [str(each) for each in repo.save(loaded, remote="pin").report.remote] + [len(chipmink.ray.pins(repo.url))]
+            """
+        ) == ["1 × ray.object can be resolved while the detached actor chipmink/" + first.run("answer = chipmink.ray._keeper.name_of(repo.url)") + " lives", 7]
         # A checkout in between knows what it has saved.
         assert first.run("answer = list(repo.checkout(again, dict(kinds)).changed)") == []
         first.kill()
         time.sleep(2)
         second.run("ray.kill(ray.get_actor('detached', namespace='kept'))")
-        found = ray_kinds.look(second, place, saved["version"])
+        found = saved.look(second, "pin")
         assert ray_kinds.kept(found) >= OBJECTS
-        assert "the actor is dead" in found["actor, anonymous"]
+        assert "the actor is dead" in found["actor, anonymous"][1]
 
         # What no version names any more is let go of.
         answer = second.run(
             f"""
             import chipmink.ray
             repo = chipmink.open({str(place)!r}, durable=False)
-            kept = repo.load({saved["version"]}, names=["object of the driver, small", "result of a task"])
+            kept = repo.load({version}, names=["object of the driver, small", "result of a task"])
             latest = repo.save(kept, remote="pin")
             before = len(chipmink.ray.pins(repo.url))
             spared = repo.sweep(keep_last=1).released
@@ -60,7 +71,7 @@ def test_pins_outlive_owners_and_go_with_the_versions(tmp_path):
             answer = [before, spared, report.released, len(left), values]
             """
         )
-        assert answer == [6, 0, 4, 2, [[1, 2], 42]]
+        assert answer == [7, 0, 5, 2, [[1, 2], 42]]
         lost = second.run(
             """
             for pin in chipmink.ray.pins():
@@ -101,8 +112,7 @@ def test_values_are_saved_where_they_are(tmp_path):
     with ray_clusters.ray_cluster() as cluster:
         place = tmp_path / "repo"
         first = cluster.driver()
-        saved = ray_kinds.save(first, place, "materialize")
-        assert saved["skipped"] == []
+        version = ray_kinds.SavedKinds(first, place, ("materialize",)).versions["materialize"]
         nodes, dirty, branches, log = first.run(
             """
             held = repo.save(dict(kinds), remote="materialize")
@@ -117,7 +127,7 @@ def test_values_are_saved_where_they_are(tmp_path):
         found = bare.run(
             f"""
             repo = chipmink.open({str(place)!r}, durable=False)
-            loaded = repo.load({saved["version"]})
+            loaded = repo.load({version})
             values = {{kind: loaded[kind] for kind in {sorted(OBJECTS)!r}}}
             counts = {{kind: loaded[kind].count for kind in loaded if kind.startswith("actor, ")}}
             answer = [{{kind: value if not isinstance(value, bytes) else len(value) for kind, value in values.items()}}, counts]
@@ -139,7 +149,7 @@ def test_values_are_saved_where_they_are(tmp_path):
         answer = later.run(
             f"""
             repo = chipmink.open({str(place)!r}, durable=False)
-            loaded = repo.load({saved["version"]}, as_refs=True)
+            loaded = repo.load({version}, as_refs=True)
             counts = [ray.get(loaded[kind].up.remote(), timeout=30) for kind in sorted(loaded) if kind.startswith("actor, ")]
             answer = [ray.get(loaded["result of a task"], timeout=10), ray.get(loaded["object of the driver, small"], timeout=10), counts]
             """
@@ -201,6 +211,95 @@ def test_values_with_references_in_them_and_values_that_cannot_be_saved(tmp_path
         assert answer[:2] == [{"inner": ["inner"], "x": 1}, True]
         assert "Ray is not installed" in answer[2]
         assert answer[3] == str(tmp_path / "mark") and (tmp_path / "mark").exists()
+
+
+def test_what_a_node_that_is_lost_was_saving_is_saved_by_another(tmp_path):
+    with ray_clusters.ray_cluster() as cluster:
+        place, mark = tmp_path / "repo", tmp_path / "mark"
+        first = cluster.driver()
+        first.run(
+            f"""
+            import os, pathlib, threading, time
+            mark = pathlib.Path({str(mark)!r})
+            class Slow:
+                # On the second node, saving it takes longer than the node lives.
+                def __init__(self, data, home, far, mark): self.data, self.home, self.far, self.mark = data, home, far, mark
+                def __reduce__(self):
+                    import os, ray, time
+                    if os.getpid() != self.home:
+                        node = ray.get_runtime_context().get_node_id()
+                        with open(self.mark, "a") as file:
+                            file.write(node + " ")
+                        if node == self.far:
+                            time.sleep(600)
+                    return Slow, (self.data, self.home, self.far, self.mark)
+            far = next(each["NodeID"] for each in ray.nodes() if "second" in each["Resources"])
+            slow = ray.put([Slow(7, os.getpid(), far, str(mark))])
+            repo = chipmink.open({str(place)!r}, durable=False)
+            import chipmink.ray._values as values
+            batches = values._batches
+            # It is given to that node.
+            def to_the_second(cluster, refs):
+                for batch in batches(cluster, refs):
+                    batch.node = far
+                    yield batch
+            values._batches = to_the_second
+            def save():
+                global saved
+                saved = repo.save({{"slow": slow}}, remote="materialize")
+            thread = threading.Thread(target=save)
+            thread.start()
+            while not mark.exists():
+                time.sleep(0.1)
+            """
+        )
+        cluster.lose_node()
+        nodes, value, said = first.run(
+            """
+            thread.join(100)
+            loaded = repo.load(saved)["slow"]
+            answer = [mark.read_text().split(), loaded[0].data if isinstance(loaded, list) else repr(loaded), [str(each) for each in saved.report.remote]]
+            """,
+            timeout=150,
+        )
+        assert value == 7, said
+        assert len(set(nodes)) == 2
+
+
+def test_how_far_a_save_is(tmp_path):
+    with ray_clusters.ray_cluster(nodes=1) as cluster:
+        first = cluster.driver()
+        said = first.run(
+            f"""
+            import asyncio
+            repo = chipmink.open({str(tmp_path / "repo")!r}, durable=False)
+            refs = [ray.put(bytes(1 << 20)) for _ in range(3)]
+            told = []
+            for mode in ("reference", "pin", "materialize"):
+                repo.save({{"refs": refs}}, remote=mode, progress=lambda each: told.append([each.phase, each.done, each.total]))
+            asyncio.run(repo.asave({{"refs": [ray.put(1)]}}, remote="materialize", progress=lambda each: told.append(["async", each.done, each.total])))
+            answer = told
+            """
+        )
+        assert {phase for phase, *_ in said} == {"pinning", "materializing", "async"}
+        for phase in ("pinning", "materializing"):
+            done = [done for name, done, _ in said if name == phase]
+            total = {total for name, _, total in said if name == phase}
+            assert done[0] == 0 and done == sorted(done) and total == {done[-1]} and done[-1] > 3 << 20
+
+        # Who is told may end it; then nothing is published, and the next save does it.
+        answer = first.run(
+            """
+            def stop(each):
+                raise InterruptedError("enough")
+            before = len(repo.log())
+            try:
+                repo.save({"more": ray.put(2)}, remote="materialize", progress=stop)
+            except InterruptedError as error:
+                answer = [str(error), len(repo.log()) - before]
+            """
+        )
+        assert answer == ["enough", 0]
 
 
 def test_a_place_that_nodes_cannot_reach_is_refused(tmp_path):

@@ -1,24 +1,31 @@
-"""Checkpoints of Ray Train in a repository: each report stores what has changed in the files of the last one.
+"""Checkpoints of Ray Train and Ray Tune in a repository: each report stores what has changed since the last one.
 
-1. A worker saves the files of its checkpoint to a line of versions of its own, ``NAME-RANK``, and leaves a note of that in the
-   run's storage, which is what Ray keeps, counts and hands to workers that start again.
+1. A worker saves to a line of versions of its own, and what Ray gets for it is a *note*, a small file in the run's storage that
+   Ray keeps, counts and hands to workers that start again.
 2. A note names a place and a version; it holds no keys. Whoever reads it opens the place as the worker did.
+3. What a note names is durable when Ray gets the note.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
-from collections.abc import Callable
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from chipmink._errors import DamagedError, NotFoundError
+from chipmink._errors import DamagedError, NotFoundError, UnsupportedError
 from chipmink._repository import Repository
 from chipmink._repository import open as open_repository
 
-__all__ = ["download", "upload_to"]
+if TYPE_CHECKING:
+    from chipmink.torch import Checkpoint, Checkpointer
+
+__all__ = ["checkpoint_of", "download", "restore", "upload_to"]
 
 _NOTE = "chipmink-{rank}.json"
 
@@ -42,12 +49,27 @@ def upload_to(place: str | os.PathLike[str], name: str = "train", **options: Any
         storage = context.get_storage()
         path = storage.build_checkpoint_path_from_name(directory_name)
         storage.storage_filesystem.create_dir(path)
-        note = json.dumps({"place": where, "line": line, "version": int(saved)})
         with storage.storage_filesystem.open_output_stream(f"{path}/{_NOTE.format(rank=rank)}") as stream:
-            stream.write(note.encode())
+            stream.write(_note(where, line, saved))
         return train.Checkpoint(path=path, filesystem=storage.storage_filesystem)
 
     return upload
+
+
+def _note(place: str, line: str, version: int) -> bytes:
+    return json.dumps({"place": place, "line": line, "version": int(version)}).encode()
+
+
+def _read_note(checkpoint: Any, rank: int) -> dict[str, Any]:
+    path = f"{checkpoint.path}/{_NOTE.format(rank=rank)}"
+    try:
+        with checkpoint.filesystem.open_input_stream(path) as stream:
+            found: dict[str, Any] = json.loads(stream.read())
+    except FileNotFoundError:
+        raise NotFoundError(
+            f"{checkpoint.path} holds no note of a checkpoint of rank {rank}; was it made with chipmink.ray.upload_to or checkpoint_of?"
+        ) from None
+    return found
 
 
 # Those that this process saves to: what the last save has learned makes the next one cheap.
@@ -77,12 +99,7 @@ def download(checkpoint: Any, folder: str | os.PathLike[str], rank: int = 0, **o
 
     ``rank`` is that of the worker whose files are wanted; ``options`` are those of ``chipmink.open``.
     """
-    path = f"{checkpoint.path}/{_NOTE.format(rank=rank)}"
-    try:
-        with checkpoint.filesystem.open_input_stream(path) as stream:
-            note = json.loads(stream.read())
-    except FileNotFoundError:
-        raise NotFoundError(f"{checkpoint.path} holds no note of a checkpoint of rank {rank}; was it uploaded with chipmink.ray.upload_to?") from None
+    note = _read_note(checkpoint, rank)
     into = Path(folder).resolve()
     into.mkdir(parents=True, exist_ok=True)
     with open_repository(note["place"], **options) as repository:
@@ -93,3 +110,66 @@ def download(checkpoint: Any, folder: str | os.PathLike[str], rank: int = 0, **o
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(memoryview(content))
     return into
+
+
+# --- with a Checkpointer ---------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def checkpoint_of(checkpointer: Checkpointer, rank: int | None = None) -> Iterator[Any]:
+    """What to report to Ray Train or Ray Tune for the checkpoint that a ``chipmink.torch.Checkpointer`` has saved last.
+
+    ::
+
+        checkpointer.save(step)
+        with chipmink.ray.checkpoint_of(checkpointer) as checkpoint:
+            ray.train.report(metrics, checkpoint=checkpoint)
+
+    Workers of one run that share a repository each need a ``ref`` of their own. ``rank`` is that of this worker, if Ray does not
+    know it.
+    """
+    saved = checkpointer._last
+    if saved is None:
+        raise UnsupportedError("the checkpointer has saved nothing yet: call save before it is reported")
+    # Who reads the note may be on another machine.
+    saved.wait()
+    number = _rank() if rank is None else rank
+    with tempfile.TemporaryDirectory(prefix="chipmink-") as folder:
+        note = _note(checkpointer.repository.url, checkpointer.ref, int(saved))
+        Path(folder, _NOTE.format(rank=number)).write_bytes(note)
+        yield _checkpoint_class().from_directory(folder)
+
+
+def restore(checkpoint: Any, checkpointer: Checkpointer, rank: int | None = None) -> Checkpoint | None:
+    """Restores what a checkpoint of Ray names, as ``Checkpointer.restore`` does; ``None`` if there is none.
+
+    ``checkpoint`` is what ``ray.train.get_checkpoint()`` or ``ray.tune.get_checkpoint()`` returns, or that of a result.
+    """
+    if checkpoint is None:
+        return None
+    note = _read_note(checkpoint, _rank() if rank is None else rank)
+    if note["place"] != checkpointer.repository.url:
+        raise UnsupportedError(
+            f"the checkpoint is in {note['place']!r}, and the checkpointer saves to {checkpointer.repository.url!r}: open it there"
+        )
+    return checkpointer.restore(version=int(note["version"]))
+
+
+def _in_tune() -> bool:
+    functions = sys.modules.get("ray.tune.trainable.trainable_fn_utils")
+    return functions is not None and bool(functions._in_tune_session())
+
+
+def _rank() -> int:
+    if _in_tune() or "ray.train" not in sys.modules:
+        return 0
+    try:
+        return int(sys.modules["ray.train"].get_context().get_world_rank())
+    except Exception:
+        # Outside of a run, where results are looked at.
+        return 0
+
+
+def _checkpoint_class() -> Any:
+    # Tune warns of one that is not its own.
+    return importlib.import_module("ray.tune" if _in_tune() else "ray.train").Checkpoint

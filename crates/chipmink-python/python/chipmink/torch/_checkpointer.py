@@ -217,7 +217,7 @@ class Checkpointer:
             pending = self._last = self._pending = PendingCheckpoint(step)
             pending._start(
                 lambda cancel, captured: repository._save(
-                    namespace, message, None, False, "", "", "reference", cancel, captured
+                    namespace, message, None, False, "", "", "reference", False, cancel, captured
                 ),
                 began,
                 self._sweep_soon if self._retention.has_rules else lambda saved: None,
