@@ -13,6 +13,7 @@ import types
 import typing
 import weakref
 
+import chipmink
 import pytest
 import reference_pickler
 from reducing import public, run
@@ -384,3 +385,67 @@ def test_a_metaclass_may_do_anything(copy):
         hidden = 1
 
     assert copy(C).__dict__["hidden"] == 1
+
+
+def test_subclasses_of_descriptors(copy):
+    class Counted(property):
+        def __init__(self, fget, *, extra=5):
+            super().__init__(fget)
+            self.extra = extra
+
+    class Marked(staticmethod):
+        pass
+
+    class OfClass(classmethod):
+        pass
+
+    class C:
+        value = Counted(lambda self: 3, extra=7)
+        static = Marked(lambda: 4)
+        static.note = [1]
+
+        @OfClass
+        def of_class(cls):
+            return cls
+
+    made = copy(C())
+    attributes = type(made).__dict__
+    assert (made.value, made.static(), made.of_class()) == (3, 4, type(made))
+    assert type(attributes["value"]).__name__ == "Counted" and attributes["value"].extra == 7
+    assert type(attributes["static"]).__name__ == "Marked" and attributes["static"].note == [1]
+    assert type(attributes["of_class"]).__name__ == "OfClass"
+
+
+def test_new_types(copy):
+    scope = run("import typing\nUserId = typing.NewType('UserId', int)\nclass C:\n    kinds = [UserId]")
+    user_id, cls = copy([scope["UserId"], scope["C"]])
+    assert user_id("a") == "a" and user_id.__supertype__ is int and repr(user_id) == "__main__.UserId"
+    assert cls.kinds[0] is user_id
+
+
+def test_super_objects(copy):
+    class A:
+        def who(self):
+            return "a"
+
+    class B(A):
+        def who(self):
+            return "b"
+
+    made, instance = copy([super(B, made := B()), made])
+    assert made.who() == "a" and made.__self__ is instance and type(made) is super
+
+
+def test_a_metaclass_that_does_not_let_its_classes_be_compared():
+    class Meta(type):
+        __hash__ = None
+
+        def __eq__(cls, other):
+            raise RuntimeError("not to be compared")
+
+    class C(metaclass=Meta):
+        pass
+
+    made = C()
+    made.attribute = [1]
+    assert chipmink.loads(chipmink.dumps(made)).attribute == [1]

@@ -355,6 +355,50 @@ def class_namespace(cls: type) -> types.MappingProxyType[str, Any]:
     return cls.__dict__
 
 
+def make_descriptor_of(base: type, kind: type, arguments: tuple[Any, ...]) -> Any:
+    """Makes a property, classmethod or staticmethod of a subclass; its attributes follow."""
+    made = base.__new__(kind, *arguments)
+    base.__init__(made, *arguments)
+    return made
+
+
+def make_new_type(name: str, supertype: Any) -> Any:
+    """Makes a ``typing.NewType`` that no module holds; where it was made follows."""
+    return typing.NewType(name, supertype)
+
+
+def instance_setstate(made: Any, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """Sets the attributes of an object: those in its ``__dict__``, then its slots."""
+    attributes, slots = state
+    if attributes:
+        made.__dict__.update(attributes)
+    for name, value in slots.items():
+        object.__setattr__(made, name, value)
+
+
+# --- exceptions ------------------------------------------------------------------------------------------------------
+
+
+def make_exception(kind: type, arguments: tuple[Any, ...]) -> Any:
+    """Makes an exception as the interpreter's class that it derives from does, whatever its own ``__init__`` takes."""
+    static: Any = next(base for base in kind.__mro__ if not base.__flags__ & _HEAP_TYPE)
+    made = static.__new__(kind, *arguments)
+    static.__init__(made, *arguments)
+    return made
+
+
+def exception_setstate(made: Any, state: tuple[Any, dict[str, Any], Any, Any, bool]) -> None:
+    """Sets what an exception has beyond its arguments, and what it was raised from."""
+    attributes, slots, cause, context, is_suppressed = state
+    if attributes:
+        BaseException.__setstate__(made, attributes)
+    for name, value in slots.items():
+        object.__setattr__(made, name, value)
+    made.__cause__ = cause
+    made.__context__ = context
+    made.__suppress_context__ = is_suppressed
+
+
 # --- modules, streams, handles ---------------------------------------------------------------------------------------
 
 

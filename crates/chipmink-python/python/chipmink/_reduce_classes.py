@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _abc  # type: ignore[import-not-found]
 import abc
+import copyreg
 import dataclasses
 import enum
 import types
@@ -182,12 +183,40 @@ def _members(cls: Any) -> tuple[dict[str, tuple[Any, Any]], dict[str, dict[str, 
 
 def reduce_property(value: property, ctx: Context) -> tuple[Any, ...]:
     """Its functions and its docstring."""
-    return _rebuild.make_property, (value.fget, value.fset, value.fdel, value.__doc__)
+    arguments = (value.fget, value.fset, value.fdel, value.__doc__)
+    return (_rebuild.make_property, arguments) if type(value) is property else _of_subclass(property, value, arguments)
 
 
 def reduce_wrapped(value: Any, ctx: Context) -> tuple[Any, ...]:
     """A classmethod or staticmethod: the function in it."""
-    return type(value), (value.__func__,)
+    kind, arguments = type(value), (value.__func__,)
+    if kind is classmethod or kind is staticmethod:
+        return kind, arguments
+    return _of_subclass(classmethod if isinstance(value, classmethod) else staticmethod, value, arguments)
+
+
+def _of_subclass(base: type, value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    kind = type(value)
+    slots = {name: getattr(value, name) for name in copyreg._slotnames(kind) if hasattr(value, name)}  # type: ignore[attr-defined]
+    state = (dict(getattr(value, "__dict__", ())), slots)
+    return _rebuild.make_descriptor_of, (base, kind, arguments), state, None, None, _rebuild.instance_setstate
+
+
+def reduce_super(value: Any, ctx: Context) -> tuple[Any, ...]:
+    """The class after which attributes are looked for, and the object; asked itself, it answers for the object."""
+    owner = super.__getattribute__(value, "__thisclass__")
+    target = super.__getattribute__(value, "__self__")
+    return super, (owner,) if target is None else (owner, target)
+
+
+def reduce_new_type(value: Any, ctx: Context) -> str | tuple[Any, ...]:
+    """By name if its module has it, else by value."""
+    name = importable_name(value)
+    if name is not None:
+        return name
+    state = {"__module__": value.__module__, "__qualname__": value.__qualname__}
+    arguments = (value.__name__, value.__supertype__)
+    return _rebuild.make_new_type, arguments, state, None, None, _rebuild.attributes_setstate
 
 
 def reduce_descriptor(value: Any, ctx: Context) -> tuple[Any, ...]:
@@ -233,6 +262,8 @@ REDUCERS: dict[type, Any] = {
     typing.TypeVar: reduce_type_variable,
     typing.ParamSpec: reduce_type_variable,
     typing.TypeVarTuple: reduce_type_variable,
+    typing.NewType: reduce_new_type,
+    super: reduce_super,
     **{
         type(getattr(dataclasses, name)): reduce_dataclass_sentinel
         for name in ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY", "_FIELD")

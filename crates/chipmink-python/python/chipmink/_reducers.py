@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from chipmink import _arrow, _device, _numpy, _pandas, _reduce_classes, _reduce_functions, _reduce_objects, _reduce_stubs, _shared, _torch, _values
+from chipmink import _arrow, _device, _numpy, _pandas, _reduce_classes, _reduce_exceptions, _reduce_functions, _reduce_objects, _reduce_stubs, _shared, _torch, _values
 from chipmink._markers import NAMESPACE, Context, DeviceBytes, NamespaceMarker, SharedBytes, Side, Stub, place_of
 from chipmink._numpy import describe_dtype
 from chipmink._reduce_classes import reduce_class
@@ -66,6 +66,7 @@ IDENTIFIED = list(_ray.IDENTIFIED)
 _BY_NAME: dict[tuple[str, str], Reducer] = {
     **_reduce_stubs.BY_NAME,
     **_reduce_objects.BY_NAME,
+    **_reduce_exceptions.BY_NAME,
     **_numpy.BY_NAME,
     **_arrow.BY_NAME,
     **_pandas.BY_NAME,
@@ -85,7 +86,10 @@ STAND_INS = (_numpy.make_subarray, _numpy.make_memmap, _arrow.make_arrow_buffer)
 
 # Subclasses of these inherit the rule; those of the other types in DISPATCH are not what their base is.
 _INHERITED = frozenset(
-    kind for kind, rule in _reduce_stubs.REDUCERS.items() if rule is _reduce_stubs.reduce_file
+    {
+        *(kind for kind, rule in _reduce_stubs.REDUCERS.items() if rule is _reduce_stubs.reduce_file),
+        *(classmethod, property, staticmethod),
+    }
 )
 
 _generation = 0
@@ -93,7 +97,11 @@ _generation = 0
 
 def resolve(kind: type) -> Reducer | None:
     """The rule for objects of exactly this type, if there is one: its own, or one that it inherits by name."""
-    found = DISPATCH.get(kind)
+    try:
+        found = DISPATCH.get(kind)
+    except Exception:
+        # Its metaclass does not let it be compared.
+        found = None
     if found is not None:
         return found
     for base in kind.__mro__:
@@ -101,7 +109,7 @@ def resolve(kind: type) -> Reducer | None:
         found = _BY_NAME.get(place)
         if found is not None:
             return None if kind is not base and place not in _HANDLES and _reduces_itself(kind, base) else found
-        if base in _INHERITED:
+        if any(base is inherited for inherited in _INHERITED):
             return None if _reduces_itself(kind, base) else DISPATCH[base]
     return None
 
