@@ -7,6 +7,7 @@ import concurrent.futures
 import copyreg
 import gc
 import hashlib
+import json
 import logging
 import os
 import queue
@@ -132,6 +133,20 @@ def test_a_module_made_by_the_program(copy):
     exec("limit = 3\ndef f(): return limit", module.__dict__)
     made = copy(module)
     assert made.f() == 3 and made.__doc__ == "Its doc." and made is not module and "made_here" not in sys.modules
+
+
+def test_a_module_made_by_the_program_as_a_variable(repo):
+    made = types.ModuleType("json")
+    made.value, made.itself = [1], made
+    namespace = {"made": made, "also": [made], "imported": json}
+    first = repo.save(namespace)
+    made.value.append(2)
+    second = repo.save(namespace)
+    assert repo.diff(first, second).changed == ("also", "made")
+    for version, value in ((first, [1]), (second, [1, 2])):
+        loaded = repo.load(version)
+        assert loaded["made"].value == value and loaded["made"].itself is loaded["also"][0] is loaded["made"]
+        assert loaded["made"] is not json and loaded["imported"] is json
 
 
 def test_struct(copy):

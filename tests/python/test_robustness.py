@@ -557,3 +557,81 @@ def test_arrays_of_the_namespace_can_be_resized_after_a_save(repo):
             array.resize(length)
         namespace["text"].extend(b"more")
         namespace |= {"array": numpy.arange(length), "kept": numpy.arange(length).view(Kept).copy()}
+
+
+# --- reducers without end
+
+
+class LeadsToItself:
+    def __reduce__(self):
+        return rebuilt, (self,)
+
+
+class LeadsToAnother:
+    def __reduce__(self):
+        return rebuilt, (self.other,)
+
+
+class LeadsOn:
+    def __reduce__(self):
+        return rebuilt, (LeadsOn(),)
+
+
+def _in_turns() -> Any:
+    first, second = LeadsToAnother(), LeadsToAnother()
+    first.other, second.other = second, first
+    return first
+
+
+@pytest.mark.parametrize("make", [LeadsToItself, _in_turns, LeadsOn], ids=["itself", "in turns", "ever new"])
+def test_reducers_that_never_end_are_an_error(repo, make):
+    saved = save_quietly(repo, {"bad": [make()], "good": [1]})
+    (skip,) = saved.report.skipped
+    assert skip.variable == "bad" and "without end" in skip.reason
+    assert repo.load(saved)["good"] == [1]
+    with pytest.raises(RecursionError, match="without end"):
+        chipmink.dumps(make())
+
+
+class Nested:
+    def __init__(self, inner: Any):
+        self.inner = inner
+
+    def __reduce__(self):
+        return Nested, (self.inner,)
+
+
+def test_reducers_that_do_end_may_be_deep(repo):
+    made = None
+    for _ in range(20_000):
+        made = Nested(made)
+    for loaded in (repo.load(repo.save({"x": made}))["x"], chipmink.loads(chipmink.dumps(made))):
+        depth = 0
+        while loaded is not None:
+            loaded = loaded.inner
+            depth += 1
+        assert depth == 20_000
+
+
+# --- many shapes
+
+
+def test_instances_that_have_no_two_attributes_in_common(repo):
+    class Loose:
+        pass
+
+    things = []
+    for i in range(6_000):
+        thing = Loose()
+        setattr(thing, f"attribute {i}", [i])
+        setattr(thing, "common", things and things[-1])
+        things.append(thing)
+    namespace = {"x": things, "class": Loose}
+    saved = repo.save(namespace)
+    assert repo.save(namespace).report.pods_dirty == 0
+    things[77].common = None
+    again = repo.save(namespace)
+    for version, common in ((saved, True), (again, False)):
+        loaded = repo.load(version)["x"]
+        assert all(vars(thing)[f"attribute {i}"] == [i] for i, thing in enumerate(loaded))
+        assert (loaded[77].common is loaded[76]) is common and loaded[78].common is loaded[77]

@@ -231,3 +231,44 @@ def test_objects_that_die_with_a_walk_activate_nobody(tmp_path):
             Tree.asked = 0
             repo.save(namespace, accessed=["other"])
             assert Tree.asked == len(namespace["other"])
+
+
+#: Definitions that lead back to themselves, by way of what they are made of.
+CIRCULAR = {
+    "super": "class C:\n    def f(self): return super().__repr__()\nx = C()",
+    "a class that holds its instance": "class C: pass\nC.root = C()\nC.root.others = [C()]\nx = C.root",
+    "a base that knows its subclasses": "class B:\n    known = []\nclass C(B): pass\nB.known.append(C)\nx = [C(), B]",
+    "a metaclass": (
+        "class M(type):\n    def __new__(m, *a):\n        return super().__new__(m, *a)\nclass C(metaclass=M): pass\nx = C()"
+    ),
+    "a frozen dataclass with slots": (
+        "import dataclasses\n@dataclasses.dataclass(slots=True, frozen=True)\nclass C:\n    a: int\nx = {C(1): 'a'}"
+    ),
+    "single dispatch": (
+        "import functools\n@functools.singledispatch\ndef x(a): return 'any'\n@x.register\ndef of_int(a: int): return 'int'"
+    ),
+    "functions that call each other": (
+        "def make():\n    def even(n): return n == 0 or odd(n - 1)\n    def odd(n): return n != 0 and even(n - 1)\n    return even\nx = make()"
+    ),
+    "a reducer that names its class": (
+        "class C:\n    def __reduce__(self): return C, (), {'c': C}\n    def __setstate__(self, state): self.c = state['c']\nx = C()"
+    ),
+}
+
+
+@pytest.mark.parametrize("policy", ["lga-siblings", "split-all"])
+@pytest.mark.parametrize("whole", [True, False], ids=["namespace", "variable"])
+@pytest.mark.parametrize("name", CIRCULAR)
+def test_definitions_that_lead_back_to_themselves(tmp_path, name, whole, policy):
+    session: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(CIRCULAR[name], "<cell>", "exec", dont_inherit=True), session)
+    namespace = session if whole else {"x": session["x"]}
+    with chipmink.open(tmp_path / "repo", durable=False, policy=policy) as repo:
+        first = repo.save(namespace)
+        for _ in range(3):
+            saved = repo.save(namespace)
+            assert saved.report.pods_dirty == 0
+            assert not repo.diff(first, saved)
+        live = namespace["x"]
+        assert not repo.checkout(first, namespace) and namespace["x"] is live
+        assert list(repo.load(first)) == list(namespace)

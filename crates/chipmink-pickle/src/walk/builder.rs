@@ -9,6 +9,9 @@ use chipmink_types::RegionRecord;
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
 
+/// Shapes or globals of a pod up to which comparing each is cheaper than looking one up.
+const SEARCHED: usize = 16;
+
 /// Where the class of a shape stands, in numbers of the session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ClassPlace {
@@ -46,6 +49,9 @@ pub(crate) struct Builder {
     /// Shape ordinal to shape and its class.
     pub shapes: Vec<(ShapeId, ClassPlace)>,
     last_shape: u32,
+    /// Ordinals of shapes and of globals where they are many; what was taken back may still stand there.
+    shape_index: HashMap<ShapeId, u32>,
+    global_index: HashMap<GlobalId, u32>,
     /// Region ordinal to region.
     pub regions: Vec<RegionRecord>,
     /// Values of the side record, without its version byte.
@@ -81,6 +87,15 @@ pub(crate) struct BuilderMark {
     roots: u32,
     rate: f32,
     shadow: usize,
+}
+
+/// What of a list its index lacks, now that its last element was added.
+fn new_in_index<T>(list: &[T]) -> std::ops::Range<usize> {
+    match list.len() {
+        ..=SEARCHED => 0..0,
+        len if len == SEARCHED + 1 => 0..len,
+        len => len - 1..len,
+    }
 }
 
 impl Builder {
@@ -239,12 +254,21 @@ impl Builder {
     }
 
     pub(crate) fn global_ordinal(&mut self, id: GlobalId) -> u32 {
-        // A pod names few globals; pods with very many are rare enough for a linear search.
-        if let Some(at) = self.globals.iter().rposition(|known| *known == id) {
-            return at as u32;
+        let known = match self.globals.len() {
+            // A pod names few globals.
+            ..=SEARCHED => self.globals.iter().rposition(|known| *known == id).map(|at| at as u32),
+            _ => self.global_index.get(&id).copied(),
+        };
+        if let Some(at) = known
+            && self.globals.get(at as usize) == Some(&id)
+        {
+            return at;
         }
+        let ordinal = self.globals.len() as u32;
         self.globals.push(id);
-        self.globals.len() as u32 - 1
+        let new = new_in_index(&self.globals);
+        self.global_index.extend(new.map(|at| (self.globals[at], at as u32)));
+        ordinal
     }
 
     #[inline(always)]
@@ -254,7 +278,13 @@ impl Builder {
         {
             return Some(self.last_shape);
         }
-        let found = self.shapes.iter().rposition(|known| known.0 == shape)? as u32;
+        let found = match self.shapes.len() {
+            ..=SEARCHED => self.shapes.iter().rposition(|known| known.0 == shape)? as u32,
+            _ => *self.shape_index.get(&shape)?,
+        };
+        if self.shapes.get(found as usize)?.0 != shape {
+            return None;
+        }
         self.last_shape = found;
         Some(found)
     }
@@ -263,8 +293,10 @@ impl Builder {
         if let ClassPlace::Global(id) = class {
             self.global_ordinal(id);
         }
+        self.last_shape = self.shapes.len() as u32;
         self.shapes.push((shape, class));
-        self.last_shape = self.shapes.len() as u32 - 1;
+        let new = new_in_index(&self.shapes);
+        self.shape_index.extend(new.map(|at| (self.shapes[at].0, at as u32)));
         self.last_shape
     }
 

@@ -163,6 +163,8 @@ pub(crate) struct Visit {
     pub mode: Mode,
     /// The pod from which it is called, or [`super::session::NONE`].
     pub parent: u32,
+    /// The visit in which it began, or [`super::session::NONE`].
+    pub below: u32,
     pub is_sibling: bool,
     pub is_definition: bool,
     pub is_opaque: bool,

@@ -223,9 +223,24 @@ impl Walker<'_, '_> {
     }
 
     fn definition_split(&mut self, object: Obj) -> Split {
-        let key = address_key(object);
+        let key = match self.begun(object) {
+            0 => address_key(object),
+            // It is begun once more before it exists, by what its constructor takes; the next save will do the same.
+            again => RootKey::Path(path_key(again, object.addr() as u64)),
+        };
         let pod = self.free_known_pod(key);
         Split { pod, key, is_sibling: false, is_final: true, is_definition: true, rate: 0.0 }
+    }
+
+    /// In how many visits that are not done an object is the present root.
+    fn begun(&self, object: Obj) -> u32 {
+        let mut count = 0;
+        let mut at = self.current;
+        while let Some(visit) = self.visits.get(at as usize) {
+            count += u32::from(visit.root_addrs.last() == Some(&object.addr()));
+            at = visit.below;
+        }
+        count
     }
 
     /// The pod that had this root in the last save, unless it was visited already.

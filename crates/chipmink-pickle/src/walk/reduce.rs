@@ -1,6 +1,6 @@
 //! Objects that say themselves how they are made again: our table of reducers, `copyreg`, `__reduce_ex__(5)`.
 
-use super::frames::{At, FrameKind};
+use super::frames::{At, Frame, FrameKind};
 use super::kinds::Kind;
 use super::memory::Span;
 use super::ndarray::{is_array, view};
@@ -9,7 +9,7 @@ use super::walker::{Step, Walker};
 use crate::py::Obj;
 use chipmink_format::tag;
 use chipmink_types::SkippedVariable;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRecursionError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
@@ -30,6 +30,13 @@ pub(crate) struct Reduction {
     is_temporary: bool,
     stage: Stage,
 }
+
+/// So many reductions must be under way before it is asked whether they ever end.
+const UNDER_WAY: usize = 1 << 10;
+/// How often an object may be reduced while it is being reduced: once for each container through which it leads to itself.
+const ASKED_MAX: usize = 500;
+/// How many objects that reducers have made for the walk may stand one inside the other.
+const NEW_MAX: usize = 10_000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -79,6 +86,7 @@ impl<'py> Walker<'_, 'py> {
             )
         })?;
         let reduction = self.parse(object, parts)?;
+        self.refuse_endless(object)?;
         self.culprit = None;
         self.own(value.clone());
         let exported = self.stand_in(object, kind, &reduction)?;
@@ -93,6 +101,26 @@ impl<'py> Walker<'_, 'py> {
         self.reductions.push(Reduction { at, exported, ..reduction });
         self.push(FrameKind::Reduce { object }, NONE);
         Ok(())
+    }
+
+    /// Ends reductions that lead to themselves before any of them is done, or to ever new objects: pickle runs out of stack
+    /// there, and here nothing else would end them but memory.
+    fn refuse_endless(&self, object: Obj) -> Step {
+        let under_way = self.reductions.len();
+        if under_way < UNDER_WAY || !under_way.is_power_of_two() {
+            return Ok(());
+        }
+        let is_again =
+            |frame: &&Frame| matches!(frame.kind, FrameKind::Reduce { object: other } if other == object);
+        let asked = self.stack.iter().filter(is_again).count();
+        let new = self.reductions.iter().rev().take_while(|reduction| reduction.is_temporary).count();
+        if asked <= ASKED_MAX && new <= NEW_MAX {
+            return Ok(());
+        }
+        let what = if asked > ASKED_MAX { "leads back to it" } else { "leads to ever new objects" };
+        let type_name = crate::py::type_name(&object.bound(self.py));
+        Err(PyRecursionError::new_err(format!("what the reducer of {type_name} gives {what}, without end"))
+            .into())
     }
 
     /// Whether an object is made again of an array over its memory (one of its rules says so), which others may show as
@@ -271,8 +299,8 @@ impl<'py> Walker<'_, 'py> {
         if !class.hasattr("__new__")? {
             return fail("the first argument of copyreg.__newobj__ has no __new__");
         }
-        let own_class = object.bound(py).getattr("__class__")?;
-        if !class.is(&own_class) {
+        // An object may give itself out as one of another class; what `object` says of it is true.
+        if !class.is(&object.bound(py).getattr("__class__")?) && !class.is(object.class().bound(py)) {
             return fail("the first argument of copyreg.__newobj__ is not the object's class");
         }
         reduction.flags |= flag;
@@ -367,6 +395,13 @@ impl<'py> Walker<'_, 'py> {
         let number = self.builder().take_number();
         self.is_temporary = self.reductions.last().is_some_and(|reduction| reduction.is_temporary);
         self.memoize(object, number);
+        // What is reached from here in other pods refers to it as the next save will.
+        let visit = &self.visits[self.current as usize];
+        if let (Some(addr), Some(slot)) = (visit.root_addrs.last(), visit.root_slots.last())
+            && *addr == object.addr()
+        {
+            self.session.memo.offer(*addr, visit.pod, *slot);
+        }
         if let Some(span) = self.reductions.last().and_then(|reduction| reduction.exported) {
             self.own_rigid(object, span, None);
         }

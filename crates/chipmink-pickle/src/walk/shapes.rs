@@ -11,6 +11,9 @@ pub(crate) type ShapeId = u32;
 /// Instances with more attributes than this are written with a dict of their own.
 pub(crate) const MAX_NAMES: usize = 64;
 
+/// Shapes of one class up to which comparing each is cheaper than looking one up.
+const LOOKED_THROUGH: usize = 16;
+
 /// Attribute names that make an instance anything but plain when its own dict holds them.
 const HOOKS: [&[u8]; 5] = [b"__reduce_ex__", b"__reduce__", b"__getstate__", b"__setstate__", b"__class__"];
 
@@ -138,6 +141,8 @@ pub(crate) struct Shapes {
     shapes: Vec<Shape>,
     /// Shapes by the address of their class.
     of_class: HashMap<usize, Vec<ShapeId>>,
+    /// Shapes by what [`content`] says of them.
+    by_content: HashMap<Box<[usize]>, ShapeId>,
     last: ShapeId,
 }
 
@@ -168,7 +173,9 @@ impl Shapes {
             let shape = &self.shapes[**id as usize];
             names_match(dict, &shape.names) && shape.slots_match(object)
         };
-        if let Some(id) = known.iter().rev().find(is_it) {
+        if known.len() <= LOOKED_THROUGH
+            && let Some(id) = known.iter().rev().find(is_it)
+        {
             self.last = *id;
             return Some(*id);
         }
@@ -183,6 +190,15 @@ impl Shapes {
                     return None;
                 }
                 names.push(key);
+            }
+        }
+        if let [first, rest @ ..] = known
+            && rest.len() >= LOOKED_THROUGH
+        {
+            let set = which_are_set(&self.shapes[*first as usize].layout, object);
+            if let Some(id) = self.by_content.get(&content(object.class(), set, &names)[..]) {
+                self.last = *id;
+                return Some(*id);
             }
         }
         let id = self.add(object, names)?;
@@ -207,6 +223,7 @@ impl Shapes {
         class.incref();
         names.iter().for_each(|name| name.incref());
         let id = self.shapes.len() as ShapeId;
+        self.by_content.insert(content(class, set, &names), id);
         self.shapes.push(Shape { class, names: names.into_boxed_slice(), layout, set, hooked });
         self.of_class.entry(class.addr()).or_default().push(id);
         Some(id)
@@ -236,8 +253,15 @@ impl Shapes {
             shape.names.iter().for_each(|name| name.decref());
         }
         self.of_class.clear();
+        self.by_content.clear();
         self.last = 0;
     }
+}
+
+/// What tells a shape from all others: the addresses of its class and names, which it holds, and its slots.
+fn content(class: Obj, set: u64, names: &[Obj]) -> Box<[usize]> {
+    let names = names.iter().map(|name| name.addr());
+    [class.addr(), set as usize].into_iter().chain(names).collect()
 }
 
 fn is_hook(name: Obj) -> bool {

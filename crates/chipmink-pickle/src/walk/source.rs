@@ -251,7 +251,9 @@ impl Walker<'_, '_> {
         if let Some(bytes) = self.inline(value) {
             return Ok(Walked::Root(VariableRoot::Inline(bytes)));
         }
-        if let Ok(module) = value.bound(self.py).cast::<PyModule>() {
+        if let Ok(module) = value.bound(self.py).cast::<PyModule>()
+            && is_imported(module)?
+        {
             let name = module.name()?.to_string();
             return Ok(Walked::Root(VariableRoot::Named(GlobalName {
                 module: name,
@@ -327,6 +329,16 @@ impl Walker<'_, '_> {
         let kind = error.get_type(py).name().map(|name| name.to_string()).unwrap_or_default();
         SkippedVariable { path, type_name, reason: format!("{kind}: {first_line}") }
     }
+}
+
+/// Whether a module is one that an import finds, and not one that the program has made itself.
+fn is_imported(module: &Bound<'_, PyModule>) -> PyResult<bool> {
+    let py = module.py();
+    let dict = module.dict();
+    let Some(name) = dict.get_item("__name__")? else { return Ok(false) };
+    let modules = py.import("sys")?.getattr("modules")?;
+    let is_listed = modules.get_item(name).is_ok_and(|found| found.is(module));
+    Ok(is_listed || dict.get_item("__spec__")?.is_some_and(|spec| !spec.is_none()))
 }
 
 /// Names that the interpreter puts into every module: the interpreter's own objects are saved by name.

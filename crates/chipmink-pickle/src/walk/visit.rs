@@ -80,6 +80,7 @@ impl Walker<'_, '_> {
             pod,
             mode,
             parent,
+            below: self.current,
             is_sibling: split.is_sibling,
             is_definition: split.is_definition,
             is_opaque: false,
