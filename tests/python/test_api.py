@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import copy
 import inspect
 import io
@@ -17,6 +18,7 @@ import warnings
 from pathlib import Path
 
 import chipmink
+import numpy
 import pytest
 
 
@@ -303,6 +305,67 @@ def test_another_process_can_load_it(tmp_path):
 # --- names of the interpreter
 
 
+def test_code_that_a_load_runs_finds_its_globals(tmp_path):
+    script = """
+        import sys, textwrap, chipmink
+        repo = chipmink.open(sys.argv[1], durable=False)
+        if sys.argv[2] == "save":
+            # Names that stand behind what needs them.
+            exec(textwrap.dedent('''
+                class Key:
+                    def __init__(self, text): self.text = text
+                    def __hash__(self): return hash(helper(self.text))
+                    def __eq__(self, other): return self.text == other.text
+                    def __getstate__(self): return self.text
+                    def __setstate__(self, text): self.text = json.loads(json.dumps(text)) + SUFFIX
+                table = {Key("a"): 1} if "helper" in globals() else None
+                class Other:
+                    def __setstate__(self, state): self.made = Key("b")
+                other = Other()
+                other.state = 1
+                import json
+                def helper(text): return text.upper()
+                SUFFIX = ""
+                table = {Key("a"): 1}
+            '''), namespace := {"__name__": "__main__"})
+            del namespace["__builtins__"]
+            print(list(namespace), int(repo.save(namespace)))
+        else:
+            for loaded in (repo.load(1), repo.load(1, names=["table", "other", "Key"]), repo.at(1)):
+                assert loaded["table"][loaded["Key"]("a")] == 1 and loaded["other"].made.text == "b"
+            view = repo.at(1)
+            assert view["other"].made.text == "b" and view["json"].dumps(1) == "1"
+            print(list(repo.load(1)))
+    """
+    names = "['__name__', 'Key', 'table', 'Other', 'other', 'json', 'helper', 'SUFFIX']"
+    assert in_new_process(script, str(tmp_path / "repo"), "save").strip() == f"{names} 1"
+    assert in_new_process(script, str(tmp_path / "repo"), "load").strip() == names
+
+
+def test_a_lazy_version_forgets_what_failed(repo):
+    namespace = run(
+        """
+        import sys
+        class Fails:
+            def __setstate__(self, state):
+                if getattr(sys, "fails", False):
+                    raise ValueError("not now")
+                self.state = state
+        first = [1]
+        second = [Fails(), first]
+        second[0].a = 1
+        """
+    )
+    view = repo.at(repo.save(namespace))
+    sys.fails = True
+    try:
+        with pytest.raises(ValueError, match="not now"):
+            view["first"]
+    finally:
+        del sys.fails
+    assert view["second"][1] is view["first"]
+
+
 def test_dunders_of_the_interpreter_are_saved_by_name(repo):
     namespace = run("x = [1]")
     assert isinstance(namespace["__builtins__"], dict)
@@ -457,6 +520,78 @@ def test_load_reads_no_further_than_its_stream():
     file.write(b"what follows")
     file.seek(0)
     assert chipmink.load(file) == [1] and file.read() == b"what follows"
+
+
+def test_load_takes_files_that_give_less_than_asked_for():
+    data = chipmink.dumps(os.urandom(300_000))
+    want = chipmink.loads(data)
+    read, write = os.pipe()
+    writer = threading.Thread(target=lambda: os.fdopen(write, "wb").write(data))
+    writer.start()
+    with os.fdopen(read, "rb", buffering=0) as pipe:
+        assert chipmink.load(pipe) == want
+    writer.join()
+
+    class OnlyReads:
+        def __init__(self, data):
+            self.file = io.BytesIO(data)
+
+        def read(self, size):
+            return self.file.read(min(size, 3))
+
+    assert chipmink.load(OnlyReads(chipmink.dumps([1]))) == [1]
+    with pytest.raises(chipmink.DamagedError):
+        chipmink.load(OnlyReads(b"rubbish"))
+
+
+def test_a_length_in_a_stream_costs_no_memory():
+    class Counts(io.BytesIO):
+        most = 0
+
+        def read(self, size=-1):
+            self.most = max(self.most, size)
+            return super().read(size)
+
+    head = bytearray(chipmink.dumps([1])[:6])
+    file = Counts(bytes(head) + b"\xff" * 8 + b"\x7f" + b"x" * 100)
+    with pytest.raises(chipmink.DamagedError):
+        chipmink.load(file)
+    assert file.most <= 1 << 30
+
+
+def test_loads_takes_buffers_of_any_items():
+    data = chipmink.dumps([1, 2])
+    data += b""
+    assert chipmink.loads(array.array("b", data)) == [1, 2]
+
+
+def test_names_to_allow_are_a_list():
+    with pytest.raises(TypeError, match="list of str"):
+        chipmink.loads(chipmink.dumps(1), allow="datetime.date")
+
+
+def test_versions_are_numbers(repo):
+    saved = repo.save({"x": 1})
+    assert repo.load(numpy.int64(saved)) == {"x": 1}
+    for wrong in (1.5, [1], b"1"):
+        with pytest.raises(TypeError):
+            repo.load(wrong)
+    for missing in (-1, 1 << 64, 99):
+        with pytest.raises(chipmink.NotFoundError):
+            repo.load(missing)
+
+
+def test_the_log_reads_no_more_than_asked_for(repo):
+    for i in range(5):
+        repo.save({"x": i})
+    with chipmink.open(repo.url, ref="remote/line", durable=False) as line:
+        for i in range(9):
+            line.save({"x": i})
+    assert [version.number for version in repo.log(2)] == [5, 4]
+    assert [version.number for version in repo.log()] == [5, 4, 3, 2, 1]
+    assert repo.log(0) == [] and len(repo.log(99)) == 5
+    with pytest.raises(ValueError, match="-1"):
+        repo.log(-1)
 
 
 def test_a_stream_refuses_what_a_repository_would_stub():

@@ -8,10 +8,13 @@ use super::options::RebuildOptions;
 use super::pause::CollectorPause;
 use super::pods::{Offer, PodState};
 use super::supply::Stored;
-use chipmink_types::{LoadPlan, LoadRoot, LoadVariable, PodSource, SkippedVariable};
+use chipmink_types::{LoadPlan, LoadPod, LoadRoot, LoadVariable, PodSource, SkippedVariable};
 use hashbrown::HashMap;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyDict, PyString};
+
+/// Most bytes of a pod that holds nothing but a reference to another.
+const NAME_LEN: u64 = 16;
 
 /// Variables by name, in the order of a plan.
 pub type Variables = Vec<(String, Py<PyAny>)>;
@@ -59,7 +62,11 @@ fn run(
             return Ok(None);
         }
         loader.use_live(settled);
-        loader.variables(&plan.variables).map(Some)
+        // A checkout changes its namespace only when all is there; until then its functions read what it had before.
+        let is_live =
+            |namespace: &&Py<PyDict>| options.live.as_ref().is_some_and(|live| live.namespace.is(*namespace));
+        let early = options.namespace.as_ref().filter(|namespace| !is_live(namespace));
+        loader.variables(plan, early.map(|namespace| namespace.bind(py))).map(Some)
     });
     loaded.map_err(|failure| loader.explain(failure))
 }
@@ -74,10 +81,35 @@ impl<'py, 'a> Loader<'py, 'a> {
         }
     }
 
-    fn variables(&mut self, variables: &'a [LoadVariable]) -> Result<Variables> {
+    /// `early`: the dict that functions read, which gets each variable as soon as it is there, because what restores
+    /// the state of an object, or hashes it, may be such a function.
+    fn variables(&mut self, plan: &'a LoadPlan, early: Option<&Bound<'py, PyDict>>) -> Result<Variables> {
+        let variables = &plan.variables[..];
         self.variables = variables;
-        for position in 0..self.plan.len() {
+        let mut of_pod: HashMap<usize, Vec<&'a LoadVariable>> = HashMap::new();
+        if let Some(namespace) = early {
+            for variable in variables {
+                match &variable.root {
+                    LoadRoot::Pod(position, _) => of_pod.entry(*position).or_default().push(variable),
+                    _ => self.bind_early(namespace, variable)?,
+                }
+            }
+        }
+        // What is but another name of a definition depends on nothing else, so it can come first.
+        let is_name = |pod: &LoadPod| {
+            pod.byte_len <= NAME_LEN && matches!(pod.dependencies[..], [only] if only < plan.definitions)
+        };
+        let definitions = plan.definitions.min(plan.pods.len());
+        let names = (definitions..plan.pods.len())
+            .filter(|position| of_pod.contains_key(position) && is_name(&plan.pods[*position]))
+            .collect::<Vec<_>>();
+        for position in (0..definitions).chain(names).chain(definitions..plan.pods.len()) {
             self.run_pod(position)?;
+            if let Some(namespace) = early {
+                for variable in of_pod.remove(&position).unwrap_or_default() {
+                    self.bind_early(namespace, variable)?;
+                }
+            }
         }
         variables
             .iter()
@@ -87,6 +119,11 @@ impl<'py, 'a> Loader<'py, 'a> {
                 Ok((variable.name.clone(), object.unbind()))
             })
             .collect()
+    }
+
+    fn bind_early(&mut self, namespace: &Bound<'py, PyDict>, variable: &'a LoadVariable) -> Result<()> {
+        let object = self.root(&variable.root).map_err(|failure| failure.in_variable(&variable.name))?;
+        Ok(namespace.set_item(&variable.name, object)?)
     }
 
     /// The object of a variable, once all pods have run.

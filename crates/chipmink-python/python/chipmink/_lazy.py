@@ -54,13 +54,19 @@ class LazyVersion(Mapping[str, Any]):
             if len(grown) == len(needed):
                 break
             needed = grown
-        with placing(self._map_location):
-            loaded = resolving(
-                lambda: handle.load_only(self.version, needed, self._loaded, self._allow, live_namespace(), False),
-                self._repository,
-            )
-        for other, value in loaded or ():
-            self._loaded.setdefault(other, value)
+        before = list(self._loaded)
+        try:
+            with placing(self._map_location):
+                loaded = resolving(
+                    lambda: handle.load_only(self.version, needed, self._loaded, self._allow, live_namespace(), False),
+                    self._repository,
+                )
+        except BaseException:
+            # What was made of it shares nothing with what is made next time.
+            for other in set(self._loaded).difference(before):
+                del self._loaded[other]
+            raise
+        self._loaded.update(loaded or ())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

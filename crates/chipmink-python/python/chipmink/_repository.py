@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import operator
 import os
 import pathlib
 import sys
@@ -446,8 +447,10 @@ class Repository(StoredRepository):
         namespace: dict[str, Any] = {}
         wanted = None if names is None else names_of(names)
         with placing(map_location):
-            # Functions are made before the variables are there; the dict they are bound to is filled at the end.
+            # Functions are made before the variables are there; the dict they are bound to gets each as it is made.
             loaded = resolving(lambda: handle.load(number, wanted, namespace, allow, live_namespace()), self, as_refs, as_pandas)
+        # In their order.
+        namespace.clear()
         namespace.update(loaded)
         if wanted is None or len(loaded) == len(wanted):
             return namespace
@@ -609,7 +612,10 @@ class Repository(StoredRepository):
                 raise NotFoundError(f"the repository at {self._url!r} has no tag and no branch {version!r}")
             return number
         if version is not None:
-            return int(version)
+            number = operator.index(version)
+            if not 0 <= number < 1 << 64:
+                raise NotFoundError(f"the repository at {self._url!r} has no version {number}")
+            return number
         number = self._usable().newest(self._ref)
         if number is None:
             raise NotFoundError(f"ref {self._ref!r} of the repository at {self._url!r} has no version yet")
