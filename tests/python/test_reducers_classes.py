@@ -449,3 +449,17 @@ def test_a_metaclass_that_does_not_let_its_classes_be_compared():
     made = C()
     made.attribute = [1]
     assert chipmink.loads(chipmink.dumps(made)).attribute == [1]
+
+
+@pytest.mark.parametrize("lie", [int, property(lambda self: dict)], ids=["class", "property"])
+def test_instances_that_give_themselves_out_as_others(repo, lie):
+    """The standard pickler refuses them."""
+
+    class C:
+        __class__ = lie
+
+    made = C()
+    made.attribute = [made]
+    for again in (chipmink.loads(chipmink.dumps(made)), repo.load(repo.save({"x": made}))["x"]):
+        assert type(again).__name__ == "C" and again.attribute[0] is again
+        assert again.__class__ in (int, dict)

@@ -77,6 +77,8 @@ def test_names_that_are_none(opened, name):
         opened(ref=name).save({"x": 1})
     with pytest.raises(chipmink.UnsupportedError, match="names of tags"):
         repo.branch("tag/x")
+    with pytest.raises(chipmink.UnsupportedError, match="not listed"):
+        repo.branch("remote/main")
     with pytest.raises(chipmink.NotFoundError):
         repo.branch("y", 99)
     with pytest.raises(chipmink.NotFoundError):

@@ -131,6 +131,15 @@ def test_versions_can_be_named(repo):
     assert [repo.load(number)["number"] for number in (1, 4, 5, 6)] == [1, 4, 5, 6]
 
 
+def test_text_names_no_versions_to_drop(repo):
+    repo.save({"x": 1})
+    repo.save({"x": 2})
+    for drop in ("1", ["1"], [1.0]):
+        with pytest.raises(TypeError):
+            repo.sweep(drop=drop)
+    assert [version.number for version in repo.log()] == [2, 1]
+
+
 def test_a_sweep_without_rules_clears_away_what_died(repo, tmp_path):
     repo.save(step(0))
     orphan = tmp_path / "repo" / "packs" / ("0" * 31 + "1")

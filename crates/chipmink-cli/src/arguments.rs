@@ -81,7 +81,7 @@ pub(crate) struct LogArguments {
 pub(crate) struct ShowArguments {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Number of the version, or a ref for its newest
+    /// Number of the version, or a branch or tag
     #[arg(default_value = "main")]
     pub(crate) version: String,
     /// A variable, to see its pods and buffers
@@ -92,9 +92,9 @@ pub(crate) struct ShowArguments {
 pub(crate) struct DiffArguments {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Number of the earlier version, or a ref
+    /// Number of the earlier version, or a branch or tag
     pub(crate) before: String,
-    /// Number of the later version, or a ref
+    /// Number of the later version, or a branch or tag
     #[arg(default_value = "main")]
     pub(crate) after: String,
 }
@@ -180,7 +180,7 @@ pub(crate) struct StatsArguments {
 pub(crate) struct DuArguments {
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Number of the version, or a ref for its newest
+    /// Number of the version, or a branch or tag
     #[arg(default_value = "main")]
     pub(crate) version: String,
     /// Show all versions, and what only each of them needs

@@ -118,10 +118,14 @@ pub(crate) fn open(place: &str) -> Result<Repository, Failure> {
     Ok(Repository::open(place, options)?)
 }
 
-/// The version that an argument means: a number, or the newest of a ref.
+/// The version that an argument means: a number, a tag, or the newest of a branch.
 pub(crate) fn version(repository: &Repository, argument: &str) -> Result<TimeId, Failure> {
-    match argument.parse() {
-        Ok(number) => Ok(TimeId(number)),
-        Err(_) => Ok(repository.newest(argument)?),
+    if let Ok(number) = argument.parse() {
+        return Ok(TimeId(number));
+    }
+    let tag = format!("{}{argument}", chipmink::TAG_PREFIX);
+    match repository.refs()?.get(&tag) {
+        Some(time) => Ok(*time),
+        None => Ok(repository.newest(argument)?),
     }
 }

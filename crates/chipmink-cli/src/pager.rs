@@ -10,6 +10,8 @@ use std::process::{Command, Stdio};
 const PAGED: [&str; 4] = ["log", "show", "diff", "du"];
 /// The pager if none is named: it ends at once if all fits on the screen, and leaves it as it is.
 const PAGER: &str = "less -FRX";
+/// The same for a `less` that the user names.
+const LESS: &str = "FRX";
 
 /// Runs the command on the standard streams of this process, and returns the exit status.
 pub fn run_on_terminal(arguments: Vec<OsString>) -> u8 {
@@ -43,5 +45,11 @@ fn start() -> Option<std::process::Child> {
     let pager = std::env::var("PAGER").unwrap_or_else(|_| PAGER.to_owned());
     let mut words = pager.split_whitespace();
     let name = words.next().filter(|name| *name != "cat")?;
-    Command::new(name).args(words).stdin(Stdio::piped()).spawn().ok()
+    let mut command = Command::new(name);
+    command.args(words).stdin(Stdio::piped());
+    if std::env::var_os("LESS").is_none() {
+        // A bare `less` would show the codes of colours, and stay for a few lines.
+        command.env("LESS", LESS);
+    }
+    command.spawn().ok()
 }

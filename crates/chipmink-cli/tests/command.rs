@@ -7,7 +7,8 @@ use chipmink_digest::{Grid, digest, digest_region};
 use chipmink_format::tag;
 use chipmink_types::{
     BlobKind, BlobSink, Component, Export, GlobalName, GraphSource, GridKind, PodKey, PodRecord,
-    RegionRecord, SkippedVariable, VariableRoot, ViewRecord, WalkError, WalkOutcome, WalkRequest, WalkedPod,
+    RegionRecord, SkippedVariable, TimeId, VariableRoot, ViewRecord, WalkError, WalkOutcome, WalkRequest,
+    WalkedPod,
 };
 use serde_json::Value;
 use std::path::Path;
@@ -169,6 +170,18 @@ fn diff_names_what_differs() {
         (&all["added"][0], &all["changed"][1], &all["after"]),
         (&"extra".into(), &"view".into(), &2.into())
     );
+}
+
+#[test]
+fn a_tag_names_its_version() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().to_str().unwrap();
+    let repository = repository(directory.path());
+    repository.create_ref("tag/first", TimeId(1)).unwrap();
+    assert!(call(&["show", place, "first"]).1.starts_with("version  1 on main"));
+    assert!(call(&["show", place, "tag/first"]).1.starts_with("version  1 on main"));
+    assert_eq!(call(&["diff", place, "first"]).1, "+ extra\n~ frame\n~ view\n");
+    assert_eq!(call(&["du", place, "first"]).0, 0);
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use super::error::{RebuildError, Result};
 use super::mapped::MapRegions;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
 use std::collections::HashSet;
 
 /// How a rebuild is to be done.
@@ -62,6 +63,12 @@ impl Allowlist {
     pub fn from_python(value: &Bound<'_, PyAny>) -> PyResult<Self> {
         if value.is_callable() {
             return Ok(Self::of_predicate(value.clone().unbind()));
+        }
+        if value.is_instance_of::<PyString>() {
+            return Err(PyTypeError::new_err(format!(
+                "names are allowed as a list of str: [{}]",
+                value.repr()?
+            )));
         }
         let names = value.try_iter()?.map(|name| name?.extract::<String>()).collect::<PyResult<Vec<_>>>()?;
         Ok(Self::of_names(names))

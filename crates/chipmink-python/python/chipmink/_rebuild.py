@@ -357,8 +357,9 @@ def class_namespace(cls: type) -> types.MappingProxyType[str, Any]:
 
 def make_descriptor_of(base: type, kind: type, arguments: tuple[Any, ...]) -> Any:
     """Makes a property, classmethod or staticmethod of a subclass; its attributes follow."""
-    made = base.__new__(kind, *arguments)
-    base.__init__(made, *arguments)
+    maker: Any = base
+    made = maker.__new__(kind, *arguments)
+    maker.__init__(made, *arguments)
     return made
 
 

@@ -118,6 +118,9 @@ def _head(cls: type) -> dict[str, Any]:
         head["__slots__"] = slots
     if "__orig_bases__" in attributes:
         head["__orig_bases__"] = attributes["__orig_bases__"]
+    if "__class__" in attributes:
+        # What a class says of its instances' class cannot be set later: it would be taken for its own.
+        head["__class__"] = attributes["__class__"]
     if "__dict__" in attributes and not isinstance(attributes["__dict__"], GetSetDescriptorType):
         head["__dict__"] = attributes["__dict__"]
     return head
@@ -134,7 +137,7 @@ def _attributes(cls: type, left_out: Any) -> dict[str, Any]:
     if doc is not None:
         found["__doc__"] = doc
     for name, value in cls.__dict__.items():
-        if name in _LEFT_OUT or name in left_out or name in ("__doc__", "__dict__") or _is_own_slot(cls, value):
+        if name in _LEFT_OUT or name in left_out or name in ("__class__", "__doc__", "__dict__") or _is_own_slot(cls, value):
             continue
         if name == "__firstlineno__":
             value = Side(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import datetime
+import operator
 import os
 from collections.abc import Iterable
 from typing import Unpack
@@ -50,6 +51,9 @@ class StoredRepository(abc.ABC):
         """
         if name.startswith(TAG):
             raise UnsupportedError(f"{name!r} cannot be the name of a branch: {TAG!r} begins the names of tags")
+        if name.startswith(LINE):
+            what = "the names of lines that hold what was saved of a cluster, which are not listed"
+            raise UnsupportedError(f"{name!r} cannot be the name of a branch: {LINE!r} begins {what}")
         self._usable().create_ref(name, self._number(version))
 
     def tag(self, name: str, version: int | str | None = None) -> None:
@@ -78,8 +82,17 @@ class StoredRepository(abc.ABC):
         return {name.removeprefix(TAG): number for name, number in found if name.startswith(TAG)}
 
     def log(self, limit: int | None = None) -> list[Version]:
-        """The versions of the repository, newest first."""
-        return [version for version in self._versions(None) if not version.ref.startswith(LINE)][:limit]
+        """The versions of the repository, newest first; the newest ``limit`` if that is given."""
+        if limit is not None and limit < 0:
+            raise ValueError(f"limit is a number of versions, not {limit}")
+        wanted = limit
+        while True:
+            read = self._versions(wanted)
+            found = [version for version in read if not version.ref.startswith(LINE)]
+            if limit is None or wanted is None or len(found) >= limit or len(read) < wanted:
+                return found[:limit]
+            # Lines of another kind stood between them.
+            wanted *= 4
 
     def _versions(self, limit: int | None) -> list[Version]:
         versions = self._usable().log(limit)
@@ -256,6 +269,8 @@ class StoredRepository(abc.ABC):
             raise ValueError(f"keep_every is at least 1, not {numbers}")
         if seconds == 0:
             raise ValueError("keep_every must be longer than no time")
+        if isinstance(drop, str):
+            raise TypeError(f"versions to drop are given as a list of numbers, not as {drop!r}")
         seconds_left = parse_duration(grace, "grace")
         figures = self._usable().sweep(
             keep_last,
@@ -264,7 +279,7 @@ class StoredRepository(abc.ABC):
             keep_tagged,
             parse_size(max_bytes),
             parse_duration(older_than, "older_than"),
-            [int(number) for number in drop],
+            [operator.index(number) for number in drop],
             seconds_left,
             dry_run,
         )
