@@ -143,6 +143,10 @@ impl Output for FaultOutput {
         disk.run(Call::Write, || output.write_all(parts))
     }
 
+    fn sync_ahead(&mut self) {
+        self.1.sync_ahead();
+    }
+
     fn fsync(&mut self) -> io::Result<()> {
         let FaultOutput(disk, output) = self;
         disk.run(Call::Sync, || output.fsync())

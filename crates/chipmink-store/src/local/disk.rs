@@ -27,6 +27,10 @@ pub(crate) const TMP_AGE: Duration = Duration::from_secs(24 * 3600);
 /// Bytes copied at a time when a file is written again.
 const COPY_LEN: usize = 1 << 20;
 
+/// Bytes of a file after which it is synced for the first time while it is written, and then again. Less would have the file
+/// system close its journal too often.
+const SYNC_AHEAD_LEN: u64 = 32 << 20;
+
 /// Whether a final name may be there already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Publish {
@@ -167,6 +171,7 @@ impl Disk {
             path,
             output: Some(output),
             checksum,
+            unsynced: 0,
             process: std::process::id(),
         })
     }
@@ -237,6 +242,8 @@ pub(crate) struct TmpFile {
     output: Option<Box<dyn Output>>,
     /// Of all that was written, in durable mode.
     checksum: Option<Box<Xxh3>>,
+    /// Bytes that were written since a sync was last begun.
+    unsynced: u64,
     /// A forked child must not remove its parent's file.
     process: u32,
 }
@@ -256,6 +263,11 @@ impl TmpFile {
         output.write_all(parts).map_err(|error| LocalError::new("write", &self.path, error))?;
         if let Some(checksum) = &mut self.checksum {
             parts.iter().for_each(|part| checksum.update(part));
+            self.unsynced += parts.iter().map(|part| part.len() as u64).sum::<u64>();
+            if self.unsynced >= SYNC_AHEAD_LEN {
+                self.unsynced = 0;
+                output.sync_ahead();
+            }
         }
         Ok(())
     }

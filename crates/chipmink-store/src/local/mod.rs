@@ -4,6 +4,7 @@ mod disk;
 mod error;
 mod files;
 mod objects;
+mod sync_ahead;
 mod syscalls;
 mod system;
 

@@ -29,6 +29,10 @@ pub trait Output: fmt::Debug + Send + Sync {
     /// As `writev(2)`; an unknown part of the bytes may have been written.
     fn write_all(&mut self, parts: &[IoSlice<'_>]) -> io::Result<()>;
 
+    /// Begins to send the bytes written so far to the disk, beside what the caller goes on with, so that [`Output::fsync`] has
+    /// less to wait for. What fails of it is an error of that. Where it cannot be done nothing happens.
+    fn sync_ahead(&mut self) {}
+
     /// Makes the bytes written so far survive a power cut (not the file's name: that is its directory's).
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The system calls of the machine.
 
+use super::sync_ahead::SyncAhead;
 use super::syscalls::{Input, Output, Stat, Syscalls};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -13,7 +14,10 @@ use std::time::SystemTime;
 pub struct System;
 
 #[derive(Debug)]
-struct SystemOutput(File);
+struct SystemOutput {
+    file: File,
+    ahead: Option<SyncAhead>,
+}
 
 #[derive(Debug)]
 struct SystemInput(File);
@@ -45,7 +49,7 @@ impl Output for SystemOutput {
         let mut rest = &mut parts[..];
         IoSlice::advance_slices(&mut rest, 0);
         while !rest.is_empty() {
-            match self.0.write_vectored(rest) {
+            match self.file.write_vectored(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => IoSlice::advance_slices(&mut rest, written),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -55,8 +59,23 @@ impl Output for SystemOutput {
         Ok(())
     }
 
+    fn sync_ahead(&mut self) {
+        if let Some(ahead) = &mut self.ahead
+            && !ahead.is_done()
+        {
+            // The disk has enough to do.
+            return;
+        }
+        match self.ahead.take().map_or(Ok(()), SyncAhead::end) {
+            Ok(()) => self.ahead = SyncAhead::begin(&self.file),
+            failed => self.ahead = Some(SyncAhead::Done(failed)),
+        }
+    }
+
     fn fsync(&mut self) -> io::Result<()> {
-        self.0.sync_all()
+        // The system tells of a failure once, and the other thread may be the one that it was told.
+        self.ahead.take().map_or(Ok(()), SyncAhead::end)?;
+        self.file.sync_all()
     }
 }
 
@@ -102,7 +121,7 @@ impl Input for SystemInput {
 impl Syscalls for System {
     fn create(&self, path: &Path) -> io::Result<Box<dyn Output>> {
         let file = OpenOptions::new().write(true).create_new(true).open(path)?;
-        Ok(Box::new(SystemOutput(file)))
+        Ok(Box::new(SystemOutput { file, ahead: None }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn Input>> {
@@ -160,5 +179,36 @@ impl Syscalls for System {
             let digits: String = text.trim().chars().filter(|digit| *digit != '-').collect();
             u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32).map(u128::to_be_bytes)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_that_failed_beside_is_an_error_of_the_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = File::create(folder.path().join("file")).unwrap();
+        let failed = SyncAhead::Done(Err(io::Error::other("the disk is gone")));
+        let mut output = SystemOutput { file, ahead: Some(failed) };
+        output.write_all(&[IoSlice::new(b"bytes")]).unwrap();
+        output.sync_ahead();
+        output.sync_ahead();
+        assert_eq!(output.fsync().unwrap_err().to_string(), "the disk is gone");
+    }
+
+    #[test]
+    fn what_is_synced_beside_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let mut output = System.create(&path).unwrap();
+        for i in 0..64 {
+            output.write_all(&[IoSlice::new(&[i; 4096])]).unwrap();
+            output.sync_ahead();
+        }
+        output.fsync().unwrap();
+        let bytes = fs::read(path).unwrap();
+        assert!((0..64).all(|i| bytes[i * 4096..(i + 1) * 4096].iter().all(|byte| usize::from(*byte) == i)));
     }
 }
