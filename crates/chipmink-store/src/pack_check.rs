@@ -5,10 +5,11 @@ use crate::error::{Result, StoreError};
 use bytes::Bytes;
 use chipmink_digest::digest;
 use chipmink_format::{
-    FormatError, IndexRow, PACK_FOOTER_GUESS, PACK_HEADER_LEN, PackFooter, PackHeader, PackInfo, PackName,
-    SegmentPlace, check_delta, decode_blob, decode_segment, expansion_max, pack_path,
+    Codec, FormatError, IndexRow, PACK_FOOTER_GUESS, PACK_HEADER_LEN, PackFooter, PackHeader, PackInfo,
+    PackName, SegmentPlace, check_delta, decode_blob, decode_segment, expansion_max, pack_path,
 };
 use chipmink_types::TimeId;
+use std::ops::Range;
 
 /// Bytes of blobs that are read at once.
 const WINDOW: u64 = 8 << 20;
@@ -19,6 +20,63 @@ pub(crate) fn check_pack(backend: &Backend, pack: &PackInfo, blob_bytes_max: u64
     let rows = check_structure(backend, pack)?;
     check_blobs(backend, pack, &rows, blob_bytes_max, &mut |_| {}, &mut |_, error| Err(error))?;
     Ok(rows)
+}
+
+/// Bytes that are read, checked and passed on at once: they are still in the cache of the core then.
+const PASS_LEN: u64 = 256 << 10;
+
+/// As [`check_pack`], reading each byte once: `pass` gets all of them in their order, each after it was checked as far as it has
+/// a digest. What it was given of a pack that turns out to be damaged is of no use. `read` fills a buffer from an offset.
+pub(crate) fn pass_pack(
+    backend: &Backend,
+    pack: &PackInfo,
+    blob_bytes_max: u64,
+    read: &mut dyn FnMut(u64, &mut [u8]) -> Result<()>,
+    pass: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut rows = check_structure(backend, pack)?;
+    rows.sort_unstable_by_key(|row| row.byte_offset);
+    let mut rest = rows.as_slice();
+    let mut buffer = Vec::new();
+    let (mut at, mut filled) = (0, PACK_HEADER_LEN as u64);
+    while at < pack.byte_len {
+        // Up to where no blob goes on.
+        let (mut end, mut count) = (at.max(filled), 0);
+        while let Some(row) = rest.get(count)
+            && (end - at < PASS_LEN || row.byte_offset < end)
+        {
+            end = end.max(row.byte_offset + row.stored_len);
+            count += 1;
+        }
+        if count == 0 {
+            end = (at + PASS_LEN).min(pack.byte_len);
+        }
+        let (window, after) = rest.split_at(count);
+        rest = after;
+        buffer.resize((end - at) as usize, 0);
+        read(at, &mut buffer)?;
+        let part = |range: Range<u64>| &buffer[(range.start - at) as usize..(range.end - at) as usize];
+        for row in window {
+            if row.byte_offset > filled && part(filled..row.byte_offset).iter().any(|byte| *byte != 0) {
+                return Err(no_zeros(backend, pack, filled));
+            }
+            let row_end = row.byte_offset + row.stored_len;
+            let stored = part(row.byte_offset..row_end);
+            filled = filled.max(row_end);
+            if row.codec == Codec::Raw && row.decoded_len == row.stored_len && digest(stored) == row.digest {
+                continue;
+            }
+            check_blob(row, Bytes::copy_from_slice(stored), blob_bytes_max)
+                .map_err(|source| damage(backend, pack, source))?;
+        }
+        let gap = at.max(filled)..end.min(pack.index.byte_offset);
+        if gap.start < gap.end && part(gap.clone()).iter().any(|byte| *byte != 0) {
+            return Err(no_zeros(backend, pack, gap.start));
+        }
+        pass(&buffer)?;
+        at = end;
+    }
+    Ok(())
 }
 
 /// Checks each byte of a pack between its header and its index. `good` is told of each row whose blob is what it should

@@ -4,7 +4,7 @@ use crate::backend::Backend;
 use crate::error::{Result, StoreError};
 use crate::log::read_entry;
 use crate::options::StoreOptions;
-use crate::pack_check::check_pack;
+use crate::pack_check::pass_pack;
 use crate::pool::{Pressure, pool_failure};
 use crate::store::Store;
 use crate::sweep::{SweepReport, SweepRequest};
@@ -18,8 +18,6 @@ use chipmink_types::{PoolObject, SharedPool, TimeId};
 use hashbrown::HashSet;
 use std::sync::Arc;
 
-/// Bytes that are copied at once.
-const PIECE: usize = 1 << 20;
 /// How often an entry that is gone when it is read is looked for again.
 const TRIES: usize = 8;
 
@@ -214,7 +212,7 @@ impl Staging {
         Ok((read.entry, bytes))
     }
 
-    /// Writes a pack below, unless it is there, after every byte of it was checked.
+    /// Writes a pack below, unless it is there. Every byte of it is checked before it gets its name.
     fn copy_pack(&self, pack: &PackInfo, report: &mut dyn FnMut(u64)) -> Result<()> {
         let path = pack_path(pack.name);
         let lower = self.lower.backend();
@@ -230,20 +228,20 @@ impl Staging {
             let reason = format!("it has {} bytes, its entry says {}", object.byte_len, pack.byte_len);
             return Err(self.damaged(&path, reason));
         }
-        check_pack(&self.near, pack, self.lower.options().blob_bytes_max)?;
         let mut output = lower.create_pack(&path)?;
+        let mut digester = Digester::new();
+        let blob_bytes_max = self.lower.options().blob_bytes_max;
         let failed = |error| StoreError::storage(format!("writing {path} in {}", lower.label()), error);
-        let (mut digester, mut at) = (Digester::new(), 0);
-        let mut piece = vec![0; PIECE.min(usize::try_from(object.byte_len).unwrap_or(PIECE))];
-        while at < object.byte_len {
-            let len = (object.byte_len - at).min(PIECE as u64) as usize;
-            let piece = &mut piece[..len];
-            self.pool.read_at(&object, at, piece).map_err(|error| self.failed("reading", error))?;
+        let mut read = |at: u64, into: &mut [u8]| {
+            self.pool.read_at(&object, at, into).map_err(|error| self.failed("reading", error))
+        };
+        let mut pass = |piece: &[u8]| {
             digester.update(piece);
             output.write(&[piece]).map_err(failed)?;
-            at += len as u64;
-            report(len as u64);
-        }
+            report(piece.len() as u64);
+            Ok(())
+        };
+        pass_pack(&self.near, pack, blob_bytes_max, &mut read, &mut pass)?;
         if digester.finish() != object.digest {
             return Err(self.damaged(&path, "it has another digest than its writer stated".to_owned()));
         }
