@@ -5,6 +5,7 @@
 
 use crate::cancel::Cancel;
 use crate::errors::raise;
+use crate::fill::{Load, Loaded};
 use crate::mapping::{Mapper, Mapping};
 use crate::mentions::SetLine;
 use crate::transfer::{Other, repair, transfer};
@@ -60,6 +61,10 @@ pub(crate) struct Handle {
 impl Handle {
     pub(crate) const fn repository(&self) -> &Repository {
         &self.repository
+    }
+
+    pub(crate) const fn mapping(&self) -> &Mapping {
+        &self.mapping
     }
 
     /// Locked for a moment only, and never while the interpreter is released.
@@ -294,7 +299,9 @@ impl Handle {
     }
 
     /// Loads variables: all, or those named and, after them, those that their functions read. Classes that equal those
-    /// of `live` are these.
+    /// of `live` are these. With `into`, that sees to the checks of what is mapped.
+    #[pyo3(signature = (number, names, namespace, allow, live, into=None))]
+    #[expect(clippy::too_many_arguments, reason = "they are the keyword arguments of the Python side")]
     fn load(
         &self,
         py: Python<'_>,
@@ -303,13 +310,21 @@ impl Handle {
         namespace: Bound<'_, PyDict>,
         allow: Option<&Bound<'_, PyAny>>,
         live: Bound<'_, PyDict>,
+        into: Option<&Loaded>,
     ) -> PyResult<Variables> {
         let plan = py.detach(|| self.repository.plan(TimeId(number), names.as_deref())).map_err(raise)?;
-        let mapper = self.mapping.mapper(&self.repository);
+        let mapper = match into {
+            Some(_) => self.mapping.unchecked_mapper(&self.repository),
+            None => self.mapping.mapper(&self.repository),
+        };
         let options = rebuild_options(namespace, allow, live, mapper.as_ref())?;
         let loaded = rebuild(py, &plan, &mut *self.pods(&plan), &options);
         let loaded = loaded.map_err(|error| self.or_dropped(number, error))?;
-        self.mapping.check_later(mapper.as_ref(), &plan, TimeId(number));
+        let time = TimeId(number);
+        match into {
+            Some(into) => *into.load() = Some(Load { mapper, plan, time }),
+            None => self.mapping.check_later(mapper.as_ref(), &plan, time),
+        }
         Ok(loaded)
     }
 

@@ -7,6 +7,7 @@ mod cancel;
 mod command;
 mod device;
 mod errors;
+mod fill;
 mod handle;
 mod mapping;
 mod memory;
@@ -30,6 +31,8 @@ mod _chipmink {
     use crate::command::run_command;
     #[pymodule_export]
     use crate::device::{DeviceFence, device_unusable, device_upload, examine};
+    #[pymodule_export]
+    use crate::fill::Loaded;
     #[pymodule_export]
     use crate::handle::Handle;
     #[pymodule_export]

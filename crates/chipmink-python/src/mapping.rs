@@ -45,6 +45,17 @@ impl Mapping {
         Some(Mapper(Arc::new(repository.mapper(check))))
     }
 
+    /// As [`Mapping::mapper`], for a load whose caller sees to the checks.
+    pub(crate) fn unchecked_mapper(&self, repository: &Repository) -> Option<Mapper> {
+        self.verify?;
+        Some(Mapper(Arc::new(repository.mapper(MapCheck::Later))))
+    }
+
+    /// Whether what is mapped is compared with its digests before anybody sees it.
+    pub(crate) fn is_eager(&self) -> bool {
+        self.verify == Some(Verify::Eager)
+    }
+
     /// What a check found since this was last asked.
     pub(crate) fn take_damage(&self) -> Option<String> {
         self.checker.take_damage()
@@ -94,6 +105,19 @@ fn variables_of(plan: &LoadPlan, root: Digest) -> String {
 pub(crate) struct Mapper(Arc<RegionMapper>);
 
 impl Mapper {
+    /// Compares all that was mapped with its digests.
+    pub(crate) fn check_all(&self) -> Result<(), BlobError> {
+        self.0.check_all()
+    }
+
+    /// What was mapped of these regions need not be checked.
+    pub(crate) fn forget_unchecked(&self, regions: &[RegionRecord]) {
+        let roots: Vec<Digest> = regions.iter().map(|region| region.root).collect();
+        self.0.forget_unchecked(&roots);
+    }
+}
+
+impl Mapper {
     /// The same for the rebuild.
     pub(crate) fn boxed(&self) -> Box<dyn MapRegions> {
         Box::new(Mapper(Arc::clone(&self.0)))
@@ -102,12 +126,13 @@ impl Mapper {
 
 impl MapRegions for Mapper {
     fn map(&self, region: &RegionRecord) -> Result<Option<Box<dyn RegionMemory>>, BlobError> {
-        Ok(self.0.map(region)?.map(|memory| Box::new(Mapped(memory)) as _))
+        let memory = self.0.map(region)?;
+        Ok(memory.map(|memory| Box::new(Mapped(memory, region.clone())) as _))
     }
 }
 
 /// Memory that is unmapped when the array that has taken it over dies.
-struct Mapped(MappedRegion);
+struct Mapped(MappedRegion, RegionRecord);
 
 // SAFETY: a mapped region is readable and writable, private, and unmapped on drop only; it is moved in here, so nobody else
 // has it.
@@ -118,5 +143,9 @@ unsafe impl RegionMemory for Mapped {
 
     fn byte_len(&self) -> usize {
         self.0.byte_len()
+    }
+
+    fn region(&self) -> &RegionRecord {
+        &self.1
     }
 }

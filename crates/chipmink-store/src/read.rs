@@ -83,7 +83,7 @@ impl Inner {
     }
 
     /// Reads a blob, from another pack if the first copy cannot be had.
-    fn read_at_depth(&self, name: &Digest, depth: usize) -> Result<Bytes, BlobError> {
+    pub(crate) fn read_at_depth(&self, name: &Digest, depth: usize) -> Result<Bytes, BlobError> {
         let mut found = self.locate(name)?;
         let mut tried = Vec::new();
         let mut failure: Option<BlobError> = None;

@@ -255,6 +255,19 @@ impl Store {
         self.inner.read_into(blobs, into)
     }
 
+    /// Reads blobs, each given with its length, and hands each on with its ordinal once it is checked: in no order, and
+    /// by several threads.
+    ///
+    /// # Errors
+    /// When a blob is missing, damaged or of another length. Others may have been handed on by then.
+    pub fn read_each(
+        &self,
+        blobs: &[(Digest, u64)],
+        take: &(dyn Fn(usize, &[u8]) + Sync),
+    ) -> Result<(), BlobError> {
+        self.inner.read_each(blobs, take)
+    }
+
     /// Where blobs, given with their lengths, lie as they are in files, so that they can be mapped. Nothing is read, and
     /// nothing is compared with the digests.
     ///

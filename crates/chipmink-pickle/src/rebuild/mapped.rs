@@ -29,6 +29,9 @@ pub unsafe trait RegionMemory: Send {
 
     /// Length in bytes.
     fn byte_len(&self) -> usize;
+
+    /// The region whose bytes it holds.
+    fn region(&self) -> &RegionRecord;
 }
 
 /// Gives memory with the bytes of regions, where that is better than reading them.
@@ -136,6 +139,12 @@ unsafe extern "C" fn free(_: *mut c_void, old: *mut c_void, byte_len: usize) {
         // SAFETY: passed on as numpy asked; it is memory of numpy's own allocator.
         unsafe { (default.free)(default.context, old, byte_len) }
     }
+}
+
+/// The region over whose memory an array lies that begins at this address, if it was mapped by a load and is alive. What the
+/// program has written there since is not looked at.
+pub fn region_at(address: usize) -> Option<RegionRecord> {
+    held().get(&address).map(|memory| memory.region().clone())
 }
 
 const HANDLER_NAME: &std::ffi::CStr = c"mem_handler";

@@ -44,7 +44,7 @@ mod supply;
 mod tags;
 
 pub use error::RebuildError;
-pub use mapped::{MapRegions, RegionMemory};
+pub use mapped::{MapRegions, RegionMemory, region_at};
 pub use options::{Allowlist, LiveDefinitions, RebuildOptions};
 pub use plan::{Variables, rebuild, rebuild_if_live};
 pub use stream::loads;

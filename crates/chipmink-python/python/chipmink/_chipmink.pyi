@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
-__all__ = ["Cancel", "DeviceCapture", "DeviceFence", "DevicePipeline", "Handle", "Patch", "StoredRegion", "Walked", "__version__", "apply_patches", "device_unusable", "device_upload", "dumps", "examine", "loads", "mapping_of", "run_command", "stream_len"]
+__all__ = ["Cancel", "DeviceCapture", "DeviceFence", "DevicePipeline", "Handle", "Loaded", "Patch", "StoredRegion", "Walked", "__version__", "apply_patches", "device_unusable", "device_upload", "dumps", "examine", "loads", "mapping_of", "run_command", "stream_len"]
 
 __version__: str
 
@@ -97,6 +97,7 @@ class Handle:
         namespace: dict[str, Any],
         allow: Iterable[str] | Callable[[str, str], bool] | None,
         live: dict[str, Any],
+        into: Loaded | None = None,
     ) -> list[tuple[str, Any]]: ...
     def load_only(
         self,
@@ -153,6 +154,15 @@ class Handle:
     def stats(self) -> dict[str, int]: ...
     def verify(self, full: bool) -> dict[str, Any]: ...
     def close(self) -> None: ...
+
+@final
+class Loaded:
+    def __new__(cls) -> Loaded: ...
+    def check_first(self, handle: Handle) -> bool: ...
+    @staticmethod
+    def is_region(address: int, byte_len: int) -> bool: ...
+    def fill(self, handle: Handle, sources: list[int], targets: list[Any]) -> None: ...
+    def end(self, handle: Handle) -> None: ...
 
 @final
 class StoredRegion:

@@ -442,20 +442,36 @@ class Repository(StoredRepository):
         Tensors and arrays of a device go back to it, or where ``map_location`` says: a device, a dict of devices, or a function of
         the device's name; what has no such device here stays on the host, with a ``DeviceWarning``.
         """
-        handle = self._usable()
-        number = self._number(version)
-        namespace: dict[str, Any] = {}
         wanted = None if names is None else names_of(names)
+        return self._load(self._number(version), wanted, allow, as_refs, as_pandas, map_location)
+
+    def _load(
+        self,
+        number: int,
+        names: list[str] | None,
+        allow: Allow | None = None,
+        as_refs: bool = False,
+        as_pandas: bool = False,
+        map_location: Any = None,
+        into: _chipmink.Loaded | None = None,
+    ) -> dict[str, Any]:
+        """As ``load``. Who passes ``into`` sees to the checks of what is mapped."""
+        handle = self._usable()
+        namespace: dict[str, Any] = {}
+
+        def load() -> list[tuple[str, Any]]:
+            return handle.load(number, names, namespace, allow, live_namespace(), into)
+
         with placing(map_location):
             # Functions are made before the variables are there; the dict they are bound to gets each as it is made.
-            loaded = resolving(lambda: handle.load(number, wanted, namespace, allow, live_namespace()), self, as_refs, as_pandas)
+            loaded = resolving(load, self, as_refs, as_pandas)
         # In their order.
         namespace.clear()
         namespace.update(loaded)
-        if wanted is None or len(loaded) == len(wanted):
+        if names is None or len(loaded) == len(names):
             return namespace
         # What is only read stands behind what was asked for.
-        return dict(loaded[: len(wanted)])
+        return dict(loaded[: len(names)])
 
     async def aload(
         self,

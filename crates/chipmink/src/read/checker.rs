@@ -5,11 +5,51 @@
 //! 3. What was dropped unchecked is no longer checked: nobody could hear of its damage.
 
 use super::mapped::Unchecked;
+use chipmink_types::BlobError;
 use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Chunks checked between two looks at what else there is to do: some milliseconds.
 const CHUNKS_AT_ONCE: usize = 256;
+
+/// Threads that check at once what is waited for. More do not make memory any faster.
+const THREADS_MAX: usize = 4;
+
+/// Compares all chunks with their digests, for somebody who waits for it.
+///
+/// # Errors
+/// For a chunk that is not what was stored, or cannot be read.
+pub(super) fn check_at_once(unchecked: &[Unchecked]) -> Result<(), BlobError> {
+    let parts: Vec<(&Unchecked, Range<usize>)> = unchecked
+        .iter()
+        .flat_map(|unchecked| {
+            let count = unchecked.chunk_count();
+            let starts = (0..count).step_by(CHUNKS_AT_ONCE);
+            starts.map(move |start| (unchecked, start..(start + CHUNKS_AT_ONCE).min(count)))
+        })
+        .collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some((unchecked, part)) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+            unchecked.check_part(part.clone())?;
+        }
+        Ok(())
+    };
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get()).min(THREADS_MAX);
+    let helpers = (parts.len() / 2).min(processors - 1);
+    std::thread::scope(|scope| {
+        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        // With fewer threads it takes longer.
+        let helpers: Vec<_> = (0..helpers).filter_map(spawn).collect();
+        let mut result = work();
+        for helper in helpers {
+            result = result.and(helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        result
+    })
+}
 
 /// Something to check, and what errors call it.
 type Job = (String, Arc<Unchecked>);

@@ -6,6 +6,7 @@
 //! 2. What is mapped unchecked is said so ([`Unchecked`]), and checked from the file: the program may have written to its
 //!    own memory meanwhile.
 
+use super::checker::check_at_once;
 use super::layout::{Chunk, Segment, segments};
 use super::pods::{damaged, region_chunks};
 use chipmink_digest::digest;
@@ -110,6 +111,26 @@ impl RegionMapper {
 
     fn unchecked(&self) -> MutexGuard<'_, Vec<(Digest, Unchecked)>> {
         self.unchecked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Compares all that was mapped and not checked with the digests, by several threads; nothing is left to be checked then.
+    ///
+    /// # Errors
+    /// For a chunk that is not what was stored, or cannot be read.
+    pub fn check_all(&self) -> Result<(), BlobError> {
+        let unchecked: Vec<Unchecked> =
+            self.take_unchecked().into_iter().map(|(_, unchecked)| unchecked).collect();
+        check_at_once(&unchecked)
+    }
+
+    /// The bytes of regions go elsewhere, so what was mapped of each need not be checked.
+    pub fn forget_unchecked(&self, roots: &[Digest]) {
+        let mut unchecked = self.unchecked();
+        for root in roots {
+            if let Some(at) = unchecked.iter().position(|(known, _)| known == root) {
+                unchecked.swap_remove(at);
+            }
+        }
     }
 
     /// What was mapped and not checked, each with the root of its region, to be checked by the caller.

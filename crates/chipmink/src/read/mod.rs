@@ -13,6 +13,6 @@ pub use checker::MapChecker;
 pub(crate) use descriptors::Descriptors;
 pub use mapped::{MapCheck, RegionMapper, Unchecked};
 pub(crate) use plan::{Planner, names_of};
-pub(crate) use pods::read_difference;
 pub use pods::{Pieces, PlanPods};
+pub(crate) use pods::{read_difference, read_regions};
 pub(crate) use together::together;

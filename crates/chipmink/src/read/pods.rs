@@ -38,6 +38,29 @@ pub(super) fn region_chunks(store: &Store, region: &RegionRecord) -> Result<Vec<
     Ok(chunks.into_iter().zip(grid.chunks()).map(|(digest, (_, len))| (digest, len)).collect())
 }
 
+/// Reads regions, and hands their chunks on once they are checked: the ordinal of the region, where the chunk begins in it, and
+/// its bytes.
+pub(crate) fn read_regions(
+    store: &Store,
+    regions: &[RegionRecord],
+    take: &(dyn Fn(usize, u64, &[u8]) + Sync),
+) -> Result<(), BlobError> {
+    let mut blobs = Vec::new();
+    let mut places = Vec::new();
+    for (ordinal, region) in regions.iter().enumerate() {
+        let mut at = 0;
+        for (digest, len) in region_chunks(store, region)? {
+            blobs.push((digest, len));
+            places.push((ordinal, at));
+            at += len;
+        }
+    }
+    store.read_each(&blobs, &|blob, bytes| {
+        let (ordinal, at) = places[blob];
+        take(ordinal, at, bytes);
+    })
+}
+
 /// Parts of a region: where each begins, and its bytes.
 pub type Pieces = Vec<(u64, Vec<u8>)>;
 

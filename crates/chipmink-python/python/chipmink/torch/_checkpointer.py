@@ -2,7 +2,8 @@
 
 1. What a save reads of live tensors it has read when it returns, or fences keep later steps from it until it has: they never
    reach a checkpoint.
-2. A restore plans everything before it changes anything; tensors keep their storage.
+2. A restore plans everything before it changes anything; tensors keep their storage. Damage of what is stored is found before that
+   with ``verify="eager"``, else before any damaged byte is written: then others may have been.
 3. A failure in the background is raised by the next call, once.
 4. Retention drops versions of the run's own ref, and no others.
 """
@@ -36,6 +37,7 @@ from chipmink.torch._checkpoints import (
     message_of,
     with_metadata,
 )
+from chipmink.torch._fill import Fill
 from chipmink.torch._parts import COPIED, Part, part_of, tensors_in
 from chipmink.torch._preemption import Preemption
 from chipmink.torch._random import RandomState
@@ -272,7 +274,8 @@ class Checkpointer:
         Without arguments it is the newest, and ``None`` if there is none yet. ``version`` is any version or tag of the repository, also
         of another run. ``names`` restores only some parts. Tensors keep their storage; state that an optimizer has
         not made yet is made, and what it has too much is removed. If the checkpoint lacks a part, or the program does,
-        that is an error, unless ``strict=False``. Later saves continue from here.
+        that is an error, unless ``strict=False``. Later saves continue from here. Damage of what is stored raises ``DamagedError``: with
+        ``verify="eager"`` before anything is changed, else some tensors may be those of the checkpoint by then.
         """
         self._settle()
         repository = self._repository
@@ -286,15 +289,16 @@ class Checkpointer:
                 return None
             number = chosen.version
         stored = self._names_of(number, names, strict)
-        loaded = self._load(number, stored)
+        fill, writes = Fill(repository), Writes()
+        loaded = self._load(number, stored, fill)
         about = loaded[_ABOUT]
-        writes = Writes()
         for name in stored:
             part, kind = self._parts[name], about["parts"].get(name)
             if kind != part.kind:
                 raise UnsupportedError(f"{name} is a {part.kind} here and a {kind} in the checkpoint of step {about['step']}")
             part.plan(loaded[name], writes, strict)
-        writes.apply()
+        writes.apply(fill.copy)
+        fill.end()
         if names is None:
             repository._continue_from(number)
             self._recognise()
@@ -375,15 +379,15 @@ class Checkpointer:
             raise UnsupportedError(f"the checkpoint {' and '.join(texts)}; strict=False restores what both have")
         return [name for name in wanted if name in stored]
 
-    def _load(self, number: int, stored: list[str]) -> dict[str, Any]:
+    def _load(self, number: int, stored: list[str], fill: Fill) -> dict[str, Any]:
         """Loads parts. What is only copied into live tensors stays on the host, if nothing else shares it."""
+        if not any(map(on_device, self._on_device)):
+            return fill.load(number, [_ABOUT, *stored])
         repository = self._repository
-        copied: list[str] = []
-        if any(map(on_device, self._on_device)):
-            handle = repository._usable()
-            copied = [name for name in stored if isinstance(self._parts[name], COPIED)]
-            others = {_ABOUT, *stored}.difference(copied)
-            copied = [name for name in copied if others.isdisjoint(handle.together(number, name))]
+        handle = repository._usable()
+        copied = [name for name in stored if isinstance(self._parts[name], COPIED)]
+        others = {_ABOUT, *stored}.difference(copied)
+        copied = [name for name in copied if others.isdisjoint(handle.together(number, name))]
         loaded = repository.load(number, names=[_ABOUT, *(name for name in stored if name not in copied)])
         if copied:
             loaded.update(repository.load(number, names=copied, map_location="cpu"))

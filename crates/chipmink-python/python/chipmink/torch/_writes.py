@@ -16,12 +16,15 @@ from chipmink._errors import UnsupportedError
 
 __all__ = ["Writes", "is_sharded", "like", "reach"]
 
+#: A live tensor, and the one that it is made.
+Copy = tuple[torch.Tensor, torch.Tensor]
+
 
 class Writes:
     """Copies into live tensors, and calls to make after them."""
 
     def __init__(self) -> None:
-        self._copies: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._copies: list[Copy] = []
         self._sources: dict[Any, tuple[str, torch.Tensor]] = {}
         self._made: dict[tuple[int, str], tuple[torch.Tensor, torch.Tensor]] = {}
         self._calls: list[Callable[[], Any]] = []
@@ -57,17 +60,14 @@ class Writes:
         """Plans a call, after all copies."""
         self._calls.append(action)
 
-    def apply(self) -> int:
-        """Does what was planned; returns the bytes that were written into live tensors."""
-        written = 0
+    def apply(self, fast: Callable[[list[Copy]], list[Copy]] = lambda copies: copies) -> None:
+        """Does what was planned. ``fast`` copies what it can, and returns the rest."""
         with torch.no_grad():
-            for target, source in self._copies:
+            for target, source in fast(self._copies):
                 if not fill_tensor(target, source):
                     target.copy_(source)
-                written += target.numel() * target.element_size()
             for action in self._calls:
                 action()
-        return written
 
 
 def reach(tensor: torch.Tensor) -> Any:
