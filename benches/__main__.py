@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -72,8 +73,9 @@ def main() -> int:
         found += results
         for result in results:
             print("  ".join(cell.ljust(width) for cell, width in zip(table.cells(result), widths, strict=True)), flush=True)
-    passed = sum(result["passed"] for result in found)
-    print(f"\n{passed} of {len(found)} rows pass" + (f"; could not run: {', '.join(broken)}" if broken else ""))
+    judged = [result for result in found if not math.isinf(result["bar"])]
+    passed = sum(result["passed"] for result in judged)
+    print(f"\n{passed} of {len(judged)} rows pass" + (f"; could not run: {', '.join(broken)}" if broken else ""))
     if options.out or not options.only:
         print(f"written to {table.write(options.out or RESULTS, found, machine)}")
     return 1 if broken else 0

@@ -32,6 +32,7 @@ class Result:
     peer: str
     ours: float
     theirs: float
+    #: Infinite if the line is printed and not judged.
     bar: float
     unit: str
     #: Set if the bar is on something else than ours / theirs.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
@@ -16,6 +17,8 @@ COLUMNS = ("row", "peer", "ours", "peer's", "ratio", "bar", "")
 
 def shown(value: float, unit: str) -> str:
     """A figure with three digits and a unit that fits."""
+    if math.isnan(value):
+        return "-"
     if unit == "B":
         for name, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
             if abs(value) >= size:
@@ -30,10 +33,11 @@ def shown(value: float, unit: str) -> str:
 
 
 def cells(result: dict[str, Any]) -> list[str]:
-    verdict = "pass" if result["passed"] else "FAIL"
-    ratio = f"{result['ratio']:.3f}" if result["ratio"] < 10 else f"{result['ratio']:.1f}"
+    verdict = "-" if math.isinf(result["bar"]) else "pass" if result["passed"] else "FAIL"
+    ratio = "-" if math.isnan(result["ratio"]) else f"{result['ratio']:.3f}" if result["ratio"] < 10 else f"{result['ratio']:.1f}"
     line = [result["row"], result["peer"], shown(result["ours"], result["unit"]), shown(result["theirs"], result["unit"]), ratio]
-    return [*line, f"{result['bar']:g}", verdict + (f" ({result['note']})" if result["note"] else "")]
+    bar = "-" if math.isinf(result["bar"]) else f"{result['bar']:g}"
+    return [*line, bar, verdict + (f" ({result['note']})" if result["note"] else "")]
 
 
 def markdown(results: list[dict[str, Any]], machine: dict[str, Any]) -> str:
@@ -43,8 +47,8 @@ def markdown(results: list[dict[str, Any]], machine: dict[str, Any]) -> str:
     lines += ["", "Ratios are ours to the peer's: below the bar passes. Times are medians; see `benches/` for what each row does.", ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     lines += ["| " + " | ".join(cells(result)) + " |" for result in results]
-    failed = [result for result in results if not result["passed"]]
-    lines += ["", f"{len(results) - len(failed)} of {len(results)} rows pass."]
+    judged = [result for result in results if not math.isinf(result["bar"])]
+    lines += ["", f"{sum(result['passed'] for result in judged)} of {len(judged)} rows pass."]
     return "\n".join(lines) + "\n"
 
 

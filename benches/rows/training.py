@@ -10,6 +10,8 @@ import abc
 import ctypes
 import functools
 import gc
+import importlib.metadata
+import math
 import os
 import shutil
 import statistics
@@ -55,6 +57,9 @@ class Peer(abc.ABC):
 
     def finish(self) -> None:
         """Nothing is left to do."""
+
+    def close(self) -> None:
+        """Gives back what it holds."""
 
     def clear(self) -> int:
         """Deletes what was saved; returns its bytes."""
@@ -114,6 +119,113 @@ class DcpAsync(DcpSave):
             self.future = None
 
 
+class DcpPinned(DcpAsync):
+    """With the stager that keeps a copy in pinned memory, as it is recommended for devices."""
+
+    def __init__(self, training: Training, place: Path, durable: bool) -> None:
+        super().__init__(training, place, durable)
+        from torch.distributed.checkpoint.staging import DefaultStager
+
+        self.stager = DefaultStager()
+
+    def save(self) -> None:
+        import torch.distributed.checkpoint as dcp
+
+        self.finish()
+        answer = dcp.async_save(self.training.state(), storage_writer=self.writer(), no_dist=True, async_stager=self.stager)
+        answer.staging_completion.result()
+        self.future = answer.upload_completion
+
+
+class Tree(Peer):
+    """One that makes a folder for each checkpoint, and does not sync it."""
+
+    def sync(self, path: Path) -> None:
+        if self.durable:
+            for each in (path, *path.rglob("*"), self.place):
+                _sync(each)
+
+
+class TorchSnapshot(Tree):
+    def save(self) -> None:
+        from torchsnapshot import Snapshot
+
+        path = self.path()
+        Snapshot.take(str(path), {"model": self.training.model, "optimizer": self.training.optimizer})
+        self.sync(path)
+
+
+class TorchCheckpointing(Tree):
+    """Its manager that writes in a process of its own; one checkpoint is written at a time."""
+
+    def __init__(self, training: Training, place: Path, durable: bool) -> None:
+        super().__init__(training, place, durable)
+        from torch_checkpointing import CheckpointBase, CheckpointItem, CheckpointManager
+
+        class State(CheckpointBase):
+            def __init__(self, values: dict[str, Any]) -> None:
+                self.values = values
+
+            def get_items(self) -> dict[str, Any]:
+                return {name: CheckpointItem(value=value) for name, value in self.values.items()}
+
+            def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+                self.values.update(state_dict)
+
+        self.state = State
+        self.manager = CheckpointManager.Config.async_save(pinned_memory=False).build()
+        self.running: tuple[Any, Path] | None = None
+
+    def save(self) -> None:
+        self.finish()
+        path = self.path()
+        staged, written = self.manager.save(str(path), self.state(self.training.state()))
+        # Training may go on when the copy is made.
+        staged.result()
+        self.running = (written, path)
+
+    def finish(self) -> None:
+        if self.running is not None:
+            written, path = self.running
+            self.running = None
+            written.result()
+            self.sync(path)
+
+    def close(self) -> None:
+        self.manager.close()
+
+
+class Lightning(Peer):
+    def save(self) -> None:
+        from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+        path = self.path()
+        TorchCheckpointIO().save_checkpoint(self.training.state(), path)
+        if self.durable:
+            _sync(path)
+            _sync(self.place)
+
+
+class DlRover(Peer):
+    """Its checkpointer for a single machine, whose agent writes in a thread."""
+
+    def __init__(self, training: Training, place: Path, durable: bool) -> None:
+        super().__init__(training, place, durable)
+        from dlrover.trainer.torch.flash_checkpoint.ddp import DdpCheckpointer
+
+        self.checkpointer = DdpCheckpointer(str(place))
+
+    def save(self) -> None:
+        from dlrover.trainer.torch.flash_checkpoint.checkpointer import StorageType
+
+        path = self.path()
+        self.checkpointer.save_checkpoint(self.saves, self.training.state(), str(path), storage_type=StorageType.DISK)
+        self.checkpointer.wait_latest_checkpoint()
+        if self.durable:
+            _sync(path)
+            _sync(self.place)
+
+
 class Ours(Peer):
     """A ``Checkpointer``; with ``staged`` it returns when the checkpoint is in shared memory."""
 
@@ -151,6 +263,39 @@ class Ours(Peer):
             subprocess.run([sys.executable, "-m", "chipmink", "shm", "rm", self.segment, "--force"], check=True)
 
 
+#: Peers by which no bar is set: what is installed of them is measured, too. The distribution of each.
+OTHERS: dict[str, tuple[str, type[Peer]]] = {
+    "DCP async_save, pinned": ("torch", DcpPinned),
+    "torchsnapshot": ("torchsnapshot", TorchSnapshot),
+    "torch_checkpointing": ("torch_checkpointing", TorchCheckpointing),
+    "Lightning": ("lightning", Lightning),
+    "DLRover": ("dlrover", DlRover),
+}
+
+
+def tried(name: str, place: Path, durable: bool) -> str:
+    """Why a peer cannot be measured here: what it says of a small state. Empty if it can."""
+    package, kind = OTHERS[name]
+    try:
+        importlib.metadata.version(package)
+        peer = kind(Training(20_000), place, durable)
+        peer.save()
+        peer.finish()
+        peer.close()
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:120]
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return ""
+
+
+def version_of(package: str) -> str:
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return package
+
+
 def run(training: Training, peer: Peer) -> tuple[float, float, int]:
     """Trains for some steps, each with a save: seconds until all is on the disk, seconds for which training stood still, bytes."""
     stall = 0.0
@@ -174,6 +319,11 @@ def dense(durable: bool, options: Options) -> list[Result]:
             "DCP async_save": DcpAsync(training, place / "async", durable),
             "safetensors": Safetensors(training, place / "safetensors", durable),
         }
+        judged = list(peers)
+        absent = {name: tried(name, place / "tried", durable) for name in OTHERS}
+        for at, (name, (_, kind)) in enumerate(OTHERS.items()):
+            if not absent[name]:
+                peers[name] = kind(training, place / f"other{at}", durable)
         ours = Ours(training, place / "ours", durable)
         staged = Ours(training, place / "staged", durable, staged=True) if durable else None
         sides = {**peers, "ours": ours, **({"staged": staged} if staged else {})}
@@ -187,25 +337,28 @@ def dense(durable: bool, options: Options) -> list[Result]:
             names = list(sides) if repetition % 2 == 0 else list(reversed(sides))
             for name in names:
                 found[name].append(run(training, sides[name]))
-        for side in (ours, staged):
-            if side is not None:
-                side.close()
+        for side in sides.values():
+            side.close()
 
     def median(name: str, of: int) -> float:
         return statistics.median(each[of] for each in found[name])
 
-    best = min(median(name, 0) for name in peers)
+    best = min(median(name, 0) for name in judged)
     label = f"training, dense{'' if durable else ', no fsync'}"
     note = f"{STEPS} steps with a save each, {training.state_bytes / 1e9:.2f} GB"
     rows = []
     for side in ("ours", "staged") if durable else ("ours",):
         kind = "" if side == "ours" else ", staged"
-        for name in peers:
+        for name in judged:
             is_best = median(name, 0) == best
-            bar = 1.0 if is_best else 10.0
+            bar = 1.0 if is_best else math.inf
             what = "the best" if is_best else "not the best"
             rows.append(Result(f"{label}{kind}/time", name, median(side, 0), median(name, 0), bar, "s", note=f"{note}; {what}"))
-        least = min(median(name, 2) for name in peers)
+        for name, (package, _) in OTHERS.items():
+            theirs = math.nan if absent[name] else median(name, 0)
+            what = f"{version_of(package)}; " + (f"not measured: {absent[name]}" if absent[name] else "not judged")
+            rows.append(Result(f"{label}{kind}/time", name, median(side, 0), theirs, math.inf, "s", note=what))
+        least = min(median(name, 2) for name in judged)
         rows.append(Result(f"{label}{kind}/bytes", "the fewest of all", median(side, 2), least, 1.02, "B"))
     if durable:
         rows.append(Result(f"{label}, staged/stall", "DCP async_save", median("staged", 1), median("DCP async_save", 1), 1.0, "s", note="a save"))
