@@ -1,8 +1,12 @@
-//! Buckets against object_store's own conformance suite and as places of repositories, on a server of this machine.
+//! Buckets against object_store's own conformance suite and as places of repositories, on servers of this machine.
 //!
-//! The server is moto, which imitates S3. Where it is not installed, these tests say so.
+//! One is moto, which imitates S3. Another is s3s-fs (`cargo install s3s-fs --features binary`, or say where it is by
+//! `S3S_FS=/path/to/s3s-fs`): whether it honours conditional writes is for the race to find out. What is not installed is
+//! said.
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails its test")]
+
+mod suite;
 
 use chipmink_store::{Place, Publication, RemotePlace, Store, StoreError, StoreOptions};
 use chipmink_testkit::toy::{self, Namespace};
@@ -14,16 +18,23 @@ use std::time::{Duration, Instant};
 
 /// Starts it on a port, one request at a time.
 const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/python/moto_server.py");
+/// Name and secret of a key.
+const KEY: &str = "test";
 
 /// A server, for the length of a test.
-struct Moto {
+struct Server {
     child: Child,
     port: u16,
+    _root: Option<tempfile::TempDir>,
 }
 
-impl Moto {
-    /// Starts a server with the bucket `bucket`, if moto is there.
-    fn start() -> Option<Self> {
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Server {
+    /// Starts moto with the bucket `bucket`, if it is there.
+    fn moto() -> Option<Self> {
         let python = std::env::var("PYO3_PYTHON").unwrap_or_else(|_| "python3".to_owned());
         let is_there =
             Command::new(&python).args(["-c", "import moto.server"]).stderr(Stdio::null()).status();
@@ -31,21 +42,38 @@ impl Moto {
             eprintln!("skipped: {python} has no moto; pip install 'moto[server]'");
             return None;
         }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new(python)
-            .args([SERVER, &port.to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut moto = Moto { child, port };
+        let port = free_port();
+        let server = Server::start(Command::new(python).args([SERVER, &port.to_string()]), port, None);
+        assert!(server.put("/bucket").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")));
+        Some(server)
+    }
+
+    /// Starts s3s-fs with the bucket `bucket`, if it is there.
+    fn s3s_fs() -> Option<Self> {
+        let program = std::env::var("S3S_FS").unwrap_or_else(|_| "s3s-fs".to_owned());
+        if Command::new(&program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err()
+        {
+            eprintln!("skipped: there is no {program}; cargo install s3s-fs --features binary");
+            return None;
+        }
+        let (port, root) = (free_port(), tempfile::tempdir().unwrap());
+        std::fs::create_dir(root.path().join("bucket")).unwrap();
+        let mut command = Command::new(program);
+        command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
+        command.args(["--access-key", KEY, "--secret-key", KEY]).arg(root.path());
+        Some(Server::start(&mut command, port, Some(root)))
+    }
+
+    fn start(command: &mut Command, port: u16, root: Option<tempfile::TempDir>) -> Self {
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut server = Server { child, port, _root: root };
         let deadline = Instant::now() + Duration::from_secs(120);
-        while !moto.put("/bucket").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
-            assert!(moto.child.try_wait().unwrap().is_none(), "moto ended");
-            assert!(Instant::now() < deadline, "moto does not answer");
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(server.child.try_wait().unwrap().is_none(), "{command:?} ended");
+            assert!(Instant::now() < deadline, "{command:?} does not answer");
             std::thread::sleep(Duration::from_millis(100));
         }
-        Some(moto)
+        server
     }
 
     fn put(&self, path: &str) -> Option<String> {
@@ -66,15 +94,14 @@ impl Moto {
         let port = self.port.to_string();
         let url = format!("s3://bucket/{prefix}?endpoint=http://127.0.0.1:{port}&region=us-east-1");
         let place = Place::parse(&url).unwrap();
-        let keys = [("access_key_id", "test"), ("secret_access_key", "test")];
-        match place.with_options(keys).unwrap() {
+        match place.with_options([("access_key_id", KEY), ("secret_access_key", KEY)]).unwrap() {
             Place::Remote(place) => place,
             other => panic!("{other}"),
         }
     }
 }
 
-impl Drop for Moto {
+impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -83,7 +110,7 @@ impl Drop for Moto {
 
 #[test]
 fn buckets_conform_to_the_object_store_trait_and_hold_repositories() {
-    let Some(moto) = Moto::start() else { return };
+    let Some(moto) = Server::moto() else { return };
     let objects = moto.place("").connect().unwrap();
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         integration::put_get_delete_list(&objects).await;
@@ -128,4 +155,32 @@ fn buckets_conform_to_the_object_store_trait_and_hold_repositories() {
     store.refresh().unwrap();
     assert_eq!(toy::load(&store, time).unwrap(), versions[0].1);
     assert_eq!(toy::load(&reopened, newer).unwrap(), namespace);
+}
+
+#[test]
+fn a_bucket_conforms() {
+    let Some(moto) = Server::moto() else { return };
+    let place = || Place::Remote(moto.place("suite"));
+    suite::conforms(&|| Store::open_or_create(place(), StoreOptions::default()).unwrap(), true);
+}
+
+#[test]
+fn another_server_conforms_as_far_as_it_can() {
+    let Some(server) = Server::s3s_fs() else { return };
+    let place = |prefix: &str| Place::Remote(server.place(prefix));
+    match Store::create(place("raced"), StoreOptions::default()) {
+        Ok(_) => {
+            suite::conforms(&|| Store::open_or_create(place("raced"), StoreOptions::default()).unwrap(), true)
+        }
+        // Who vouches for being alone can use it all the same.
+        Err(StoreError::Unconditional { .. }) => {
+            let options = StoreOptions { single_writer: true, ..StoreOptions::default() };
+            let open = || Store::open_or_create(place("alone"), options.clone()).unwrap();
+            suite::versions_come_back(&open);
+            toy::save(&open(), &suite::values(7, 100), "").unwrap();
+            suite::what_is_dropped_gives_its_room_back(&open);
+            assert!(open().verify(true).unwrap().is_clean());
+        }
+        Err(error) => panic!("{error}"),
+    }
 }

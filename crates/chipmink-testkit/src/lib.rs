@@ -5,6 +5,7 @@
 
 mod crash;
 mod explore;
+mod far;
 mod fault;
 mod image;
 mod metered;
@@ -16,6 +17,7 @@ mod unruly;
 
 pub use crash::{CrashDisk, Moment, SyncCall};
 pub use explore::{Counterexample, Explored, Model, explore};
+pub use far::FarStore;
 pub use fault::{Call, Fault, FaultDisk, Timing};
 pub use image::{Image, Images};
 pub use metered::MeteredStore;
