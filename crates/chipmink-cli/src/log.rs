@@ -13,7 +13,8 @@ pub(crate) fn print(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let mut left = arguments.limit.unwrap_or(usize::MAX);
-    let mut all = Vec::new();
+    // A log may be longer than memory, so nothing is collected.
+    let mut gap = '[';
     for version in repository.log()? {
         if left == 0 {
             break;
@@ -24,21 +25,22 @@ pub(crate) fn print(
         }
         left -= 1;
         if arguments.common.json {
-            all.push(value(&version));
+            write!(out, "{gap}{}", value(&version))?;
+            gap = ',';
             continue;
         }
         let message = view::line(&version.message);
-        let gap = if message.is_empty() { "" } else { "  " };
+        let space = if message.is_empty() { "" } else { "  " };
         writeln!(
             out,
-            "{}  {}  {}{gap}{message}",
+            "{}  {}  {}{space}{message}",
             view::paint(format_args!("{:>6}", version.time), view::TITLE),
             view::time(version.saved_at),
             view::line(&version.ref_name)
         )?;
     }
     if arguments.common.json {
-        writeln!(out, "{}", Value::from(all))?;
+        writeln!(out, "{}]", if gap == '[' { "[" } else { "" })?;
     }
     Ok(())
 }

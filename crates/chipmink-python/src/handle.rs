@@ -136,8 +136,11 @@ impl Handle {
         self.repository.difference(region, live)
     }
 
-    fn pods(&self, plan: &LoadPlan) -> Box<dyn PodSource> {
-        let pods = self.repository.pods(plan);
+    fn pods(&self, plan: &LoadPlan, cancel: Option<&Cancel>) -> Box<dyn PodSource> {
+        let mut pods = self.repository.pods(plan);
+        if let Some(cancel) = cancel {
+            pods.cancel_by(cancel.0.clone());
+        }
         match self.url {
             Some(_) => Box::new(FarPods(pods)),
             None => Box::new(pods),
@@ -300,7 +303,7 @@ impl Handle {
 
     /// Loads variables: all, or those named and, after them, those that their functions read. Classes that equal those
     /// of `live` are these. With `into`, that sees to the checks of what is mapped.
-    #[pyo3(signature = (number, names, namespace, allow, live, into=None))]
+    #[pyo3(signature = (number, names, namespace, allow, live, into=None, cancel=None))]
     #[expect(clippy::too_many_arguments, reason = "they are the keyword arguments of the Python side")]
     fn load(
         &self,
@@ -311,6 +314,7 @@ impl Handle {
         allow: Option<&Bound<'_, PyAny>>,
         live: Bound<'_, PyDict>,
         into: Option<&Loaded>,
+        cancel: Option<&Cancel>,
     ) -> PyResult<Variables> {
         let plan = py.detach(|| self.repository.plan(TimeId(number), names.as_deref())).map_err(raise)?;
         let mapper = match into {
@@ -318,7 +322,7 @@ impl Handle {
             None => self.mapping.mapper(&self.repository),
         };
         let options = rebuild_options(namespace, allow, live, mapper.as_ref())?;
-        let loaded = rebuild(py, &plan, &mut *self.pods(&plan), &options);
+        let loaded = rebuild(py, &plan, &mut *self.pods(&plan, cancel), &options);
         let loaded = loaded.map_err(|error| self.or_dropped(number, error))?;
         let time = TimeId(number);
         match into {
@@ -344,7 +348,7 @@ impl Handle {
         let plan = py.detach(|| self.repository.plan_only(TimeId(number), &names)).map_err(raise)?;
         let mapper = self.mapping.mapper(&self.repository);
         let options = rebuild_options(namespace, allow, live, mapper.as_ref())?;
-        let mut pods = self.pods(&plan);
+        let mut pods = self.pods(&plan, None);
         let loaded = match only_live {
             true => rebuild_if_live(py, &plan, &mut *pods, &options),
             false => rebuild(py, &plan, &mut *pods, &options).map(Some),

@@ -1,10 +1,11 @@
-//! [`Cancel`]: telling a save that nobody wants it any more.
+//! [`Cancel`]: telling a save or a load that nobody wants it any more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Tells a save to give up, from any thread. It does so at the next blob, or right before its entry is created; a version
-/// whose entry was asked for stands. Clones are one, and equal.
+/// Tells a save or a load to give up, from any thread. A save does so when its walk looks, at the next blob, or right before its
+/// entry is created; a version whose entry was asked for stands. A load does so at the next piece that it reads. Clones are
+/// one, and equal.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<AtomicBool>);
 

@@ -194,6 +194,9 @@ pub enum StoreError {
     /// The caller stopped a transfer.
     #[error("stopped; what was copied stays, and the same transfer goes on from there")]
     Stopped,
+    /// The caller cancelled a load.
+    #[error("the load was cancelled")]
+    LoadCancelled,
     /// Whoever wanted the save does not want it any more.
     #[error("the save was cancelled before it was published, so there is no version of it")]
     Cancelled,

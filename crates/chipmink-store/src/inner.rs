@@ -8,6 +8,7 @@ use crate::index::{Index, SegmentInForce};
 use crate::log::{Log, ReadEntry, read_entry};
 use crate::options::StoreOptions;
 use crate::pack_check::check_pack;
+use crate::read_ahead::ReadAhead;
 use crate::region::RegionHistory;
 use crate::turn::Held;
 use bytes::Bytes;
@@ -25,6 +26,8 @@ pub(crate) struct Inner {
     log: RwLock<Log>,
     index: Mutex<Index>,
     blobs: Mutex<ByDigest<Bytes>>,
+    /// What lies around that which was read of packs far away.
+    pub(crate) read_ahead: ReadAhead,
     /// What saves have taught of regions, by the digest of the root.
     regions: Mutex<ByDigest<RegionHistory>>,
     /// The chooser that the last transaction left.
@@ -49,6 +52,7 @@ impl Inner {
         index_all(&mut index, &log);
         Inner {
             blobs: Mutex::new(ByDigest::new(options.cache_bytes)),
+            read_ahead: ReadAhead::default(),
             regions: Mutex::new(ByDigest::new(REGIONS_BYTES)),
             chooser: Mutex::default(),
             log: RwLock::new(log),
@@ -175,6 +179,7 @@ impl Inner {
         self.blobs().clear();
         self.index().forget();
         self.regions().clear();
+        self.read_ahead.clear();
         *self.chooser.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
     }
 

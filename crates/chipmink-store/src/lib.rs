@@ -50,6 +50,7 @@ mod random;
 mod raw;
 mod reach;
 mod read;
+mod read_ahead;
 mod read_each;
 mod region;
 mod remote;

@@ -17,13 +17,13 @@ use bytes::Bytes;
 use chipmink_digest::digest;
 use chipmink_format::{
     DroppedVersions, FormatError, LeaseChange, PackInfo, PackName, PreviousEntry, RefTarget, Requirements,
-    RootEntry, RootState, StatePlace, decode_blob, expansion_max, pack_path, root_path,
+    RootEntry, RootState, SegmentInfo, StatePlace, decode_blob, expansion_max, pack_path, root_path,
 };
 use chipmink_types::{Digest, TimeId};
 use entries::{Newest, Numbers, all_numbers};
 use hashbrown::{HashMap, HashSet};
 
-pub(crate) use entries::read_entry;
+pub(crate) use entries::{decode_entry, read_entry};
 
 /// File that remembers about how far the log goes. Best effort, never trusted.
 pub(crate) const HINT: &str = "hint";
@@ -279,9 +279,16 @@ impl Log {
             self.uncovered.push(*pack);
         }
         for segment in &entry.segments_added {
-            self.uncovered.retain(|pack| !segment.covers.contains(&pack.name));
+            let covers: HashSet<PackName> = segment.covers.iter().copied().collect();
+            self.uncovered.retain(|pack| !covers.contains(&pack.name));
+            if segment.level > 1 {
+                let live = self.live();
+                let is_replaced =
+                    |other: &SegmentInfo| other.level < segment.level && is_within(other, &covers, &live);
+                self.state.segments.retain(|other| !is_replaced(other));
+            }
+            self.state.segments.push(segment.clone());
         }
-        self.state.segments.extend(entry.segments_added.iter().cloned());
         if !entry.packs_condemned.is_empty() {
             self.state.packs.retain(|pack| !entry.packs_condemned.contains(&pack.name));
             self.state.segments.retain(|segment| !entry.packs_condemned.contains(&segment.pack));
@@ -387,9 +394,28 @@ impl Log {
         self.highest.0.checked_add(1).map(TimeId)
     }
 
+    fn live(&self) -> HashSet<PackName> {
+        self.state.packs.iter().map(|pack| pack.name).collect()
+    }
+
+    /// Whether a merged segment may be added: each pack that it covers is live, and is covered by none or by a segment that it
+    /// replaces.
+    pub(crate) fn takes(&self, segment: &SegmentInfo) -> bool {
+        let live = self.live();
+        let covers: HashSet<PackName> = segment.covers.iter().copied().collect();
+        let stays = |other: &&SegmentInfo| other.level >= segment.level || !is_within(other, &covers, &live);
+        let mut staying = self.state.segments.iter().filter(stays).flat_map(|other| &other.covers);
+        covers.is_subset(&live) && !staying.any(|name| covers.contains(name))
+    }
+
     pub(crate) fn target(&self, ref_name: &str) -> Option<&RefTarget> {
         self.state.refs.get(ref_name)
     }
+}
+
+/// Whether so many packs are all live ones that a segment covers.
+fn is_within(segment: &SegmentInfo, packs: &HashSet<PackName>, live: &HashSet<PackName>) -> bool {
+    segment.covers.iter().all(|name| packs.contains(name) || !live.contains(name))
 }
 
 /// Live packs whose own index no merged segment covers.

@@ -1,9 +1,12 @@
 //! Reading blobs: resolve, read near ones at once, decode, check.
 
+use crate::cancel::Cancel;
+use crate::compression::PlaceKind;
 use crate::error::{Result, StoreError};
-use crate::index::{Found, Location, harm_of};
+use crate::index::{Found, Location, Pack, harm_of};
 use crate::inner::Inner;
 use crate::parallel::in_parallel;
+use crate::read_ahead::{Pieces, join};
 use bytes::Bytes;
 use chipmink_digest::digest;
 use chipmink_format::{Codec, DELTA_CHAIN_MAX, decode_blob, decode_delta, expansion_max, pack_path};
@@ -35,6 +38,17 @@ impl Inner {
         pack_path(self.index().pack(ordinal).name)
     }
 
+    /// A range of a pack, in pieces. Far away what lies around it is read, too.
+    fn stored(&self, ordinal: u32, range: &Range<u64>) -> Result<Pieces> {
+        let Pack { name, byte_len, .. } = *self.index().pack(ordinal);
+        let path = pack_path(name);
+        let read = |range: Range<u64>| self.backend.get_range(&path, range);
+        match self.backend.kind() {
+            PlaceKind::Remote => self.read_ahead.get(ordinal, byte_len, range, read),
+            _ => Ok(Pieces::from_iter([read(range.clone())?])),
+        }
+    }
+
     /// Decodes stored bytes and checks them.
     fn decode(&self, name: &Digest, found: &Found, stored: Bytes, depth: usize) -> Result<Bytes, BlobError> {
         let Location { decoded_len, stored_len, codec, .. } = found.location;
@@ -60,7 +74,7 @@ impl Inner {
 
     fn read_found(&self, name: &Digest, found: &Found, depth: usize) -> Result<Bytes, BlobError> {
         let Location { byte_offset, stored_len, pack, .. } = found.location;
-        let stored = self.backend.get_range(&self.pack_path(pack), byte_offset..byte_offset + stored_len)?;
+        let stored = join(self.stored(pack, &(byte_offset..byte_offset + stored_len))?);
         self.decode(name, found, stored, depth)
     }
 
@@ -195,10 +209,10 @@ impl Inner {
             }
             let (run, after) = rest.split_at(count);
             rest = after;
-            runs.push((self.pack_path(pack), start..end, run));
+            runs.push((pack, start..end, run));
         }
-        let read = in_parallel(&runs, self.backend.ranges_at_once(), |(path, range, _)| {
-            self.backend.get_range(path, range.clone())
+        let read = in_parallel(&runs, self.backend.ranges_at_once(), |(pack, range, _)| {
+            self.stored(*pack, range).map(join)
         });
         for ((_, range, run), bytes) in runs.iter().zip(read) {
             let Ok(bytes) = bytes else { continue };
@@ -211,7 +225,12 @@ impl Inner {
     }
 
     /// Fills `into` with blobs one after another, of the given lengths. Raw neighbours are read in place.
-    pub(crate) fn read_into(&self, blobs: &[(Digest, u64)], into: &mut [u8]) -> Result<(), BlobError> {
+    pub(crate) fn read_into(
+        &self,
+        blobs: &[(Digest, u64)],
+        into: &mut [u8],
+        cancel: Option<&Cancel>,
+    ) -> Result<(), BlobError> {
         let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
         let found = self.resolve(&digests)?;
         for ((name, len), found) in blobs.iter().zip(&found) {
@@ -250,6 +269,9 @@ impl Inner {
             (at, into) = (end, later);
         }
         let fill = |(range, into): &(Range<usize>, Mutex<&mut [u8]>)| {
+            if cancel.is_some_and(Cancel::is_cancelled) {
+                return Err(StoreError::LoadCancelled.into());
+            }
             // Each is filled by one thread.
             let mut into = into.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             match is_raw(&found[range.start]) {
@@ -263,7 +285,7 @@ impl Inner {
     /// Reads raw neighbours in place.
     fn fill(&self, blobs: &[(Digest, u64)], first: &Found, into: &mut [u8]) -> Result<(), BlobError> {
         let Location { byte_offset, pack, .. } = first.location;
-        let is_read = self.backend.read_into(&self.pack_path(pack), byte_offset, into).is_ok();
+        let is_read = self.stored_into(pack, byte_offset, into).is_ok();
         let mut from = 0;
         for (name, len) in blobs {
             let range: Range<usize> = from..from + *len as usize;
@@ -272,6 +294,20 @@ impl Inner {
                 let bytes = self.read_at_depth(name, 0)?;
                 put(name, &bytes, &mut into[range])?;
             }
+        }
+        Ok(())
+    }
+
+    fn stored_into(&self, pack: u32, byte_offset: u64, into: &mut [u8]) -> Result<()> {
+        if self.backend.kind() != PlaceKind::Remote {
+            return self.backend.read_into(&self.pack_path(pack), byte_offset, into);
+        }
+        let mut rest = into;
+        let range = byte_offset..byte_offset + rest.len() as u64;
+        for piece in self.stored(pack, &range)? {
+            let (now, later) = rest.split_at_mut(piece.len());
+            now.copy_from_slice(&piece);
+            rest = later;
         }
         Ok(())
     }

@@ -1,12 +1,13 @@
 //! [`Store`]: an open repository.
 
 use crate::backend::Backend;
+use crate::cancel::Cancel;
 use crate::compression::PlaceKind;
 use crate::creation;
 use crate::error::{Result, StoreError};
 use crate::inner::Inner;
 use crate::local::{LocalDisk, System};
-use crate::log::{Log, read_entry};
+use crate::log::{Log, ReadEntry, decode_entry, read_entry};
 use crate::options::StoreOptions;
 use crate::place::Place;
 use crate::raw::RawPlaces;
@@ -14,7 +15,9 @@ use crate::sweep::{self, SweepReport, SweepRequest};
 use crate::transaction::PackTransaction;
 use crate::verify::{self, VerifyReport};
 use bytes::Bytes;
-use chipmink_format::{Commit, DroppedVersions, FormatError, RefTarget, RootEntry, root_path};
+use chipmink_format::{
+    Commit, DroppedVersions, FormatError, ROOT_ENTRY_LEN_MAX, RefTarget, RootEntry, root_path,
+};
 use chipmink_types::{BlobError, BlobSource, Digest, RepositoryId, TimeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -144,18 +147,23 @@ impl Store {
     /// # Errors
     /// When there is no sound one with this number.
     pub fn entry(&self, time: TimeId) -> Result<RootEntry> {
-        let unknown = |reason: &str| StoreError::UnknownVersion {
-            place: self.label().to_owned(),
-            time,
-            reason: reason.to_owned(),
-        };
         // One more question to a place far away, for what was just read there.
         if let (PlaceKind::Remote, Some(newest)) = (self.inner.backend.kind(), &self.inner.log().newest)
             && newest.number == time
         {
             return Ok(newest.clone());
         }
-        let read = match read_entry(&self.inner.backend, time) {
+        self.checked(time, read_entry(&self.inner.backend, time))
+    }
+
+    /// An entry that was read, if it is one of this log.
+    fn checked(&self, time: TimeId, read: Result<ReadEntry>) -> Result<RootEntry> {
+        let unknown = |reason: &str| StoreError::UnknownVersion {
+            place: self.label().to_owned(),
+            time,
+            reason: reason.to_owned(),
+        };
+        let read = match read {
             Ok(read) => read,
             Err(error) if error.is_missing() => {
                 return Err(unknown("no entry of the root log has this number"));
@@ -176,7 +184,7 @@ impl Store {
 
     /// The entries of the root log, newest first, without those that only dropped versions stand in.
     pub fn entries(&self) -> Entries {
-        Entries { store: self.clone(), next: Some(self.inner.log().head.number) }
+        Entries { store: self.clone(), next: Some(self.inner.log().head.number), ahead: Ahead::default() }
     }
 
     /// The commit that an entry published.
@@ -252,7 +260,20 @@ impl Store {
     /// # Errors
     /// When a blob is missing, damaged or of another length, or the lengths do not fill `into`.
     pub fn read_into(&self, blobs: &[(Digest, u64)], into: &mut [u8]) -> Result<(), BlobError> {
-        self.inner.read_into(blobs, into)
+        self.inner.read_into(blobs, into, None)
+    }
+
+    /// As [`Store::read_into`], until it is cancelled.
+    ///
+    /// # Errors
+    /// As [`Store::read_into`], and when it was cancelled.
+    pub fn read_into_unless(
+        &self,
+        cancel: &Cancel,
+        blobs: &[(Digest, u64)],
+        into: &mut [u8],
+    ) -> Result<(), BlobError> {
+        self.inner.read_into(blobs, into, Some(cancel))
     }
 
     /// Reads blobs, each given with its length, and hands each on with its ordinal once it is checked: in no order, and
@@ -346,23 +367,70 @@ pub(crate) fn backend(place: Place, options: &StoreOptions) -> Result<Backend> {
 /// Numbers that are looked at below an entry that cannot be read.
 const GAP: usize = 64;
 
-/// The entries of a root log, newest first, over void ones. After one that cannot be read it goes on.
+/// Entries of a log far away that are read at once: the more, the longer somebody goes on.
+const AHEAD_MAX: usize = 64;
+
+/// Entries that were read and not asked for yet.
+#[derive(Debug, Default)]
+struct Ahead {
+    /// Those that are next, the very next one last.
+    read: Vec<(TimeId, Bytes)>,
+    count: usize,
+}
+
+/// The entries of a root log, newest first, over void ones. After one that cannot be read it goes on. At most sixty-four are in
+/// memory at once.
 #[derive(Debug)]
 pub struct Entries {
     store: Store,
     next: Option<TimeId>,
+    ahead: Ahead,
+}
+
+impl Entries {
+    /// Below the range of dropped versions that a number is in stands an entry.
+    fn step_over_dropped(&self, mut number: TimeId) -> Option<TimeId> {
+        while let Some(range) = self.store.inner.log().dropped.range_of(number) {
+            number = TimeId(range.first.0.checked_sub(1)?);
+        }
+        Some(number)
+    }
+
+    fn read(&mut self, number: TimeId) -> Result<RootEntry> {
+        let backend = self.store.inner.backend.clone();
+        if backend.kind() != PlaceKind::Remote {
+            return self.store.entry(number);
+        }
+        if self.ahead.read.last().is_none_or(|(next, _)| *next != number) {
+            self.read_ahead(number);
+        }
+        match self.ahead.read.pop_if(|(next, _)| *next == number) {
+            Some((_, bytes)) => self.store.checked(number, decode_entry(&backend, number, &bytes)),
+            None => self.store.entry(number),
+        }
+    }
+
+    /// What cannot be had this way is left to be read by itself.
+    fn read_ahead(&mut self, from: TimeId) {
+        let count = self.ahead.count;
+        self.ahead.count = (2 * count).clamp(2, AHEAD_MAX);
+        let below = |number: &TimeId| self.step_over_dropped(TimeId(number.0.checked_sub(1)?));
+        let numbers: Vec<TimeId> = std::iter::successors(Some(from), below).take(count).collect();
+        let paths: Vec<String> = numbers.iter().map(|number| root_path(*number)).collect();
+        let read = self.store.inner.backend.get_all(&paths, ROOT_ENTRY_LEN_MAX).unwrap_or_default();
+        let found = numbers.into_iter().zip(read).filter_map(|(number, bytes)| Some((number, bytes?)));
+        self.ahead.read = found.collect();
+        self.ahead.read.reverse();
+    }
 }
 
 impl Iterator for Entries {
     type Item = Result<RootEntry>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut number = self.next.take()?;
-        // Below a range stands an entry.
-        while let Some(range) = self.store.inner.log().dropped.range_of(number) {
-            number = TimeId(range.first.0.checked_sub(1)?);
-        }
-        let entry = self.store.entry(number);
+        let number = self.next.take()?;
+        let number = self.step_over_dropped(number)?;
+        let entry = self.read(number);
         self.next = match &entry {
             Ok(entry) => entry.previous.map(|previous| previous.number),
             // What it followed is not known; what stands below is still worth a look.

@@ -19,7 +19,7 @@ use crate::error::{Result, StoreError};
 use crate::generations::DigestSet;
 use crate::inner::{Chain, Inner};
 use crate::log::{HINT, ReadEntry};
-use crate::merge::{FAN_OUT, merge_indexes};
+use crate::merge::{FAN_OUT, merge_all, segments_due};
 use crate::pack_writer::{Merged, PackWriter, SealedPack};
 use crate::random;
 use crate::region::{RegionHistory, RegionSave};
@@ -31,7 +31,7 @@ use chipmink_format::{
     RootEntry, STATE_EVERY, StatePlace, pack_path, root_path,
 };
 use chipmink_types::{BlobError, BlobKind, BlobSink, Digest, RegionForecast, RegionOutline, TimeId, WriteId};
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use std::sync::Arc;
 
 /// Small blobs kept for the cache, in bytes: the next save reads the tables of this one.
@@ -394,9 +394,13 @@ impl PackTransaction {
         let is_merge_due = self.writer.is_some() && inner.log().uncovered.len() >= FAN_OUT;
         let merge = if is_merge_due { turn.merge.claim() } else { None };
         let merged = merge.as_ref().and_then(|_| {
-            let packs = inner.log().uncovered.clone();
+            let (packs, segments, live) = {
+                let log = inner.log();
+                let live = log.state.packs.iter().map(|pack| pack.name).collect();
+                (log.uncovered.clone(), segments_due(&log), live)
+            };
             // What cannot be read is left as it is.
-            merge_indexes(&inner.backend, &packs)
+            merge_all(&inner.backend, &packs, &segments, &live)
         });
         self.seal(merged)?;
         Ok([state, merge])
@@ -479,12 +483,8 @@ impl PackTransaction {
         entry.refs = vec![RefChange { name: publication.ref_name.to_owned(), to }];
         entry.packs_added = self.sealed.iter().map(|pack| pack.info).collect();
         // A merge of packs of which one is covered or gone by now would name blobs twice or in vain.
-        let free: HashSet<_> = log.uncovered.iter().map(|pack| pack.name).collect();
         let segments = self.sealed.iter().flat_map(|pack| &pack.segments);
-        entry.segments_added = segments
-            .filter(|segment| segment.covers.iter().all(|name| free.contains(name)))
-            .cloned()
-            .collect();
+        entry.segments_added = segments.filter(|segment| log.takes(segment)).cloned().collect();
         Ok(entry)
     }
 
@@ -528,6 +528,10 @@ impl BlobSink for PackTransaction {
 
     fn holds(&mut self, digest: &Digest) -> bool {
         self.failure.is_none() && self.is_held(digest)
+    }
+
+    fn check_wanted(&mut self) -> Result<(), BlobError> {
+        Ok(self.check()?)
     }
 
     fn begin_region(&mut self, outline: &RegionOutline) -> RegionForecast {

@@ -1,13 +1,15 @@
 //! Opening a repository that is far away: a few rounds of requests, however long its log.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use chipmink_format::read_manifest;
-use chipmink_store::{Backend, Store, StoreOptions};
+use chipmink_store::{Backend, Place, Store, StoreOptions};
 use chipmink_testkit::MeteredStore;
 use chipmink_testkit::toy::{self, Namespace, REF};
-use object_store::ObjectStoreExt;
+use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::throttle::{ThrottleConfig, ThrottledStore};
+use object_store::{ObjectStore, ObjectStoreExt};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,5 +48,59 @@ fn ten_thousand_versions_take_five_rounds_and_a_mebibyte() {
         assert_eq!(newest.time.0, VERSIONS);
         assert!(far.rounds() <= 5, "{} rounds", far.rounds());
         assert!(far.bytes_read() <= 1 << 20, "{} bytes", far.bytes_read());
+        far.reset(u64::MAX);
+        assert_eq!(toy::load(&store, newest.time).unwrap(), values);
+        assert!(far.requests() <= 64, "{} requests for a version", far.requests());
     }
+    #[cfg(target_os = "linux")]
+    on_disk_it_takes_no_time(&objects);
+    the_log_streams(objects);
+}
+
+/// How long this thread has run; what else the machine does is not counted.
+#[cfg(target_os = "linux")]
+fn on_cpu() -> Duration {
+    let spent = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(spent.split_whitespace().next().unwrap().parse().unwrap())
+}
+
+/// Fifty milliseconds to the names, of a repository that this process does not know.
+#[cfg(target_os = "linux")]
+fn on_disk_it_takes_no_time(objects: &InMemory) {
+    let directory = tempfile::tempdir().unwrap();
+    futures::executor::block_on(async {
+        let mut all = objects.list(None);
+        while let Some(meta) = all.try_next().await.unwrap() {
+            let path = directory.path().join(meta.location.as_ref());
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, objects.get(&meta.location).await.unwrap().bytes().await.unwrap()).unwrap();
+        }
+    });
+    let names = || {
+        let began = on_cpu();
+        let store = Store::open(Place::Local(directory.path().to_owned()), StoreOptions::default()).unwrap();
+        let commit = store.commit(store.head().refs[REF].time).unwrap();
+        assert_eq!(read_manifest(commit.manifest, &store).unwrap().len(), 5);
+        on_cpu() - began
+    };
+    let best = (0..5).map(|_| names()).min().unwrap();
+    assert!(best <= Duration::from_millis(50), "{best:?}");
+}
+
+/// What is asked for the newest versions does not depend on how many there are, and all are read in batches.
+fn the_log_streams(objects: InMemory) {
+    let near = MeteredStore::new(Arc::new(objects));
+    let store =
+        Store::open_in(Backend::remote(Arc::new(near.clone()), "near://"), StoreOptions::default()).unwrap();
+    near.reset(u64::MAX);
+    let newest: Vec<u64> = store.entries().take(10).map(|entry| entry.unwrap().number.0).collect();
+    assert_eq!(newest, (VERSIONS - 9..=VERSIONS).rev().collect::<Vec<_>>());
+    assert!(near.requests() <= 16, "{} requests for ten versions", near.requests());
+    near.reset(u64::MAX);
+    let mut expected = (0..=VERSIONS).rev();
+    for entry in store.entries() {
+        assert_eq!(Some(entry.unwrap().number.0), expected.next());
+    }
+    assert_eq!(expected.next(), None);
+    assert!(near.requests() <= VERSIONS + 64, "{} requests for all", near.requests());
 }

@@ -10,5 +10,7 @@ mod crashes;
 mod interleaved;
 #[path = "sweep/kept.rs"]
 mod kept;
+#[path = "sweep/merged.rs"]
+mod merged;
 #[path = "sweep/rewritten.rs"]
 mod rewritten;

@@ -62,6 +62,14 @@ pub trait BlobSink: Send {
     /// Whether the blob is held already, so that its bytes need not be produced. `false` may be a miss.
     fn holds(&mut self, digest: &Digest) -> bool;
 
+    /// Whether what is put is still wanted. A walk asks now and then, also where there is nothing to put.
+    ///
+    /// # Errors
+    /// When the save was cancelled; it must then be given up.
+    fn check_wanted(&mut self) -> Result<(), BlobError> {
+        Ok(())
+    }
+
     /// Says that the chunks put from now on are those of one region, until [`BlobSink::end_region`]. Regions do not nest; one
     /// that is given up needs no end.
     fn begin_region(&mut self, _region: &RegionOutline) -> RegionForecast {

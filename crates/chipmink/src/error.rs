@@ -226,7 +226,7 @@ fn of_store(error: &StoreError) -> ErrorKind {
         | StoreError::UnknownRef { .. }
         | StoreError::UnknownName { .. } => ErrorKind::NotFound,
         StoreError::RefMoved { .. } | StoreError::Diverged { .. } => ErrorKind::RefMoved,
-        StoreError::Stopped | StoreError::Cancelled => ErrorKind::Interrupted,
+        StoreError::Stopped | StoreError::Cancelled | StoreError::LoadCancelled => ErrorKind::Interrupted,
         StoreError::Unsweepable { .. } => ErrorKind::Damaged,
         StoreError::OutcomeUnknown { .. } => ErrorKind::OutcomeUnknown,
         StoreError::Place { .. } | StoreError::Unconditional { .. } | StoreError::RefSpec { .. } => {

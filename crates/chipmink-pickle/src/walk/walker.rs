@@ -372,6 +372,7 @@ impl<'w, 'py> Walker<'w, 'py> {
     #[cold]
     pub(crate) fn check_signals(&mut self) -> Step {
         self.next_signal_check = self.stats.objects + SIGNAL_INTERVAL;
+        self.sink.check_wanted()?;
         let is_interrupted = crate::py::take_interrupt();
         if !is_interrupted && !self.session.has_signal_handlers(self.py) {
             return Ok(());

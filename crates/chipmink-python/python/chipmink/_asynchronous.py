@@ -3,7 +3,8 @@
 1. Work is done in a thread of the loop's own executor; whoever awaits it goes on only when it is known what became of it.
 2. A save that is cancelled before its version is visible publishes nothing; one that is visible stands. Either way
    ``CancelledError`` is raised, when one of the two is certain.
-3. A load that is cancelled is given up: it has no effect on anything.
+3. A load that is cancelled has no effect on anything, so ``CancelledError`` is raised at once, and its thread ends when what
+   it is reading has come.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 
 class _GivenUp(Exception):
-    """The save found that it was cancelled."""
+    """The save or load found that it was cancelled."""
 
 
 async def save_in_thread(save: Callable[[_chipmink.Cancel], T]) -> T:
@@ -58,8 +59,25 @@ async def save_in_thread(save: Callable[[_chipmink.Cancel], T]) -> T:
         raise
 
 
-async def load_in_thread(load: Callable[[], T]) -> T:
-    """What ``load`` returns."""
+async def load_in_thread(load: Callable[[_chipmink.Cancel], T]) -> T:
+    """What ``load`` returns, which is given what cancels it."""
     import asyncio
 
-    return await asyncio.to_thread(load)
+    cancel = _chipmink.Cancel()
+
+    def work() -> T:
+        try:
+            return load(cancel)
+        except KeyboardInterrupt as error:
+            # A thread is interrupted by nobody else.
+            raise _GivenUp from error
+
+    context = contextvars.copy_context()
+    running = asyncio.get_running_loop().run_in_executor(None, context.run, work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        cancel.cancel()
+        # Nobody asks any more what became of it.
+        running.add_done_callback(lambda done: done.cancelled() or done.exception())
+        raise

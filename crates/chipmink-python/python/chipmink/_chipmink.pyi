@@ -98,6 +98,7 @@ class Handle:
         allow: Iterable[str] | Callable[[str, str], bool] | None,
         live: dict[str, Any],
         into: Loaded | None = None,
+        cancel: Cancel | None = None,
     ) -> list[tuple[str, Any]]: ...
     def load_only(
         self,

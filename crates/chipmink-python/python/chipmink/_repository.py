@@ -454,13 +454,14 @@ class Repository(StoredRepository):
         as_pandas: bool = False,
         map_location: Any = None,
         into: _chipmink.Loaded | None = None,
+        cancel: _chipmink.Cancel | None = None,
     ) -> dict[str, Any]:
         """As ``load``. Who passes ``into`` sees to the checks of what is mapped."""
         handle = self._usable()
         namespace: dict[str, Any] = {}
 
         def load() -> list[tuple[str, Any]]:
-            return handle.load(number, names, namespace, allow, live_namespace(), into)
+            return handle.load(number, names, namespace, allow, live_namespace(), into, cancel)
 
         with placing(map_location):
             # Functions are made before the variables are there; the dict they are bound to gets each as it is made.
@@ -482,10 +483,11 @@ class Repository(StoredRepository):
         as_refs: bool = False,
         map_location: Any = None,
     ) -> dict[str, Any]:
-        """As ``load``, in a thread, so that the event loop goes on meanwhile."""
+        """As ``load``, in a thread, so that the event loop goes on meanwhile. If the task is cancelled, the load ends with
+        what it is reading."""
         wanted = None if names is None else names_of(names)
         return await load_in_thread(
-            lambda: self.load(version, wanted, allow=allow, as_refs=as_refs, map_location=map_location)
+            lambda cancel: self._load(self._number(version), wanted, allow, as_refs, False, map_location, None, cancel)
         )
 
     def at(self, version: int | str | None = None, *, allow: Allow | None = None, map_location: Any = None) -> LazyVersion:

@@ -17,7 +17,7 @@ pub(crate) fn read_entry(backend: &Backend, number: TimeId) -> Result<ReadEntry>
     decode_entry(backend, number, &backend.get(&root_path(number), ROOT_ENTRY_LEN_MAX)?)
 }
 
-fn decode_entry(backend: &Backend, number: TimeId, bytes: &[u8]) -> Result<ReadEntry> {
+pub(crate) fn decode_entry(backend: &Backend, number: TimeId, bytes: &[u8]) -> Result<ReadEntry> {
     match RootEntry::decode(bytes, number) {
         Ok(entry) => Ok(ReadEntry { entry, digest: digest(bytes) }),
         Err(source) => {

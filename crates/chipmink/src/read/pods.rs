@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use chipmink_digest::{Grid, NodeKind, TreeError, read_tree};
-use chipmink_store::Store;
+use chipmink_store::{Cancel, Store, StoreError};
 use chipmink_types::{BlobError, BlobSource, Digest, LoadPlan, PodSource, RegionRecord};
 
 /// Bytes of pods that are read ahead.
@@ -20,6 +20,7 @@ pub struct PlanPods {
     start: usize,
     /// Pods that were read ahead and not yet asked for.
     window: Vec<Option<Bytes>>,
+    cancel: Cancel,
 }
 
 pub(super) fn damaged(region: &RegionRecord, reason: String) -> BlobError {
@@ -99,7 +100,16 @@ pub(crate) fn read_difference(
 impl PlanPods {
     pub(crate) fn new(store: Store, plan: &LoadPlan) -> Self {
         let pods = plan.pods.iter().map(|pod| (pod.digest, pod.byte_len)).collect();
-        PlanPods { store, pods, start: 0, window: Vec::new() }
+        PlanPods { store, pods, start: 0, window: Vec::new(), cancel: Cancel::default() }
+    }
+
+    /// Lets the load be cancelled: nothing more is read then.
+    pub fn cancel_by(&mut self, cancel: Cancel) {
+        self.cancel = cancel;
+    }
+
+    fn check(&self) -> Result<(), BlobError> {
+        if self.cancel.is_cancelled() { Err(StoreError::LoadCancelled.into()) } else { Ok(()) }
     }
 
     fn read_window(&mut self, position: usize) -> Result<(), BlobError> {
@@ -121,6 +131,7 @@ impl PlanPods {
 
 impl PodSource for PlanPods {
     fn pod(&mut self, position: usize) -> Result<Bytes, BlobError> {
+        self.check()?;
         let Some(&(digest, byte_len)) = self.pods.get(position) else {
             return Err(BlobError::Storage {
                 context: "reading a pod".to_owned(),
@@ -147,7 +158,8 @@ impl PodSource for PlanPods {
             let reason = format!("{} bytes are asked for, it has {}", into.len(), region.byte_len);
             return Err(damaged(region, reason));
         }
+        self.check()?;
         let chunks = region_chunks(&self.store, region)?;
-        self.store.read_into(&chunks, into)
+        self.store.read_into_unless(&self.cancel, &chunks, into)
     }
 }
