@@ -32,7 +32,9 @@ def rows() -> dict[str, Row]:
     """All rows in the order of the table; those of training runs only if PyTorch is installed."""
     from benches.rows import clusters, first_saves, lists, mapped, memory, memory_tier, micro, pages, regions, sessions, small, tables, training
 
+    from benches.rows import objects as buckets
+
     objects = {**micro.ROWS, **lists.ROWS, **sessions.ROWS, **small.ROWS, **memory.ROWS}
     arrays = {**regions.ROWS, **first_saves.ROWS, **mapped.ROWS, **pages.ROWS, **memory_tier.ROWS, **tables.ROWS}
     has_torch = importlib.util.find_spec("torch") is not None
-    return {**objects, **arrays, **(training.ROWS if has_torch else {}), **clusters.ROWS}
+    return {**objects, **arrays, **(training.ROWS if has_torch else {}), **clusters.ROWS, **buckets.ROWS}

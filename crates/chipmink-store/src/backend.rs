@@ -19,6 +19,7 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, P
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 /// Small objects that are read at once.
 const SMALL_AT_ONCE: usize = 64;
@@ -52,6 +53,8 @@ pub struct Backend {
     turn: Arc<Turn>,
     /// The place itself, if what is read of it is kept elsewhere.
     origin: Option<Arc<dyn ObjectStore>>,
+    /// Parts of packs that are being sent. Clones share it.
+    parts: Arc<AtomicUsize>,
 }
 
 impl Backend {
@@ -63,7 +66,8 @@ impl Backend {
         let kind = PlaceKind::LocalDisk;
         let (runner, memory, pool) = (Runner::InPlace, None, None);
         let (turn, origin, files) = (Arc::default(), None, Some(disk.clone() as Arc<dyn LocalFiles>));
-        Backend { objects: disk, relaxed, files, runner, kind, memory, pool, label, turn, origin }
+        let parts = Arc::default();
+        Backend { objects: disk, relaxed, files, runner, kind, memory, pool, label, turn, origin, parts }
     }
 
     /// The memory of this process: at most so many bytes of it, gathered so. What does not fit is refused.
@@ -80,6 +84,7 @@ impl Backend {
             label: "memory://".into(),
             turn: Arc::default(),
             origin: None,
+            parts: Arc::default(),
         }
     }
 
@@ -96,6 +101,7 @@ impl Backend {
             label: label.into(),
             turn: Arc::default(),
             origin: None,
+            parts: Arc::default(),
         }
     }
 
@@ -115,6 +121,7 @@ impl Backend {
             label,
             turn: Arc::default(),
             origin: None,
+            parts: Arc::default(),
         }
     }
 
@@ -196,6 +203,10 @@ impl Backend {
 
     fn run<T>(&self, future: impl Future<Output = T>) -> T {
         self.runner.run(future)
+    }
+
+    pub(crate) fn parts(&self) -> &Arc<AtomicUsize> {
+        &self.parts
     }
 
     pub(crate) fn runner(&self) -> &Runner {
@@ -410,8 +421,12 @@ impl Backend {
         self.run(futures::stream::iter(paths.iter().map(get)).buffered(at_once).try_collect())
     }
 
-    /// Removes objects, those that are gone already too.
+    /// Removes objects, those that are gone already too. Far away many are removed by one request where the place knows
+    /// that; the first failure is told, and what is left then is for the next time.
     pub(crate) fn delete_all(&self, paths: &[String]) -> Result<()> {
+        if self.kind == PlaceKind::Remote && self.pool.is_none() {
+            return self.delete_far(paths);
+        }
         let mut failure = None;
         for path in paths {
             match self.delete(path) {
@@ -420,6 +435,23 @@ impl Backend {
             }
         }
         failure.map_or(Ok(()), Err)
+    }
+
+    fn delete_far(&self, paths: &[String]) -> Result<()> {
+        let locations: Vec<_> = paths.iter().map(|path| Ok(Path::from(path.as_str()))).collect();
+        let mut removed = self.objects.delete_stream(futures::stream::iter(locations).boxed());
+        let remove = async {
+            while let Some(told) = removed.next().await {
+                match told {
+                    Err(object_store::Error::NotFound { .. }) | Ok(_) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        };
+        self.run(remove).map_err(|error| {
+            StoreError::storage(format!("removing {} objects of {}", paths.len(), self.label), error)
+        })
     }
 
     /// Makes the directories of a repository, where there are directories.

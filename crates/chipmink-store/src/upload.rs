@@ -1,7 +1,8 @@
 //! [`Upload`]: a pack on its way to a store that takes parts.
 //!
 //! Invariants:
-//! 1. At most [`AT_ONCE`] parts are under way, and one is being filled: so much memory, however long the pack.
+//! 1. At most [`AT_ONCE`] parts of a pack are under way, and one is being filled: so much memory, however long the pack. Of
+//!    several packs [`ALL_AT_ONCE`] are, and one more of each that would have none.
 //! 2. The object exists only once every part has arrived; an upload that is given up is aborted.
 //! 3. A pack of less than a part is put whole, by one request.
 
@@ -11,11 +12,31 @@ use crate::runner::Begun;
 use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStoreExt, PutPayload, Result};
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes of one part. Stores ask for at least 5 MiB.
 const PART_LEN: usize = 8 << 20;
 /// Parts that are sent at once: what one connection of 100 MB/s and one of 1 GB/s with 20 ms of latency need to be full.
 const AT_ONCE: usize = 6;
+/// Parts that all uploads to a place send at once.
+const ALL_AT_ONCE: usize = 10;
+
+/// A part that is under way, counted until it has arrived or was given up.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(all: Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Counted(all)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// A pack on its way to a store that takes parts; a short one is put whole.
 #[derive(Debug)]
@@ -34,7 +55,10 @@ impl Upload {
     }
 
     fn send(&mut self) -> Result<()> {
-        if self.sent.len() == AT_ONCE {
+        let all = self.backend.parts().clone();
+        while !self.sent.is_empty()
+            && (self.sent.len() == AT_ONCE || all.load(Ordering::Relaxed) >= ALL_AT_ONCE)
+        {
             self.wait_for_oldest()?;
         }
         let part = PutPayload::from(std::mem::take(&mut self.buffer));
@@ -44,7 +68,12 @@ impl Upload {
             none => none.insert(backend.runner().run(backend.objects().put_multipart(&self.location))?),
         };
         let sending = parts.put_part(part);
-        self.sent.push_back(backend.runner().begin(sending));
+        let counted = Counted::new(all);
+        self.sent.push_back(backend.runner().begin(async move {
+            let sent = sending.await;
+            drop(counted);
+            sent
+        }));
         Ok(())
     }
 
@@ -65,6 +94,8 @@ impl PackOutput for Upload {
                 let (now, later) = rest.split_at(PART_LEN - self.buffer.len());
                 self.buffer.extend_from_slice(now);
                 self.send()?;
+                // Another one is likely.
+                self.buffer.reserve_exact(PART_LEN);
                 rest = later;
             }
             self.buffer.extend_from_slice(rest);

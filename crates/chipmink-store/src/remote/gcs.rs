@@ -2,7 +2,8 @@
 
 use super::options::RemoteOption::{Anonymous, CaFile, Endpoint, ServiceAccount};
 use super::{Client, Environment, RemotePlace, checked_endpoint, client_options, retries, unusable};
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::StaticCredentialProvider;
+use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
 use std::sync::Arc;
 
 pub(super) fn client(place: &RemotePlace, environment: Environment<'_>) -> Result<Client, String> {
@@ -25,7 +26,9 @@ pub(super) fn client(place: &RemotePlace, environment: Environment<'_>) -> Resul
         Err(error) => Err(format!("its {source} {path:?} cannot be read: {error}")),
     };
     let credentials = if options.is_set(Anonymous) == Some(true) {
-        builder = builder.with_skip_signature(true);
+        // Without one, what is written would still ask the machine's metadata service for credentials.
+        let nobody = StaticCredentialProvider::new(GcpCredential { bearer: String::new() });
+        builder = builder.with_skip_signature(true).with_credentials(Arc::new(nobody));
         "nobody's (anonymous)".to_owned()
     } else if let Some(path) = options.get(ServiceAccount) {
         let (path, source) = file(path.to_owned(), "service_account")?;

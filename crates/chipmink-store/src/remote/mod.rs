@@ -19,6 +19,7 @@ mod guard;
 mod options;
 mod place;
 mod profile;
+mod removal;
 mod s3;
 
 pub(crate) use cache::{CacheFolder, CachedObjects};

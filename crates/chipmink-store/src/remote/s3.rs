@@ -5,6 +5,7 @@ use super::options::RemoteOption::{
     SessionToken,
 };
 use super::profile::Profile;
+use super::removal::BulkRemoval;
 use super::{Client, Environment, RemotePlace, checked_endpoint, client_options, retries, unusable};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use std::sync::Arc;
@@ -65,7 +66,6 @@ pub(super) fn client(place: &RemotePlace, environment: Environment<'_>) -> Resul
         .with_bucket_name(bucket)
         .with_region(&region)
         .with_virtual_hosted_style_request(!path_style)
-        .with_disable_bulk_delete(true)
         .with_retry(retries())
         .with_client_options(client_options(place, endpoint.as_deref(), ca_file)?);
     if let Some(base) = base {
@@ -113,7 +113,7 @@ pub(super) fn client(place: &RemotePlace, environment: Environment<'_>) -> Resul
             }
         }
     };
-    let objects = builder.build().map_err(|error| unusable(&error, &secrets))?;
+    let objects = BulkRemoval::build(builder).map_err(|error| unusable(&error, &secrets))?;
     let endpoint = endpoint.unwrap_or_else(|| format!("S3 in {region}"));
     Ok(Client { objects: Arc::new(objects), endpoint, credentials, secrets })
 }
