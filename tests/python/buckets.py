@@ -10,13 +10,15 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
-__all__ = ["KEYS", "Moto", "answering", "free_port", "started", "without_credentials"]
+__all__ = ["KEYS", "Moto", "answering", "forward", "free_port", "started", "without_credentials"]
 
 KEYS = {"access_key_id": "AKIATEST", "secret_access_key": "very-secret-key-of-tests"}
 
@@ -58,6 +60,25 @@ class Moto:
 
 # No proxy stands between this machine and itself.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def forward(moto: Moto, handler: http.server.BaseHTTPRequestHandler, more: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Lets the server answer what a handler of `answering` was asked, with more headers."""
+    headers = {name: value for name, value in handler.headers.items() if name.lower() != "host"}
+    body = handler.body or None  # type: ignore[attr-defined]
+    request = urllib.request.Request(moto.endpoint + handler.path, headers={**headers, **more}, method=handler.command, data=body)
+    try:
+        found = _opener.open(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        found = error
+    with found:
+        content = found.read()
+    handler.send_response(found.status)
+    for name in ("Content-Range", "ETag", "Last-Modified", "Content-Length"):
+        if name in found.headers:
+            handler.send_header(name, found.headers[name])
+    handler.end_headers()
+    handler.wfile.write(content)
 
 
 @contextlib.contextmanager

@@ -83,6 +83,31 @@ def test_what_is_cancelled_before_it_is_visible_is_not_there(tmp_path):
     asyncio.run(main())
 
 
+def test_a_walk_that_finds_nothing_new_ends_when_it_is_cancelled(tmp_path):
+    async def main():
+        with chipmink.open(tmp_path / "repo", durable=False) as repo:
+            first, last = Slow(), Slow()
+            namespace = {"first": first, "many": [[i] for i in range(1_000_000)], "last": last}
+            first.go_on.set()
+            last.go_on.set()
+            await repo.asave(namespace)
+            for slow in (first, last):
+                slow.begun.clear()
+            first.go_on.clear()
+            task = asyncio.create_task(repo.asave(namespace))
+            while not first.begun.is_set():
+                await asyncio.sleep(0.01)
+            task.cancel()
+            await asyncio.sleep(0.05)
+            first.go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not last.begun.is_set(), "it was walked to its end"
+            assert len(repo.log()) == 1 and repo.load(await repo.asave({"x": 1})) == {"x": 1}
+
+    asyncio.run(main())
+
+
 def test_a_cancelled_task_waits_until_it_is_decided(tmp_path):
     """At whatever moment it comes, the version is there exactly if the save went through."""
 

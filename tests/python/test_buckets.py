@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import dataclasses
 import os
 import pickle
 import socket
@@ -16,7 +19,7 @@ from pathlib import Path
 import chipmink
 import numpy
 import pytest
-from buckets import KEYS, Moto, answering, free_port, without_credentials
+from buckets import KEYS, Moto, answering, forward, free_port, without_credentials
 from oracle import assert_same, canonical
 
 
@@ -170,26 +173,6 @@ def test_repositories_of_one_process_save_in_turn(opened):
     assert opened().verify().ok
 
 
-def forward(moto, handler):
-    """Lets the server answer."""
-    import urllib.error
-    import urllib.request
-
-    headers = {name: value for name, value in handler.headers.items() if name.lower() != "host"}
-    request = urllib.request.Request(moto.endpoint + handler.path, headers=headers, method=handler.command, data=handler.body or None)
-    try:
-        found = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request)
-    except urllib.error.HTTPError as error:
-        found = error
-    body = found.read()
-    handler.send_response(found.status)
-    for name in ("Content-Range", "ETag", "Last-Modified", "Content-Length"):
-        if name in found.headers:
-            handler.send_header(name, found.headers[name])
-    handler.end_headers()
-    handler.wfile.write(body)
-
-
 def test_what_was_read_is_kept_in_a_folder(opened, moto, tmp_path):
     namespace = {"array": numpy.arange(400_000, dtype="f8"), "small": [1, 2, 3]}
     want = canonical(namespace)
@@ -226,6 +209,124 @@ def test_what_was_read_is_kept_in_a_folder(opened, moto, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(chipmink.UnsupportedError, match="cache in .* cannot be used"):
         opened(cache=tmp_path / "file")
+
+
+@contextlib.contextmanager
+def listened(moto):
+    """An endpoint behind which moto answers, and what is asked of it."""
+    asked: list[str] = []
+
+    def passing(handler):
+        asked.append(f"{handler.command} {handler.path}")
+        return forward(moto, handler)
+
+    with answering(passing) as endpoint:
+        yield endpoint, asked
+
+
+def gets(asked):
+    return sum(line.startswith("GET") for line in asked)
+
+
+@dataclasses.dataclass
+class Row:
+    name: str
+    values: list[float]
+
+
+def session_of_all_sizes():
+    random = numpy.random.default_rng(5)
+    small = {f"row{i}": Row(f"row {i}", [i, i / 2]) for i in range(200)}
+    tables = {f"table{i}": [[j, str(j)] for j in range(300)] for i in range(50)}
+    arrays = {f"array{i}": random.standard_normal(random.integers(10_000, 60_000)) for i in range(80)}
+    large = {f"large{i}": random.standard_normal(400_000) for i in range(5)}
+    return {**small, **tables, **arrays, **large}
+
+
+def test_a_load_asks_seldom(opened, moto):
+    """However many variables there are: at most 64 times, and once more for each 8 MiB."""
+    namespace = session_of_all_sizes()
+    repo = opened()
+    repo.save(namespace)
+    for step in range(20):
+        namespace[f"row{step}"].values.append(step)
+        namespace[f"array{step}"][:100] = step
+        version = repo.save(namespace)
+    byte_len = sum(array.nbytes for array in namespace.values() if isinstance(array, numpy.ndarray))
+    want = canonical(namespace)
+    with listened(moto) as (endpoint, asked):
+        for when in ("then", "swept"):
+            reader = opened(endpoint=endpoint)
+            asked.clear()
+            assert_same(want, reader.load(version))
+            assert gets(asked) <= 64 + byte_len / (8 << 20), (when, gets(asked))
+            # What is asked for is most of what comes.
+            alone = opened(endpoint=endpoint)
+            asked.clear()
+            assert_same(canonical({"row7": namespace["row7"]}), alone.load(version, names=["row7"]))
+            assert gets(asked) <= 16, asked
+            repo.sweep(keep_last=1, grace="0s")
+
+
+def test_a_load_that_is_cancelled_ends(opened, moto):
+    namespace = {f"part{i}": numpy.random.default_rng(i).bytes(9 << 20) for i in range(8)}
+    opened(compression="none").save(namespace)
+    with listened(moto) as (endpoint, asked):
+        reader = opened(endpoint=endpoint)
+        asked.clear()
+        reader.load()
+        whole = gets(asked)
+
+        async def main():
+            task = asyncio.create_task(opened(endpoint=endpoint).aload())
+            asked.clear()
+            while gets(asked) < 4:
+                await asyncio.sleep(0.005)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        # It waits for the thread of the load.
+        asyncio.run(main())
+        assert 4 <= gets(asked) < whole, (gets(asked), whole)
+        assert reader.load(names=["part3"])["part3"] == namespace["part3"]
+
+
+def test_a_sweep_removes_many_at_once(opened, moto):
+    repo = opened()
+    for step in range(40):
+        repo.save({"step": step, "noise": numpy.random.default_rng(step).bytes(1000)})
+    with listened(moto) as (endpoint, asked):
+        report = opened(endpoint=endpoint).sweep(keep_last=1, grace="0s")
+        assert report.packs_deleted >= 39
+        removals = [line for line in asked if line.startswith("DELETE") or "?delete" in line]
+        assert len(removals) <= 2, removals
+    assert repo.verify().ok and repo.load()["step"] == 39
+
+
+def test_a_server_that_removes_one_by_one(opened, moto):
+    """Not all that speak S3's language know how to remove many."""
+    repo = opened()
+    for step in range(10):
+        repo.save({"step": step, "noise": numpy.random.default_rng(step).bytes(1000)})
+
+    def without(handler):
+        if handler.command == "POST" and "?delete" in handler.path:
+            refused.append(handler.path)
+            return answer(501, "NotImplemented")(handler)
+        return forward(moto, handler)
+
+    refused: list[str] = []
+    with answering(without) as endpoint:
+        sweeper = opened(endpoint=endpoint)
+        assert sweeper.sweep(keep_last=1, grace="0s").packs_deleted >= 9
+        tries = len(refused)
+        assert tries > 0
+        for step in range(10, 20):
+            sweeper.save({"step": step, "noise": numpy.random.default_rng(step).bytes(1000)})
+        assert sweeper.sweep(keep_last=1, grace="0s").packs_deleted >= 9
+        assert len(refused) == tries, "it is not asked again"
+    assert repo.verify().ok and repo.verify().orphan_packs == 0
 
 
 def test_a_cache_of_the_user(opened, tmp_path):
@@ -467,8 +568,14 @@ def test_a_certificate_of_an_authority_of_ones_own(certificate):
     try:
         fails("s3://bucket/x", "cannot prove who it is.*ca_file=", endpoint=server.endpoint)
         fails("s3://bucket/x", 'no bucket "bucket"', endpoint=server.endpoint, ca_file=pem)
+        # The certificate is for its address, not for any name.
+        fails("s3://bucket/x", "cannot prove who it is", endpoint=server.endpoint.replace("127.0.0.1", "localhost"), ca_file=pem)
     finally:
         server.stop()
+
+
+def test_a_server_without_encryption(moto):
+    fails("s3://bucket/x", "https|TLS|no connection", endpoint=moto.endpoint.replace("http:", "https:"))
 
 
 def test_options_that_do_not_fit():

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
+from pathlib import Path
 
 import chipmink
 import numpy
@@ -203,6 +205,59 @@ def _export_of_a_lambda(tmp_path, run):
     run("export", tmp_path / "functions", 1, "--to", tmp_path / "f.pkl", "--names", "y")
     assert pickle.loads((tmp_path / "f.pkl").read_bytes()) == {"y": 2}
     return text
+
+
+@pytest.fixture
+def segment():
+    name = f"chipmink-test-{uuid.uuid4().hex}"
+    yield f"shm://{name}"
+    Path("/dev/shm", name).unlink(missing_ok=True)
+
+
+def test_shared_memory_at_either_end(tmp_path, segment):
+    with chipmink.open(segment, size="64MiB") as repo:
+        saved = fill(repo)
+        repo.tag("first", saved[0][0])
+        assert repo.push(tmp_path / "backup").versions == 4
+        with chipmink.open(tmp_path / "backup") as backup:
+            check(backup, saved)
+            assert backup.tags == repo.tags
+            number = backup.save({"step": 9})
+            assert repo.pull(backup).versions == 1
+        assert repo.load(number) == {"step": 9}
+        check(repo, saved)
+        repo.sweep(keep_last=1, grace="0s")
+        repo.push(tmp_path / "backup", mirror=True)
+    with chipmink.open(tmp_path / "backup") as backup:
+        assert backup.load(number) == {"step": 9} and backup.verify().ok
+    with chipmink.open("memory://") as elsewhere:
+        with chipmink.open(segment) as repo, pytest.raises(chipmink.StorageError, match="full|room|space"):
+            # Another repository's line goes to a name of its own; what does not fit is refused and harms nothing.
+            elsewhere.save({"x": numpy.random.default_rng(1).bytes(80_000_000)})
+            elsewhere.push(repo, refs="main:theirs")
+        with chipmink.open(segment) as repo:
+            assert repo.load() == {"step": 9} and repo.verify().ok and "theirs" not in repo.branches
+
+
+def test_a_staging_tier_at_either_end(tmp_path, segment):
+    with chipmink.open(tmp_path / "session", staging=segment, size="64MiB") as repo:
+        saved = fill(repo)
+        # What is only staged goes, too, under the number that it keeps.
+        assert repo.push(tmp_path / "backup").versions == 4
+        saved[-1][0].wait()
+        assert repo.push(tmp_path / "backup").versions == 0
+        with chipmink.open(tmp_path / "backup") as backup:
+            check(backup, saved)
+            number = backup.save({"step": 9})
+        assert repo.pull(tmp_path / "backup").versions == 1
+        assert repo.load(number) == {"step": 9}
+        # It goes on from there, and all of it becomes durable.
+        repo.checkout(None, {}, force=True)
+        last = repo.save({"step": 10}).wait()
+        assert repo.push(tmp_path / "backup").versions == 1
+    with chipmink.open(tmp_path / "session") as below, chipmink.open(tmp_path / "backup") as backup:
+        check(below, [*saved, (number, canonical({"step": 9})), (last, canonical({"step": 10}))])
+        assert [entry.commit for entry in below.log()] == [entry.commit for entry in backup.log()]
 
 
 KILLED = """

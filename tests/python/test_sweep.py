@@ -265,6 +265,56 @@ SAVER = """
 """
 
 
+READER = """
+    import json, random, sys
+    import chipmink, numpy
+    place, options = sys.argv[1], eval(sys.argv[2])
+    repo = chipmink.open(place, **options)
+    loaded = dropped = 0
+    while True:
+        number = random.choice(repo.log()).number
+        try:
+            found = repo.load(number) if random.random() < 0.5 else {**repo.at(number)}
+        except chipmink.NotFoundError as error:
+            assert "dropped by a sweep" in str(error), error
+            dropped += 1
+        else:
+            step = found["number"][0]
+            assert found["noise"] == numpy.random.default_rng(step).bytes(150_000)
+            assert numpy.array_equal(found["weights"], numpy.arange(30_000, dtype="f8") + step)
+            loaded += 1
+        print(json.dumps([loaded, dropped]), flush=True)
+"""
+
+
+def read_beside_sweeps(place: str, options: dict[str, object], readers: int, saves: int) -> None:
+    """Readers get what was saved or hear that it was dropped, though nobody waits for them."""
+    repo = chipmink.open(place, **options)
+    running = []
+    for number in range(saves):
+        weights = numpy.arange(30_000, dtype="f8") + number
+        repo.save({"weights": weights, "noise": numpy.random.default_rng(number).bytes(150_000), "number": [number]})
+        if not running:
+            command = [sys.executable, "-c", textwrap.dedent(READER), place, repr(options)]
+            running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(readers)]
+            # From here on each has its repository open.
+            assert all(process.stdout is not None and process.stdout.readline() for process in running)
+        repo.sweep(keep_last=2, grace="0s")
+    loaded = dropped = 0
+    for process in running:
+        assert process.poll() is None, "a reader has failed"
+        process.kill()
+        last = json.loads(process.communicate()[0].splitlines()[-1])
+        loaded, dropped = loaded + last[0], dropped + last[1]
+    assert loaded > 5 * readers and dropped > 0, (loaded, dropped)
+    assert repo.verify(full=True) == []
+    repo.close()
+
+
+def test_readers_beside_sweeps_that_do_not_wait(tmp_path):
+    read_beside_sweeps(str(tmp_path / "repo"), {"durable": False}, 2, 120)
+
+
 def save_beside_sweeps(place: str, options: dict[str, object], processes: int, saves: int, graces: tuple[str, ...]) -> None:
     script = textwrap.dedent(SAVER)
     running = [
@@ -306,7 +356,7 @@ def test_processes_save_beside_a_sweeper(tmp_path):
     save_beside_sweeps(str(tmp_path / "repo"), {"durable": False}, 4, 40, ("0s", "1h"))
 
 
-def test_processes_save_to_a_bucket_beside_a_sweeper(monkeypatch, tmp_path):
+def test_processes_save_to_and_read_a_bucket_beside_a_sweeper(monkeypatch, tmp_path):
     without_credentials(monkeypatch, tmp_path)
     warnings.simplefilter("ignore", ResourceWarning)
     server = Moto()
@@ -315,5 +365,6 @@ def test_processes_save_to_a_bucket_beside_a_sweeper(monkeypatch, tmp_path):
         options = {"endpoint": server.endpoint, "region": "us-east-1", **KEYS}
         chipmink.open("s3://bucket/swept", **options).close()
         save_beside_sweeps("s3://bucket/swept", options, 4, 8, ("1h", "0s"))
+        read_beside_sweeps("s3://bucket/read", options, 2, 30)
     finally:
         server.stop()
