@@ -64,7 +64,9 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 def forward(moto: Moto, handler: http.server.BaseHTTPRequestHandler, more: Mapping[str, str] = MappingProxyType({})) -> None:
     """Lets the server answer what a handler of `answering` was asked, with more headers."""
-    headers = {name: value for name, value in handler.headers.items() if name.lower() != "host"}
+    # Without a type urllib would call the body a form.
+    headers = {"Content-Type": "application/octet-stream"}
+    headers |= {name.title(): value for name, value in handler.headers.items() if name.lower() != "host"}
     body = handler.body or None  # type: ignore[attr-defined]
     request = urllib.request.Request(moto.endpoint + handler.path, headers={**headers, **more}, method=handler.command, data=body)
     try:
