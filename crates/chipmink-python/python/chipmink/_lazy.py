@@ -17,7 +17,7 @@ from chipmink._remote import resolving
 from chipmink._stream import Allow
 
 if TYPE_CHECKING:
-    from chipmink._repository import Repository
+    from chipmink._loading import LoadingRepository
 
 __all__ = ["LazyVersion", "closed_over_sharing"]
 
@@ -25,7 +25,7 @@ __all__ = ["LazyVersion", "closed_over_sharing"]
 class LazyVersion(Mapping[str, Any]):
     """The variables of one version, each loaded at first use; see ``Repository.at``."""
 
-    def __init__(self, repository: Repository, version: int, allow: Allow | None, map_location: Any = None) -> None:
+    def __init__(self, repository: LoadingRepository, version: int, allow: Allow | None, map_location: Any = None) -> None:
         self._repository = repository
         self._allow = allow
         self._map_location = map_location

@@ -36,6 +36,11 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 class StoredRepository(abc.ABC):
     """What every repository can do with what it has stored."""
 
+    @property
+    @abc.abstractmethod
+    def url(self) -> str:
+        """Where the repository is."""
+
     @abc.abstractmethod
     def _usable(self) -> _chipmink.Handle:
         """The native side, or the reason why there is none."""
