@@ -30,6 +30,7 @@ from chipmink._markers import Context, SharedBytes, Side, Stub, place_of
 __all__ = [
     "BY_NAME",
     "REDUCERS",
+    "StorageMemory",
     "fill_mapping",
     "fill_segment",
     "has_value",
@@ -97,9 +98,27 @@ def storage_segment(storage: Any) -> Segment | None:
     return _segment(storage, _chipmink.mapping_of(storage.data_ptr()), storage.nbytes())
 
 
+class StorageMemory:
+    """What an array is made of over the memory of a storage of torch.
+
+    Of ``Tensor.numpy`` a program would notice: its storage could not be resized from then on.
+    """
+
+    __slots__ = ("__array_interface__", "storage")
+
+    def __init__(self, storage: Any) -> None:
+        self.storage = storage
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": "|u1",
+            "shape": (storage.nbytes(),),
+            "data": (storage.data_ptr(), False),
+        }
+
+
 def may_share_memory(kind: type) -> bool:
     """Whether objects of a type that own the memory of arrays may share it with other processes."""
-    return kind is mmap.mmap or _is_tensor(kind)
+    return kind is mmap.mmap or kind is StorageMemory or _is_tensor(kind)
 
 
 def _is_tensor(kind: type) -> bool:
@@ -111,8 +130,9 @@ def shared_owner(base: Any) -> tuple[Any, tuple[int, int] | None]:
 
     Without these: ``base`` itself, if at all; ``(None, None)``: it cannot be stored.
     """
-    if _is_tensor(type(base)):
-        storage = base.untyped_storage()
+    is_memory = type(base) is StorageMemory
+    if is_memory or _is_tensor(type(base)):
+        storage = base.storage if is_memory else base.untyped_storage()
         # Memory of torch's own can be resized.
         if storage.device.type != "cpu" or storage.resizable():
             return (base, None)

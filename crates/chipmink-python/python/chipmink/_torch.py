@@ -90,26 +90,11 @@ def _shown(tensor: Any) -> Any:
     storage = tensor.untyped_storage()
     if tensor.numel() == 0 or storage.nbytes() == 0:
         return numpy.empty(0, dtype="u1")
-    memory = numpy.asarray(_Memory(storage))
+    memory = numpy.asarray(_shared.StorageMemory(storage))
     size = tensor.element_size()
     start = tensor.storage_offset() * size
     end = start + size + sum((length - 1) * stride for length, stride in zip(tensor.shape, tensor.stride(), strict=True)) * size
     return memory[start:end]
-
-
-class _Memory:
-    """What an array is made of over a storage. Of `Tensor.numpy` a program would notice: its storage could not be resized."""
-
-    __slots__ = ("__array_interface__", "storage")
-
-    def __init__(self, storage: Any) -> None:
-        self.storage = storage
-        self.__array_interface__ = {
-            "version": 3,
-            "typestr": "|u1",
-            "shape": (storage.nbytes(),),
-            "data": (storage.data_ptr(), False),
-        }
 
 
 def make_tensor(
