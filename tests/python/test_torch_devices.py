@@ -107,9 +107,8 @@ def test_every_checkpoint_is_the_state_at_its_own_step(tmp_path, hooked, fence, 
 
 
 def test_without_the_fence_checkpoints_are_torn(tmp_path, hooked):
-    """The control: what the fence prevents does happen without it."""
-    wrong = sum(trained(tmp_path, hooked, seed, {}, "optimizer", is_fenced=False) for seed in range(4))
-    assert wrong > 0
+    """The control: what the fence prevents does happen without it, sooner or later, as threads are scheduled."""
+    assert any(trained(tmp_path, hooked, seed, {}, "optimizer", is_fenced=False) for seed in range(40))
 
 
 def test_streams_that_share_one_queue_stop_no_save(tmp_path, hooked, monkeypatch):
