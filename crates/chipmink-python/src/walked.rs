@@ -163,6 +163,7 @@ impl Walked {
             ("pods_shadow", walk.pods_shadow),
             ("region_bytes", walk.region_bytes),
             ("unwritten_bytes", walk.unwritten_bytes),
+            ("detection_nanos", walk.detection_nanos),
             ("shadow_bytes", walk.shadow_bytes),
             ("bytes_written", report.bytes_written),
         ] {

@@ -2,7 +2,8 @@
 //!
 //! 1. A chunk's digest is forgotten in the same step in which one of its pages is reported as written, and comes back only
 //!    by [`LiveDigests::learn`], of bytes that were read after that step. So a walk that fails in between leaves nothing
-//!    that is believed wrongly.
+//!    that is believed wrongly. If only pages were written that it shares with its neighbours, whoever looked is told what
+//!    it was, and finds out whether it still is: a chunk's edges and its digest are always of the same bytes.
 //! 2. What was found is taken only with the ticket of the newest look at the region: if somebody else looked meanwhile,
 //!    he alone knows what was written since.
 //! 3. Regions do not overlap; a new one takes the place of all that lie across it.
@@ -13,7 +14,7 @@
 
 use crate::dirty::{self, DirtyPages, Verdict};
 use chipmink_digest::Grid;
-use chipmink_types::{Digest, LiveDigests, LiveRegion, Look};
+use chipmink_types::{Digest, Doubt, Edges, LiveDigests, LiveRegion, Look};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
@@ -32,7 +33,7 @@ pub struct LivePolicy {
     pub hot_part: usize,
     /// Regions that are remembered at most; the kernel splits its mappings for them.
     pub most_regions: usize,
-    /// Digests that are remembered at most, 18 bytes each.
+    /// Chunks that are remembered at most, some 50 bytes for each.
     pub most_digests: usize,
 }
 
@@ -61,6 +62,8 @@ struct Entry {
     grid: Grid,
     /// Of each chunk; what is known if the region is tracked, else what it was when it was last hashed.
     digests: Vec<Option<Digest>>,
+    /// Of each chunk, if the region is tracked and they are known: those of the bytes that have the digest.
+    edges: Vec<Option<Edges>>,
     is_tracked: bool,
     /// Of the newest look.
     ticket: u64,
@@ -150,6 +153,7 @@ impl Entry {
             region: *region,
             grid,
             digests: Vec::new(),
+            edges: Vec::new(),
             is_tracked: false,
             ticket: 0,
             walk: 0,
@@ -159,14 +163,47 @@ impl Entry {
         }
     }
 
-    /// Forgets the digests of chunks that have a byte in a range of addresses.
-    fn forget(&mut self, written: &Range<usize>) {
-        let from = written.start.saturating_sub(self.region.address);
-        let to = written.end.saturating_sub(self.region.address).min(self.region.byte_len);
-        if from < to && !self.digests.is_empty() {
-            let (first, last) = (self.chunk_at(from), self.chunk_at(to - 1));
-            self.digests[first..=last].fill(None);
+    /// Forgets the digests of chunks that have a byte in one of these ranges of addresses, ascending. Returns which of them
+    /// have them at their edges only.
+    fn forget(&mut self, written: &[Range<usize>], page_len: usize) -> Vec<Doubt> {
+        let mut doubts: Vec<Doubt> = Vec::new();
+        for range in written {
+            let from = range.start.saturating_sub(self.region.address);
+            let to = range.end.saturating_sub(self.region.address).min(self.region.byte_len);
+            if from >= to || self.digests.is_empty() {
+                continue;
+            }
+            for ordinal in self.chunk_at(from)..=self.chunk_at(to - 1) {
+                let edges = self.edges.get_mut(ordinal).and_then(Option::take);
+                let known = self.digests[ordinal].take().zip(edges);
+                // Two ranges may touch the same chunk.
+                let before = doubts.pop_if(|doubt| doubt.ordinal == ordinal as u64);
+                let fresh = known.map(|(digest, edges)| Doubt {
+                    ordinal: ordinal as u64,
+                    digest,
+                    edges,
+                    is_head: false,
+                    is_tail: false,
+                });
+                let Some(doubt) = before.or(fresh) else { continue };
+                doubts.extend(self.narrowed(doubt, range, page_len));
+            }
         }
+        doubts
+    }
+
+    /// The doubt of a chunk when a range was written, too; `None` if that is more than its edges.
+    fn narrowed(&self, doubt: Doubt, written: &Range<usize>, page_len: usize) -> Option<Doubt> {
+        let (offset, len) = self.grid.chunk(doubt.ordinal)?;
+        let start = self.region.address + offset as usize;
+        let end = start + len as usize;
+        let (head, tail) = Edges::lens(start, len as usize, page_len)?;
+        let is_inside = written.start < end - tail && written.end > start + head;
+        (!is_inside).then(|| Doubt {
+            is_head: doubt.is_head || written.start < start + head,
+            is_tail: doubt.is_tail || written.end > end - tail,
+            ..doubt
+        })
     }
 
     /// The chunk in which a byte of the region lies.
@@ -181,6 +218,22 @@ impl Entry {
             }
         }
         low as usize
+    }
+
+    /// Takes over edges, before the digests.
+    fn learn_edges(&mut self, digests: &[Digest], edges: &[(u64, Edges)]) {
+        self.edges.resize(digests.len(), None);
+        // Those of other bytes than the new digest's would vouch for what they know nothing of.
+        for (ordinal, digest) in digests.iter().enumerate() {
+            if self.digests.get(ordinal) != Some(&Some(*digest)) {
+                self.edges[ordinal] = None;
+            }
+        }
+        for (ordinal, edges) in edges {
+            if let Some(place) = usize::try_from(*ordinal).ok().and_then(|at| self.edges.get_mut(at)) {
+                *place = Some(*edges);
+            }
+        }
     }
 
     fn wait_longer(&mut self) {
@@ -225,13 +278,15 @@ impl LiveDigests for LiveMemo {
         let entry = self.entries.entry(region.address).or_insert_with(|| Entry::new(region, grid, &policy));
         entry.ticket = self.tickets;
         entry.walk = self.walk;
-        let mut look = Look { ticket: self.tickets, digests: Vec::new() };
+        let mut look = Look { ticket: self.tickets, ..Look::default() };
         if !entry.is_tracked {
             if entry.calm >= entry.calm_needed && entry.learned_in != self.walk {
                 match self.pages.track(region.address, region.byte_len) {
                     Ok(()) => {
                         entry.is_tracked = true;
                         entry.digests.fill(None);
+                        entry.edges.clear();
+                        look.page_len = self.pages.page_len();
                     }
                     Err(_) => entry.wait_longer(),
                 }
@@ -242,14 +297,17 @@ impl LiveDigests for LiveMemo {
             Verdict::Unknown => {
                 entry.is_tracked = false;
                 entry.digests.clear();
+                entry.edges.clear();
                 entry.calm = 0;
             }
             Verdict::Written(ranges) => {
-                ranges.iter().for_each(|written| entry.forget(written));
+                look.page_len = self.pages.page_len();
+                look.doubts = entry.forget(&ranges, look.page_len);
                 look.digests.clone_from(&entry.digests);
                 let written: usize = ranges.iter().map(ExactSizeIterator::len).sum();
                 if written > region.byte_len / policy.hot_part {
                     entry.is_tracked = false;
+                    entry.edges.clear();
                     entry.wait_longer();
                     self.pages.untrack(region.address, region.byte_len);
                 }
@@ -258,7 +316,7 @@ impl LiveDigests for LiveMemo {
         look
     }
 
-    fn learn(&mut self, region: &LiveRegion, ticket: u64, digests: &[Digest]) {
+    fn learn(&mut self, region: &LiveRegion, ticket: u64, digests: &[Digest], edges: &[(u64, Edges)]) {
         let Some(entry) = self.entries.get_mut(&region.address) else { return };
         let is_newest = ticket != 0 && entry.ticket == ticket && entry.region == *region;
         if !is_newest || digests.len() as u64 != entry.grid.chunk_count() {
@@ -271,6 +329,9 @@ impl LiveDigests for LiveMemo {
             entry.calm = if is_calm { entry.calm + 1 } else { 0 };
         }
         entry.learned_in = self.walk;
+        if entry.is_tracked {
+            entry.learn_edges(digests, edges);
+        }
         entry.digests.clear();
         entry.digests.extend(digests.iter().copied().map(Some));
     }
@@ -308,8 +369,8 @@ impl LiveDigests for Shared {
         self.with(|memo| memo.look(region))
     }
 
-    fn learn(&mut self, region: &LiveRegion, ticket: u64, digests: &[Digest]) {
-        self.with(|memo| memo.learn(region, ticket, digests));
+    fn learn(&mut self, region: &LiveRegion, ticket: u64, digests: &[Digest], edges: &[(u64, Edges)]) {
+        self.with(|memo| memo.learn(region, ticket, digests, edges));
     }
 }
 

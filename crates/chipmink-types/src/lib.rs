@@ -19,7 +19,7 @@ pub use device::{
 };
 pub use gather::{Gather, NewGather};
 pub use ids::{DIGEST_LEN, Digest, ParseDigestError, PodKey, RepositoryId, Slot, TimeId, WriteId, XXH3_128};
-pub use live::{LiveDigests, LiveRegion, Look};
+pub use live::{Doubt, Edges, LiveDigests, LiveRegion, Look};
 pub use load::{LoadPlan, LoadPod, LoadRoot, LoadShape, LoadVariable, PodSource};
 pub use pool::{PoolError, PoolObject, PoolWriter, SharedPool};
 pub use shared::{SharedBytes, SharedMemory};

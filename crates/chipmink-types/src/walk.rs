@@ -183,6 +183,8 @@ pub struct WalkStats {
     pub region_bytes: u64,
     /// Bytes of regions that need not be hashed, because nobody had written to them.
     pub unwritten_bytes: u64,
+    /// Nanoseconds in which it was found which chunks of known regions have changed: asking who wrote to them, and hashing.
+    pub detection_nanos: u64,
     /// Bytes that the identity shadow holds after this walk.
     pub shadow_bytes: u64,
 }

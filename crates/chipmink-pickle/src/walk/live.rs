@@ -1,32 +1,36 @@
 //! Digests of live memory that need not be computed again, because nobody has written to it since.
 
+use super::live_hash::{digest_with_edges, edges_of};
 use super::memory::Span;
 use super::regions::live_digest;
 use super::session::PySession;
 use super::walker::{Step, Walker};
 use chipmink_digest::Grid;
-use chipmink_types::{Digest, LiveRegion, Look, RegionRecord};
+use chipmink_types::{Digest, Edges, LiveRegion, Look, RegionRecord};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 impl Walker<'_, '_> {
     /// What is known of the memory of a region. From here on writes to it are noticed, so its bytes are read after this.
-    pub(crate) fn look(&mut self, span: Span, record: &RegionRecord) -> Look {
-        match &mut self.session.live {
-            Some(live) => live.look(&live_region(span, record)),
-            None => Look::default(),
-        }
+    pub(crate) fn look(&mut self, span: Span, record: &RegionRecord, grid: &Grid) -> Look {
+        let Some(live) = &mut self.session.live else { return Look::default() };
+        let mut look = live.look(&live_region(span, record));
+        settle(&mut look, span, grid);
+        look
     }
 
-    /// Keeps what the chunks of a region turned out to be after a look at it. So many bytes had to be hashed.
+    /// Keeps what the chunks of a region turned out to be after a look at it. So many bytes had to be hashed. `edges`: of
+    /// the chunks that were.
     pub(crate) fn learn(
         &mut self,
         span: Span,
         record: &RegionRecord,
         look: &Look,
         digests: &[Digest],
+        mut edges: Vec<(u64, Edges)>,
         hashed: u64,
     ) {
         self.stats.region_bytes += hashed;
@@ -34,7 +38,9 @@ impl Walker<'_, '_> {
         if look.ticket != 0
             && let Some(live) = &mut self.session.live
         {
-            live.learn(&live_region(span, record), look.ticket, digests);
+            // Of chunks that were hashed although they were known, the newer ones count.
+            edges.splice(0..0, look.doubts.iter().map(|doubt| (doubt.ordinal, doubt.edges)));
+            live.learn(&live_region(span, record), look.ticket, digests, &edges);
         }
     }
 
@@ -45,29 +51,64 @@ impl Walker<'_, '_> {
         record: &RegionRecord,
         grid: &Grid,
     ) -> Step<Vec<Digest>> {
-        let look = self.look(span, record);
+        let began = Instant::now();
+        let look = self.look(span, record, grid);
         let mut digests = Vec::with_capacity(grid.chunk_count() as usize);
+        let mut edges = Vec::new();
         let mut hashed = 0;
-        let mut part = Vec::with_capacity(SIGNALS_EVERY.min(grid.chunk_count() as usize));
-        let mut chunks = grid.chunks().enumerate().peekable();
-        while chunks.peek().is_some() {
-            if !digests.is_empty() {
+        let mut unknown: Vec<Chunk> = Vec::new();
+        let mut hash = |unknown: &mut Vec<Chunk>, digests: &mut [Digest]| {
+            for (chunk, (digest, of_it)) in unknown.iter().zip(digest_all(unknown)) {
+                digests[chunk.ordinal] = digest;
+                edges.extend(of_it.map(|edges| (chunk.ordinal as u64, edges)));
+            }
+            unknown.clear();
+        };
+        for (ordinal, (offset, len)) in grid.chunks().enumerate() {
+            if let Some(known) = look.digest(ordinal as u64) {
+                digests.push(known);
+                continue;
+            }
+            hashed += len;
+            digests.push(NOT_YET);
+            let start = span.start + offset as usize;
+            unknown.push(Chunk { ordinal, start, len: len as usize, page_len: look.page_len });
+            if unknown.len() == SIGNALS_EVERY {
+                hash(&mut unknown, &mut digests);
                 self.check_signals()?;
             }
-            part.clear();
-            part.extend(chunks.by_ref().take(SIGNALS_EVERY).map(|(i, (offset, len))| {
-                let known = look.digest(i as u64);
-                hashed += if known.is_none() { len } else { 0 };
-                Chunk { start: span.start + offset as usize, len: len as usize, known }
-            }));
-            digest_all(&part, &mut digests);
         }
-        self.learn(span, record, &look, &digests, hashed);
+        hash(&mut unknown, &mut digests);
+        self.stats.detection_nanos += began.elapsed().as_nanos() as u64;
+        self.learn(span, record, &look, &digests, edges, hashed);
         Ok(digests)
     }
 }
 
-/// Chunks that are digested between two looks at signals.
+/// Finds out which of the chunks in doubt are what they were; the others leave the list.
+fn settle(look: &mut Look, span: Span, grid: &Grid) {
+    let page_len = look.page_len;
+    let digests = &mut look.digests;
+    look.doubts.retain(|doubt| {
+        let place = grid.chunk(doubt.ordinal);
+        let Some(((offset, len), known)) = place.zip(digests.get_mut(doubt.ordinal as usize)) else {
+            return false;
+        };
+        let start = span.start + offset as usize;
+        let Some((head, tail)) = Edges::lens(start, len as usize, page_len) else { return false };
+        let is_same = |asked: bool, at: usize, len: usize, was: &Digest| {
+            !asked || live_digest(at as *const u8, len) == *was
+        };
+        let is_known = is_same(doubt.is_head, start, head, &doubt.edges.head)
+            && is_same(doubt.is_tail, start + len as usize - tail, tail, &doubt.edges.tail);
+        if is_known {
+            *known = Some(doubt.digest);
+        }
+        is_known
+    });
+}
+
+/// Chunks that are hashed between two looks at signals.
 const SIGNALS_EVERY: usize = 1024;
 /// Bytes for which another thread is worth its start, some 30 microseconds.
 const THREAD_LEN: usize = 1 << 20;
@@ -75,42 +116,56 @@ const THREAD_LEN: usize = 1 << 20;
 const THREADS_MAX: usize = 4;
 /// Chunks that a thread takes at once.
 const SHARE: usize = 8;
+/// Stands where a digest will be.
+const NOT_YET: Digest = Digest::xxh3([0; 16]);
 
-/// A chunk of live memory.
+/// A chunk of live memory whose digest is wanted.
 struct Chunk {
+    ordinal: usize,
     start: usize,
     len: usize,
-    /// Its digest, if it need not be computed.
-    known: Option<Digest>,
+    /// Bytes of a page, if edges are wanted; else 0.
+    page_len: usize,
 }
 
 impl Chunk {
-    fn digest(&self) -> Digest {
-        self.known.unwrap_or_else(|| live_digest(self.start as *const u8, self.len))
+    fn digest(&self, scratch: &mut Vec<u8>) -> (Digest, Option<Edges>) {
+        let Some(lens) = edge_lens(self.start, self.len, self.page_len) else {
+            return (live_digest(self.start as *const u8, self.len), None);
+        };
+        // SAFETY: as in `live_digest`; what is read twice is copied first.
+        let bytes = unsafe { std::slice::from_raw_parts(self.start as *const u8, self.len) };
+        let (digest, edges) = digest_with_edges(bytes, lens, scratch);
+        (digest, Some(edges))
     }
 }
 
-/// Appends the digests of chunks, which several threads compute if they are many. The caller keeps the memory alive.
-fn digest_all(chunks: &[Chunk], digests: &mut Vec<Digest>) {
-    let byte_len: usize = chunks.iter().filter(|chunk| chunk.known.is_none()).map(|chunk| chunk.len).sum();
+/// Bytes of the head and of the tail, if edges are wanted of a chunk.
+fn edge_lens(start: usize, len: usize, page_len: usize) -> Option<(usize, usize)> {
+    if page_len == 0 { None } else { Edges::lens(start, len, page_len) }
+}
+
+/// The edges of a chunk that has been copied from an address, if they are wanted.
+pub(crate) fn edges_of_copy(start: usize, copy: &[u8], page_len: usize) -> Option<Edges> {
+    Some(edges_of(copy, copy, edge_lens(start, copy.len(), page_len)?))
+}
+
+/// What chunks are, which several threads compute if they are many. The caller keeps the memory alive.
+fn digest_all(chunks: &[Chunk]) -> Vec<(Digest, Option<Edges>)> {
+    let byte_len: usize = chunks.iter().map(|chunk| chunk.len).sum();
     let wanted = (byte_len / THREAD_LEN).min(THREADS_MAX);
     let threads = match wanted {
         0 | 1 => 1,
         _ => wanted.min(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)),
     };
-    if threads == 1 {
-        digests.extend(chunks.iter().map(Chunk::digest));
-        return;
-    }
-    let from = digests.len();
-    digests.resize(from + chunks.len(), Digest::xxh3([0; 16]));
-    let shares = chunks.chunks(SHARE).zip(digests[from..].chunks_mut(SHARE)).collect::<Vec<_>>();
-    let shares = Mutex::new(shares);
+    let mut found = vec![(NOT_YET, None); chunks.len()];
+    let shares = Mutex::new(chunks.chunks(SHARE).zip(found.chunks_mut(SHARE)).collect::<Vec<_>>());
     // Taken and given back with nothing in between that could fail.
     let next = || shares.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let work = || {
-        while let Some((chunks, digests)) = next() {
-            digests.iter_mut().zip(chunks).for_each(|(digest, chunk)| *digest = chunk.digest());
+        let mut scratch = Vec::new();
+        while let Some((chunks, found)) = next() {
+            found.iter_mut().zip(chunks).for_each(|(found, chunk)| *found = chunk.digest(&mut scratch));
         }
     };
     std::thread::scope(|scope| {
@@ -120,6 +175,8 @@ fn digest_all(chunks: &[Chunk], digests: &mut Vec<Digest>) {
         }
         work();
     });
+    drop(shares);
+    found
 }
 
 impl PySession {
@@ -142,10 +199,11 @@ impl PySession {
                 format!("a buffer of {} bytes stands for a region of {}", span.len(), record.byte_len);
             return Err(PyValueError::new_err(reason));
         }
-        let look = match &mut self.live {
+        let mut look = match &mut self.live {
             Some(live) => live.look(&live_region(span, record)),
             None => Look::default(),
         };
+        settle(&mut look, span, &grid);
         let mut digests = Vec::with_capacity(grid.chunk_count() as usize);
         for (i, (offset, len)) in grid.chunks().enumerate() {
             if i % 1024 == 1023 {
@@ -176,22 +234,23 @@ mod tests {
     #[test]
     fn threads_find_the_same_digests() {
         let bytes: Vec<u8> = (0..5_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 23) as u8).collect();
-        let known = Digest::xxh3([9; 16]);
-        let chunk = |(i, bytes): (usize, &[u8])| Chunk {
-            start: bytes.as_ptr() as usize,
-            len: bytes.len(),
-            known: (i % 5 == 4).then_some(known),
-        };
         for len in [0, 1, 65_536, 1 << 20, 3 << 20, bytes.len()] {
-            let chunks: Vec<Chunk> = bytes[..len].chunks(65_536).enumerate().map(chunk).collect();
-            let expected: Vec<Digest> = bytes[..len]
-                .chunks(65_536)
-                .enumerate()
-                .map(|(i, bytes)| if i % 5 == 4 { known } else { chipmink_digest::digest(bytes) })
-                .collect();
-            let mut digests = vec![known];
-            digest_all(&chunks, &mut digests);
-            assert_eq!(digests[1..], expected, "{len} bytes");
+            let parts: Vec<&[u8]> = bytes[..len].chunks(65_536).collect();
+            for page_len in [0, 4096] {
+                let chunk = |(ordinal, part): (usize, &&[u8])| Chunk {
+                    ordinal,
+                    start: part.as_ptr() as usize,
+                    len: part.len(),
+                    page_len,
+                };
+                let chunks: Vec<Chunk> = parts.iter().enumerate().map(chunk).collect();
+                let found = digest_all(&chunks);
+                assert_eq!(found.len(), parts.len());
+                for ((digest, edges), part) in found.iter().zip(&parts) {
+                    assert_eq!(*digest, chipmink_digest::digest(part), "{len} bytes");
+                    assert_eq!(edges.is_some(), page_len > 0 && part.len() >= 4 * page_len);
+                }
+            }
         }
     }
 }

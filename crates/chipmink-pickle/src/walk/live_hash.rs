@@ -5,7 +5,7 @@
 //! nothing to gain.
 
 use chipmink_digest::digest;
-use chipmink_types::Digest;
+use chipmink_types::{Digest, Edges};
 
 const STRIPE: usize = 64;
 const BLOCK: usize = 1024;
@@ -91,28 +91,65 @@ fn fetch(at: *const u8) {
 
 /// Equal to [`chipmink_digest::digest`].
 pub(super) fn digest_far(bytes: &[u8]) -> Digest {
-    if bytes.len() < LONG_FROM {
-        return digest(bytes);
+    match bytes.len() < LONG_FROM {
+        true => digest(bytes),
+        false => digest_parts(&[], &[], bytes),
     }
+}
+
+/// The digest of a chunk of memory that others may write to meanwhile, and its edges: of the very same bytes, whatever is
+/// written when. `lens`: bytes of the head and of the tail. `scratch` is overwritten.
+pub(super) fn digest_with_edges(
+    bytes: &[u8],
+    (head_len, tail_len): (usize, usize),
+    scratch: &mut Vec<u8>,
+) -> (Digest, Edges) {
+    // What is read twice is copied before: whole blocks at the front, and at least a stripe at the end.
+    let front = head_len.next_multiple_of(BLOCK);
+    let back = bytes.len().saturating_sub(tail_len.max(STRIPE)) / BLOCK * BLOCK;
+    scratch.clear();
+    if back < front || bytes.len() < LONG_FROM {
+        scratch.extend_from_slice(bytes);
+        let edges = edges_of(scratch, scratch, (head_len, tail_len));
+        return (digest_far(scratch), edges);
+    }
+    for at in (front..back.min(front + AHEAD)).step_by(STRIPE) {
+        fetch(bytes[at..].as_ptr());
+    }
+    scratch.extend_from_slice(&bytes[..front]);
+    scratch.extend_from_slice(&bytes[back..]);
+    let (head, tail) = scratch.split_at(front);
+    (digest_parts(head, &bytes[front..back], tail), edges_of(head, tail, (head_len, tail_len)))
+}
+
+/// The edges of a chunk that begins and ends so.
+pub(super) fn edges_of(start: &[u8], end: &[u8], (head_len, tail_len): (usize, usize)) -> Edges {
+    Edges { head: digest(&start[..head_len]), tail: digest(&end[end.len() - tail_len..]) }
+}
+
+/// The digest of three pieces joined: whole blocks, whole blocks, and at least a stripe; of [`LONG_FROM`] bytes or more.
+fn digest_parts(head: &[u8], middle: &[u8], tail: &[u8]) -> Digest {
     let mut lanes = [PRIME32_3, PRIME64_1, PRIME64_2, PRIME64_3, PRIME64_4, PRIME32_2, PRIME64_5, PRIME32_1];
     // The last stripe is taken from the end, so the last block is never whole.
-    let whole = (bytes.len() - 1) / BLOCK * BLOCK;
-    for block in bytes[..whole].chunks_exact(BLOCK) {
-        for (n, stripe) in block.chunks_exact(STRIPE).enumerate() {
-            fetch(stripe.as_ptr().wrapping_add(AHEAD));
-            accumulate(&mut lanes, stripe, 8 * n);
-        }
-        for (i, lane) in lanes.iter_mut().enumerate() {
-            let mixed = *lane ^ *lane >> 47 ^ word(&SECRET, SECRET_LEN - STRIPE + 8 * i);
-            *lane = mixed.wrapping_mul(PRIME32_1);
+    let whole = (tail.len() - 1) / BLOCK * BLOCK;
+    for part in [head, middle, &tail[..whole]] {
+        for block in part.chunks_exact(BLOCK) {
+            for (n, stripe) in block.chunks_exact(STRIPE).enumerate() {
+                fetch(stripe.as_ptr().wrapping_add(AHEAD));
+                accumulate(&mut lanes, stripe, 8 * n);
+            }
+            for (i, lane) in lanes.iter_mut().enumerate() {
+                let mixed = *lane ^ *lane >> 47 ^ word(&SECRET, SECRET_LEN - STRIPE + 8 * i);
+                *lane = mixed.wrapping_mul(PRIME32_1);
+            }
         }
     }
-    let rest = &bytes[whole..];
+    let rest = &tail[whole..];
     for (n, stripe) in rest[..rest.len() - 1].chunks_exact(STRIPE).enumerate() {
         accumulate(&mut lanes, stripe, 8 * n);
     }
-    accumulate(&mut lanes, &bytes[bytes.len() - STRIPE..], SECRET_LEN - STRIPE - 7);
-    let len = bytes.len() as u64;
+    accumulate(&mut lanes, &tail[tail.len() - STRIPE..], SECRET_LEN - STRIPE - 7);
+    let len = (head.len() + middle.len() + tail.len()) as u64;
     let low = merge(&lanes, 11, len.wrapping_mul(PRIME64_1));
     let high = merge(&lanes, SECRET_LEN - STRIPE - 11, !len.wrapping_mul(PRIME64_2));
     Digest::xxh3((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
@@ -132,6 +169,26 @@ mod tests {
             for start in [0, 1, 37] {
                 let part = &bytes[start..start + len];
                 assert_eq!(digest_far(part), digest(part), "{len} bytes from {start}");
+            }
+        }
+    }
+
+    #[test]
+    fn edges_and_the_digest_are_those_of_the_bytes() {
+        let bytes: Vec<u8> = (0..200_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 21) as u8).collect();
+        let mut scratch = Vec::new();
+        for len in
+            [1, 100, 1024, 4095, 4096, 4097, 5000, 8192, 16_384, 16_400, 65_535, 65_536, 65_600, 150_001]
+        {
+            for head in [0, 1, 16, 1023, 1024, 1025, 4080, 4095] {
+                for tail in [0, 1, 16, 63, 64, 65, 1024, 4080, 4095] {
+                    let (head, tail) = (head.min(len), tail.min(len));
+                    let part = &bytes[7..7 + len];
+                    let (found, edges) = digest_with_edges(part, (head, tail), &mut scratch);
+                    assert_eq!(found, digest(part), "{len} bytes, edges of {head} and {tail}");
+                    assert_eq!(edges.head, digest(&part[..head]));
+                    assert_eq!(edges.tail, digest(&part[len - tail..]));
+                }
             }
         }
     }

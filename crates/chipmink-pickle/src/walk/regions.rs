@@ -5,6 +5,7 @@
 
 use super::dumps::StreamRegion;
 use super::frames::At;
+use super::live::edges_of_copy;
 use super::live_hash::digest_far;
 use super::memory::Span;
 use super::walker::{Step, Walker};
@@ -197,7 +198,8 @@ impl Walker<'_, '_> {
         let mut digests = Vec::with_capacity(grid.chunk_count() as usize);
         let mut copy = Vec::new();
         let record = content.record();
-        let look = if content.is_frozen { Look::default() } else { self.look(content.span, &record) };
+        let look = if content.is_frozen { Look::default() } else { self.look(content.span, &record, grid) };
+        let mut edges = Vec::new();
         let unknown = grid.chunks().enumerate().filter(|(i, _)| look.digest(*i as u64).is_none());
         self.sink.expect_chunks(unknown.map(|(_, (_, len))| len).sum());
         let mut hashed = 0;
@@ -220,10 +222,12 @@ impl Walker<'_, '_> {
                 self.sink.put_chunk(i as u64, digest, chunk)?;
                 digest
             } else {
-                self.store_chunk(i as u64, start, len as usize, &mut copy)?
+                let digest = self.store_chunk(i as u64, start, len as usize, &mut copy)?;
+                edges.extend(edges_of_copy(start, &copy, look.page_len).map(|edges| (i as u64, edges)));
+                digest
             });
         }
-        self.learn(content.span, &record, &look, &digests, hashed);
+        self.learn(content.span, &record, &look, &digests, edges, hashed);
         self.store_tree(&digests)
     }
 

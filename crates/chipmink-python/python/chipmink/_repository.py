@@ -341,7 +341,8 @@ class Repository(LoadingRepository):
             # Another one after a conflict: later saves follow there.
             self._ref = ref
             total = time.perf_counter() - began
-        seconds = {"walk": walk_seconds, "publish": total - walk_seconds, "total": total}
+        detection = figures.pop("detection_nanos") / 1e9
+        seconds = {"walk": walk_seconds, "detection": detection, "publish": total - walk_seconds, "total": total}
         scope.end()
         self._warn(skipped, stubs, scope.summaries())
         if unsteady:

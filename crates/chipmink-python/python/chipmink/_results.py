@@ -58,7 +58,7 @@ class Report:
     remote: tuple[RemoteSummary, ...] = ()
     """References to objects of a cluster or session that this save has looked at."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Time by phase: ``walk``, ``write``, ``publish``, and ``total``."""
+    """Time by phase: ``walk``; of that, ``detection`` of what has changed in large buffers; ``publish``; and ``total``."""
 
 
 class Saved(int):

@@ -79,6 +79,9 @@ pub trait DirtyPages: Send + fmt::Debug {
         None
     }
 
+    /// Bytes of a page.
+    fn page_len(&self) -> usize;
+
     /// Whether what was tracked may still be trusted. `false`: every range must be tracked again, perhaps by a new probe.
     fn is_trusted(&mut self) -> bool;
 
@@ -116,6 +119,10 @@ impl NoDirtyPages {
 impl DirtyPages for NoDirtyPages {
     fn unavailable(&self) -> Option<String> {
         Some(self.reason.clone())
+    }
+
+    fn page_len(&self) -> usize {
+        4096
     }
 
     fn is_trusted(&mut self) -> bool {

@@ -116,6 +116,10 @@ impl WriteProtection {
 }
 
 impl DirtyPages for WriteProtection {
+    fn page_len(&self) -> usize {
+        self.page_len
+    }
+
     fn is_trusted(&mut self) -> bool {
         self.mark.is_here() && !maps::has_pinned()
     }
