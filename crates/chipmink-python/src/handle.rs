@@ -5,21 +5,20 @@
 
 use crate::cancel::Cancel;
 use crate::errors::raise;
-use crate::fill::{Load, Loaded};
-use crate::mapping::{Mapper, Mapping};
+use crate::fill::Loaded;
+use crate::loading::How;
+use crate::mapping::Mapping;
 use crate::mentions::SetLine;
 use crate::transfer::{Other, repair, transfer};
 use crate::upkeep::{stats, verify_report};
 use crate::walked::{Losses, Walked};
-use bytes::Bytes;
 use chipmink::{
-    Compression, KeepEvery, OnConflict, OpenOptions, Pieces, Place, PlanPods, Repository, Retention,
-    SaveRequest, SweepRequest,
+    Compression, KeepEvery, OnConflict, OpenOptions, Place, Repository, Retention, SaveRequest, SweepRequest,
 };
-use chipmink_pickle::rebuild::{Allowlist, LiveDefinitions, Variables, rebuild, rebuild_if_live};
-use chipmink_pickle::{PySession, RebuildOptions, SessionOptions};
+use chipmink_pickle::rebuild::Variables;
+use chipmink_pickle::{PySession, SessionOptions};
 use chipmink_podding::policy_by_name;
-use chipmink_types::{BlobError, DeviceSpan, Digest, LoadPlan, PodSource, RegionRecord, TimeId};
+use chipmink_types::{DeviceSpan, TimeId};
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -42,6 +41,12 @@ type StatusLine = (u64, u64, u64, u64, u64, Option<String>, Option<u64>);
 
 /// Names added, removed, changed.
 pub(crate) type Names = (Vec<String>, Vec<String>, Vec<String>);
+
+/// Refuses what cannot be the name of a branch, with the reason.
+#[pyfunction]
+pub(crate) fn check_branch(name: &str) -> PyResult<()> {
+    chipmink::check_branch(name).map_err(raise)
+}
 
 /// An open repository.
 #[pyclass(frozen, module = "chipmink._chipmink")]
@@ -67,6 +72,11 @@ impl Handle {
         &self.mapping
     }
 
+    /// Whether the repository lies in a bucket.
+    pub(crate) const fn is_far(&self) -> bool {
+        self.url.is_some()
+    }
+
     /// Locked for a moment only, and never while the interpreter is released.
     pub(crate) fn losses(&self) -> MutexGuard<'_, Losses> {
         self.losses.lock().unwrap_or_else(PoisonError::into_inner)
@@ -81,71 +91,8 @@ impl Handle {
     }
 }
 
-/// How a load makes things again: what functions are bound to, what may be called, what live definitions may be used.
-fn rebuild_options(
-    namespace: Bound<'_, PyDict>,
-    allow: Option<&Bound<'_, PyAny>>,
-    live: Bound<'_, PyDict>,
-    mapper: Option<&Mapper>,
-) -> PyResult<RebuildOptions> {
-    // What a load into the namespace itself finds there is all of it; from another, functions would have other globals.
-    let functions = live.is(&namespace);
-    Ok(RebuildOptions {
-        allow: allow.map(Allowlist::from_python).transpose()?,
-        namespace: Some(namespace.unbind()),
-        mapper: mapper.map(Mapper::boxed),
-        live: Some(LiveDefinitions { namespace: live.unbind(), functions }),
-    })
-}
-
 pub(crate) fn closed() -> PyErr {
     crate::errors::exception("ClosedError", "the repository is closed; open it again with chipmink.open")
-}
-
-/// Pods that come from far away: others may run while one waits for them.
-struct FarPods(PlanPods);
-
-impl PodSource for FarPods {
-    fn pod(&mut self, position: usize) -> Result<Bytes, BlobError> {
-        let pods = &mut self.0;
-        Python::attach(|py| py.detach(|| pods.pod(position)))
-    }
-
-    fn read_region(&mut self, region: &RegionRecord, into: &mut [u8]) -> Result<(), BlobError> {
-        let pods = &mut self.0;
-        Python::attach(|py| py.detach(|| pods.read_region(region, into)))
-    }
-}
-
-impl Handle {
-    /// The error of a load; if a sweep has dropped the version meanwhile, the one that says so.
-    fn or_dropped(&self, number: u64, error: PyErr) -> PyErr {
-        self.repository
-            .store()
-            .check_retained(TimeId(number))
-            .err()
-            .map_or(error, |dropped| raise(dropped.into()))
-    }
-
-    /// What of a region differs from memory whose chunks have these digests.
-    pub(crate) fn difference(
-        &self,
-        region: &RegionRecord,
-        live: &[Digest],
-    ) -> chipmink::Result<Option<Pieces>> {
-        self.repository.difference(region, live)
-    }
-
-    fn pods(&self, plan: &LoadPlan, cancel: Option<&Cancel>) -> Box<dyn PodSource> {
-        let mut pods = self.repository.pods(plan);
-        if let Some(cancel) = cancel {
-            pods.cancel_by(cancel.0.clone());
-        }
-        match self.url {
-            Some(_) => Box::new(FarPods(pods)),
-            None => Box::new(pods),
-        }
-    }
 }
 
 #[pymethods]
@@ -316,20 +263,8 @@ impl Handle {
         into: Option<&Loaded>,
         cancel: Option<&Cancel>,
     ) -> PyResult<Variables> {
-        let plan = py.detach(|| self.repository.plan(TimeId(number), names.as_deref())).map_err(raise)?;
-        let mapper = match into {
-            Some(_) => self.mapping.unchecked_mapper(&self.repository),
-            None => self.mapping.mapper(&self.repository),
-        };
-        let options = rebuild_options(namespace, allow, live, mapper.as_ref())?;
-        let loaded = rebuild(py, &plan, &mut *self.pods(&plan, cancel), &options);
-        let loaded = loaded.map_err(|error| self.or_dropped(number, error))?;
-        let time = TimeId(number);
-        match into {
-            Some(into) => *into.load() = Some(Load { mapper, plan, time }),
-            None => self.mapping.check_later(mapper.as_ref(), &plan, time),
-        }
-        Ok(loaded)
+        let how = How { namespace, allow, live };
+        self.load_variables(py, TimeId(number), names.as_deref(), how, into, cancel)
     }
 
     /// Loads exactly the variables named, as `load` does; with `only_live`, nothing if a class or function would have to
@@ -345,17 +280,7 @@ impl Handle {
         live: Bound<'_, PyDict>,
         only_live: bool,
     ) -> PyResult<Option<Variables>> {
-        let plan = py.detach(|| self.repository.plan_only(TimeId(number), &names)).map_err(raise)?;
-        let mapper = self.mapping.mapper(&self.repository);
-        let options = rebuild_options(namespace, allow, live, mapper.as_ref())?;
-        let mut pods = self.pods(&plan, None);
-        let loaded = match only_live {
-            true => rebuild_if_live(py, &plan, &mut *pods, &options),
-            false => rebuild(py, &plan, &mut *pods, &options).map(Some),
-        };
-        let loaded = loaded.map_err(|error| self.or_dropped(number, error))?;
-        self.mapping.check_later(mapper.as_ref(), &plan, TimeId(number));
-        Ok(loaded)
+        self.load_exactly(py, TimeId(number), &names, How { namespace, allow, live }, only_live)
     }
 
     /// For each mark, whether a pod of one of the versions holds it.

@@ -9,6 +9,7 @@ mod device;
 mod errors;
 mod fill;
 mod handle;
+mod loading;
 mod mapping;
 mod memory;
 mod mentions;
@@ -34,7 +35,7 @@ mod _chipmink {
     #[pymodule_export]
     use crate::fill::Loaded;
     #[pymodule_export]
-    use crate::handle::Handle;
+    use crate::handle::{Handle, check_branch};
     #[pymodule_export]
     use crate::memory::mapping_of;
     #[pymodule_export]

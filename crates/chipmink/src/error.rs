@@ -125,7 +125,9 @@ pub enum Error {
         reason: &'static str,
     },
     /// A save was to move a tag.
-    #[error("{name:?} is a tag, which saves do not move; save to a branch")]
+    #[error(
+        "{name:?} is a tag, which saves do not move; open a branch, and load the version by the name of the tag"
+    )]
     TagMoves {
         /// The tag.
         name: String,

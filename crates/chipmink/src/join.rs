@@ -4,7 +4,7 @@
 //! 2. They must still be there when the new one becomes visible; else nothing is published.
 
 use crate::error::{Error, Result};
-use crate::refs::{TAG_PREFIX, check_name};
+use crate::refs::check_branch;
 use crate::repository::Repository;
 use crate::save::now_micros;
 use chipmink_format::{Commit, Edit, Extensions, ManifestRow, Text, Tree, read_manifest};
@@ -26,10 +26,7 @@ impl Repository {
         versions: &[TimeId],
         message: &str,
     ) -> Result<TimeId> {
-        check_name(ref_name)?;
-        if ref_name.starts_with(TAG_PREFIX) {
-            return Err(Error::TagMoves { name: ref_name.to_owned() });
-        }
+        check_branch(ref_name)?;
         let (shared, store) = (self.shared(), self.store());
         store.refresh()?;
         let mut transaction = store.begin();

@@ -69,7 +69,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use history::{Log, Version};
 pub use options::{DEFAULT_REF, OnConflict, OpenOptions, SaveRequest};
 pub use read::{MapCheck, MapChecker, Pieces, PlanPods, RegionMapper, Unchecked};
-pub use refs::TAG_PREFIX;
+pub use refs::{TAG_PREFIX, check_branch};
 pub use repository::Repository;
 pub use save::{Begun, Prepared, Published, Report, Saved};
 pub use staging::{AgentEvent, AgentOptions, Status, run_agent};

@@ -30,6 +30,18 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     Err(Error::RefName { name: name.to_owned(), reason })
 }
 
+/// Refuses what cannot be the name of a branch: what no ref can be called, and tags, which saves do not move.
+///
+/// # Errors
+/// When it is refused, with the reason.
+pub fn check_branch(name: &str) -> Result<()> {
+    check_name(name)?;
+    match name.strip_prefix(TAG_PREFIX) {
+        Some(_) => Err(Error::TagMoves { name: name.to_owned() }),
+        None => Ok(()),
+    }
+}
+
 impl Repository {
     /// Makes a ref that points at a version.
     ///

@@ -217,6 +217,9 @@ def class_setstate(cls: type, state: dict[str, Any]) -> None:
     setter = _class_setter(type(cls))
     for name, value in attributes.items():
         setter(cls, name, value)
+    if "fields" in state:
+        # Of a structure of ctypes: they make the layout, from what was set before.
+        type(cls).__setattr__(cls, "_fields_", state["fields"])
     if "__firstlineno__" in attributes:
         # Setting any attribute of that name through type.__setattr__ drops it; a second time keeps it.
         setter(cls, "__firstlineno__", attributes["__firstlineno__"])
@@ -291,6 +294,18 @@ def _new_member(cls: type, member: _Member) -> Any:
 
 def _init_member(self: Any, member: _Member) -> None:
     pass
+
+
+def make_ctypes_array(item: Any, length: int) -> type:
+    """The type of arrays of ctypes, of which the process has one."""
+    made: type = item * length
+    return made
+
+
+def make_ctypes_pointer(target: type) -> type:
+    """The type of pointers of ctypes, of which the process has one."""
+    made: type = importlib.import_module("ctypes").POINTER(target)
+    return made
 
 
 def builtin_type(name: str) -> type:
@@ -377,6 +392,11 @@ def instance_setstate(made: Any, state: tuple[dict[str, Any], dict[str, Any]]) -
         object.__setattr__(made, name, value)
 
 
+def make_bare(kind: type) -> Any:
+    """Makes an instance without calling anything of its class; ``instance_setstate`` brings its attributes."""
+    return object.__new__(kind)
+
+
 # --- exceptions ------------------------------------------------------------------------------------------------------
 
 
@@ -435,9 +455,9 @@ def logger(name: str | None) -> logging.Logger:
 
 def repository(url: str) -> Any:
     """The open repository of this process at that place, if there is one; else a placeholder. Opens nothing."""
-    from chipmink import _repository
+    from chipmink import _registry
 
-    found = _repository.find_open(url)
+    found = _registry.find_open(url)
     if found is not None:
         return found
     reason = f"it was open on {url}; open it again with chipmink.open({url!r})"

@@ -8,21 +8,18 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import operator
 import os
 import pathlib
-import sys
 import threading
 import time
 import warnings
-import weakref
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Unpack
 
-from chipmink import _chipmink, _in_place, _rebuild
+from chipmink import _chipmink, _in_place, _rebuild, _registry
 from chipmink._asynchronous import save_in_thread
 from chipmink._comparison import Comparison, compare
 from chipmink._device import refuse_capture
@@ -48,7 +45,7 @@ from chipmink._stream import Allow
 from chipmink._transfer import Watch
 from chipmink._transfer import watcher as transfer_watcher
 
-__all__ = ["Repository", "find_open", "open"]
+__all__ = ["Repository", "open"]
 
 #: What a save calls when the program may go on.
 Captured = Callable[[list[_chipmink.DeviceFence]], object]
@@ -167,6 +164,7 @@ class Repository(LoadingRepository):
             raise ValueError(f"size is that of shared memory, and {os.fspath(place)!r} is none; give staging= with it")
         if memory_bytes is not None and os.fspath(place) != "memory://":
             raise ValueError(f"memory_bytes bounds a repository at memory://, not one at {os.fspath(place)!r}")
+        _chipmink.check_branch(ref)
         # Other threads wait here. It is reentrant, so that a save begun by a reducer, a finalizer or a signal handler
         # inside a save of its own thread gets as far as the handle, which refuses it.
         self._turn = threading.RLock()
@@ -208,7 +206,7 @@ class Repository(LoadingRepository):
             warnings.warn(
                 f"{reason}; saves hash all of every large buffer, as with track_pages=False", RuntimeWarning, stacklevel=3
             )
-        _open_repositories.add(self)
+        _registry.note(self)
 
     @property
     def url(self) -> str:
@@ -564,40 +562,12 @@ class Repository(LoadingRepository):
     def _abandon(self) -> None:
         # After a fork: the threads and locks of the native side are the parent's, so it must not even be dropped.
         if self._handle is not None:
-            _abandoned.append(self._handle)
+            _registry.abandon(self._handle)
             self._handle = None
             self._closed = "it was opened by the process that this one was forked from; open it again with chipmink.open"
 
 
-def find_open(url: str) -> Repository | None:
-    """The repository object of this process that is open at a place, if there is one."""
-    return next((found for found in list(_open_repositories) if found.url == url and not found.closed), None)
-
-
-_open_repositories: weakref.WeakSet[Repository] = weakref.WeakSet()
-_abandoned: list[Any] = []
 _memory_numbers = itertools.count(1)
-
-
-def _after_fork_in_child() -> None:
-    for repository in list(_open_repositories):
-        repository._abandon()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def _finish_at_exit() -> None:
-    # A program that ends without closing has the same right to find its versions on disk as one that saved without staging.
-    for repository in list(_open_repositories):
-        if repository._staged and not repository.closed:
-            try:
-                repository.close()
-            except Exception as error:
-                print(f"chipmink: {repository!r} was not closed: {error}", file=sys.stderr)
-
-
-atexit.register(_finish_at_exit)
 
 
 def _url(place: str) -> str:

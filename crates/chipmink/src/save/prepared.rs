@@ -2,9 +2,9 @@
 
 use super::{Delta, Written, write_version};
 use crate::base::{Base, BaseRegions, Place};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::options::{OnConflict, SaveRequest};
-use crate::refs::{TAG_PREFIX, check_name};
+use crate::refs::check_branch;
 use crate::shared::{Held, Shared};
 use chipmink_format::{Commit, Extensions, Text};
 use chipmink_store::{PackTransaction, Publication, StoreError, TransactionStats};
@@ -69,10 +69,7 @@ pub struct Begun {
 
 impl Begun {
     pub(crate) fn new(shared: &Arc<Shared>, request: &SaveRequest) -> Result<Self> {
-        check_name(&request.ref_name)?;
-        if request.ref_name.starts_with(TAG_PREFIX) {
-            return Err(Error::TagMoves { name: request.ref_name.clone() });
-        }
+        check_branch(&request.ref_name)?;
         shared.store.check_writable()?;
         let mut held = Shared::hold(shared, &request.ref_name)?;
         held.forget_dropped();
