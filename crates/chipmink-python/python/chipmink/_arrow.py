@@ -74,6 +74,9 @@ def _opened(numpy: Any, data: tuple[Any, ...]) -> tuple[Any, ...]:
     """Type, length, nulls (-1: not counted), offset, buffers, children, dictionary."""
     kind, length, nulls, offset, buffers, children, dictionary = data
     opened = [_bytes(numpy, buffer) for buffer in buffers]
+    if nulls == 0 and opened:
+        # Arrow itself drops what says which are null when it makes an array again in which none is.
+        opened[0] = None
     if not children and len(opened) > 1:
         offset = _cut(numpy, kind, length, offset, opened)
     inner = tuple(_opened(numpy, child) for child in children)

@@ -20,6 +20,7 @@ __all__ = [
     "BY_NAME",
     "VALUES",
     "arrow_backed_setstate",
+    "backed_setstate",
     "index_setstate",
     "make_arrow_backed",
     "make_block",
@@ -111,6 +112,22 @@ def arrow_backed_setstate(array: Any, state: dict[str, Any]) -> None:
     array.__dict__["_cache"] = {}
 
 
+def reduce_backed_array(array: Any, ctx: Context) -> Any:
+    """What it says itself, but for the cache, which reading fills."""
+    parts = array.__reduce__()
+    if len(parts) != 3 or type(parts[2]) is not tuple or not 2 <= len(parts[2]) <= 3:
+        return parts
+    first, second, *rest = parts[2]
+    attributes = {name: part for name, part in rest[0].items() if name != "_cache"} if rest and type(rest[0]) is dict else {}
+    state = (first, second, attributes) if attributes else (first, second)
+    return (*parts[:2], state, None, None, backed_setstate)
+
+
+def backed_setstate(array: Any, state: tuple[Any, ...]) -> None:
+    """Sets dtype, values and attributes of an array of pandas over one of numpy."""
+    array.__setstate__(state if len(state) == 3 else (*state, {}))
+
+
 # --- dtypes ----------------------------------------------------------------------------------------------------------
 
 
@@ -149,6 +166,7 @@ _INDEXES = {
 # Classes found by their name among the bases of a type, so that nothing has to be imported for it.
 BY_NAME: dict[tuple[str, str], Any] = {
     ("pandas.core.generic", "NDFrame"): reduce_frame,
+    ("pandas._libs.arrays", "NDArrayBacked"): reduce_backed_array,
     ("pandas._libs.internals", "Block"): reduce_block,
     ("pandas._libs.internals", "BlockValuesRefs"): reduce_references,
     ("pandas.core.internals.managers", "SingleBlockManager"): reduce_single_manager,
