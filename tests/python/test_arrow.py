@@ -103,6 +103,38 @@ def test_arrays_over_one_buffer_are_so_again(repo):
         assert _addresses(copy["numbers"]) == _addresses(copy["table"]["b"].chunk(0)) == [copy["memory"].ctypes.data]
 
 
+def test_a_short_slice_before_its_array_shares_its_memory(repo):
+    """What has the memory is made anew at each walk, also between the two that find out how it is shared."""
+    whole = pa.array(np.arange(200_000))
+    value = {"few": whole.slice(190_000, 50), "whole": whole, "early": whole.slice(8, 90_000)}
+    for _ in range(3):
+        version = repo.save(value)
+        assert repo.load(version, names=["few"])["few"].equals(value["few"])
+        loaded = repo.load(version)
+        assert all(loaded[name].equals(value[name]) for name in value)
+        start = loaded["whole"].buffers()[1].address
+        for name in ("few", "early"):
+            first = loaded[name].buffers()[1].address + 8 * loaded[name].offset
+            assert first - start == 8 * value[name].offset
+        held = [repo.save(value).report.pods_dirty for _ in range(2)]
+    assert held == [0, 0]
+
+
+def test_what_reducers_make_anew_stays_the_same_wherever_it_lies(repo):
+    """Buffers are wrapped anew at each save; where the wrappers lay had a say in what was stored."""
+    names = {f"a{i}": pa.array([i, i + 1, None]) for i in range(40)}
+    names["table"] = pa.table({"x": np.arange(50_000), "s": [f"t{i}" for i in range(50_000)]})
+    repo.save(names)
+    for turn in range(6):
+        # Other addresses for what comes next.
+        hold = [pa.array([turn]).buffers()[1] for _ in range(7 * turn)]
+        assert repo.save(names).report.pods_dirty == 0, turn
+        names[f"new{turn}"] = pa.array([turn])
+        report = repo.save(names, accessed=["a1", "a2"]).report
+        assert report.region_bytes == 0, turn
+        del hold
+
+
 def test_a_short_slice_leaves_the_rest_behind(repo):
     whole = pa.table({"n": np.arange(200_000), "s": [f"text number {i}" for i in range(200_000)]})
     version = repo.save({"slice": whole.slice(100_003, 50)})

@@ -262,3 +262,35 @@ def test_a_file_mapped_for_writing_comes_back_without_it(repo, file, mode):
     loaded["value"][5] = -3
     assert loaded["part"][2] == -3
     assert file.read_bytes() == held
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c", "w+"])
+@pytest.mark.parametrize("length", [10, 60_000])
+def test_mapped_files_go_through_streams_by_value(tmp_path, mode, length):
+    """What nobody can name in a stream was to be its own value there: the mapping that an array lies in."""
+    path = tmp_path / "fresh.bin"
+    np.arange(float(length)).tofile(path)
+    value = np.memmap(path, "f8", mode, shape=(length,))
+    if mode == "w+":
+        value[:] = np.arange(float(length))
+    whole = {"value": value, "part": value[3:7], "plain": value.view(np.ndarray)[2:], "view": memoryview(value)[1:5]}
+    for held in (value, whole, list(reversed(whole.values()))):
+        loaded = chipmink.loads(chipmink.dumps(held))
+        if type(held) is dict:
+            assert type(loaded["value"]) is np.memmap
+            assert np.array_equal(loaded["value"], value)
+            assert loaded["view"].tolist() == [1, 2, 3, 4]
+            if mode != "r":
+                loaded["value"][4] = -1
+                assert loaded["part"][1] == loaded["plain"][2] == -1
+    assert value[4] == 4
+
+
+def test_arrays_of_very_many_items_that_are_one(repo):
+    value = [np.broadcast_to(np.int8(3), 1 << 62), np.broadcast_to(np.arange(20_000.0), (1 << 40, 20_000))]
+    for copy in copies(repo, value):
+        assert copy[0].shape == (1 << 62,)
+        assert copy[0].strides == (0,)
+        assert copy[0][1 << 61] == 3
+        assert copy[1].strides == value[1].strides
+        assert np.array_equal(copy[1][1 << 39], np.arange(20_000.0))

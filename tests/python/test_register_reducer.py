@@ -90,6 +90,22 @@ def test_memory_without_numpy(repo, register):
     assert repo.load()["account"].secret == memory
 
 
+def test_memory_that_a_rule_fills_anew_for_each_object(repo, register):
+    """It was digested once for all of them, so each came back as the first."""
+    memory = bytearray(200_000)
+
+    def rule(account):
+        memory[:] = account.secret
+        return Account, (account.name, pickle.PickleBuffer(memory))
+
+    register(Account, rule)
+    names = {"accounts": [Account("a", bytes([i]) * 200_000) for i in range(4)], "last": Account("b", b"z" * 200_000)}
+    for _ in range(3):
+        loaded = repo.load(repo.save(names))
+        assert [account.secret for account in loaded["accounts"]] == [account.secret for account in names["accounts"]]
+        assert loaded["last"].secret == b"z" * 200_000
+
+
 def test_a_rule_that_answers_wrongly_spoils_one_variable(repo, register):
     register(Account, lambda account: (open_account,))
     with pytest.warns(chipmink.SkippedVariableWarning, match="Account"):

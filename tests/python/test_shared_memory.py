@@ -386,6 +386,37 @@ def test_streams_name_it_as_pickle_does(segment):
     loaded["shm"].close()
 
 
+class Mapping(mmap.mmap):
+    """A subclass, which is not saved itself."""
+
+
+@pytest.mark.parametrize("length", [100, CHUNK * 2])
+def test_arrays_over_mapped_memory_alone(repo, length):
+    """Some of them named the mapping as what they are views of, where that cannot be saved."""
+    shared, private = Mapping(-1, length), Mapping(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    plain = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    segment = SharedMemory(create=True, size=length)
+    try:
+        for mapping in (shared, private, plain, segment.buf):
+            array = np.frombuffer(mapping, dtype="u1")
+            array[:] = np.arange(length) % 251
+            held = {"array": array, "part": array[5:50], "step": array[::3]}
+            loaded = [chipmink.loads(chipmink.dumps(held)), chipmink.loads(chipmink.dumps([array]))[0]]
+            stored = repo.save(held)
+            assert stored.report.skipped == stored.report.stubs == ()
+            for copy in (loaded[0], repo.load(stored)):
+                assert all(np.array_equal(copy[name], held[name]) for name in held)
+                copy["array"][6] = 255
+                assert copy["part"][1] == copy["step"][2] == 255
+            assert np.array_equal(loaded[1], array)
+            del array, held, mapping, loaded, copy
+    finally:
+        gc.collect()
+        with contextlib.suppress(BufferError):
+            segment.close()
+        segment.unlink()
+
+
 def test_a_load_that_is_restricted(repo, segment):
     version = repo.save({"shm": segment})
     with pytest.raises(chipmink.ChipminkError):

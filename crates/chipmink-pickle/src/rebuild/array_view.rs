@@ -10,6 +10,7 @@ use super::frame::Build;
 use super::loader::{Loader, Step};
 use super::numpy::Numpy;
 use chipmink_format::tag;
+use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -254,7 +255,13 @@ impl<'py> Loader<'py, '_> {
         }
         // The memory view holds the export, so that the memory stays where it is.
         let export = PyMemoryView::from(&owner)?;
-        let buffer = pyo3::buffer::PyBuffer::<u8>::get(&export.call_method1("cast", ("B",))?)?;
+        let buffer = PyUntypedBuffer::get(export.as_any())?;
+        if !buffer.is_c_contiguous() && !buffer.is_fortran_contiguous() {
+            return Err(Failure::damaged("an array shows memory of an object that has it in pieces"));
+        }
+        if names_references(buffer.format().to_bytes()) {
+            return Err(Failure::damaged("an array shows references as bytes"));
+        }
         let start = buffer.buf_ptr() as usize;
         let memory = Memory {
             object: export.into_any(),
@@ -370,6 +377,12 @@ impl<'py> Loader<'py, '_> {
     fn holds_plain_objects(&self, memory: &Memory<'py>) -> Result<bool> {
         Ok(memory.object.getattr("dtype")?.getattr("str")?.eq("|O")?)
     }
+}
+
+/// Whether a format of the buffer protocol has object references among its items. Names of fields stand between colons.
+fn names_references(format: &[u8]) -> bool {
+    let outside = format.split(|byte| *byte == b':').step_by(2);
+    outside.flatten().any(|byte| *byte == b'O')
 }
 
 /// Whether all items lie inside the memory.

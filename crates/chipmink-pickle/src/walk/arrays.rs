@@ -79,7 +79,7 @@ impl Walker<'_, '_> {
         if !array.base.is_null() && (is_temporary || self.memory.is_known(array.span(1))) {
             return (0, 0);
         }
-        (8 * items, items)
+        (items.saturating_mul(8), items)
     }
 
     /// Where the memory of an array belongs.

@@ -420,12 +420,15 @@ impl Walker<'_, '_> {
 
     fn check_name(&mut self, object: Obj) -> Step {
         let (Words(words), at) = self.shadow_here();
-        let is_nameable =
-            matches!(self.sort(object), super::place::Sort::Other(Kind::Class | Kind::Function));
-        if words[at] as u8 != kind::NAME
-            || !is_nameable
-            || self.global_of(object)? != Some((words[at] >> 32) as u32)
-        {
+        if words[at] as u8 != kind::NAME {
+            return self.miss();
+        }
+        let name = match self.sort(object) {
+            super::place::Sort::Other(Kind::Class | Kind::Function) => self.global_of(object)?,
+            super::place::Sort::Dict => self.builtins_name(object),
+            _ => None,
+        };
+        if name != Some((words[at] >> 32) as u32) {
             return self.miss();
         }
         self.advance(at + 1);

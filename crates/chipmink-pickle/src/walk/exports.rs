@@ -113,7 +113,11 @@ impl Walker<'_, '_> {
             return Ok(());
         }
         let number = if span.len() >= tag::REGION_THRESHOLD {
+            // A reducer may fill the same memory with something else for each object that it is asked for.
+            let key = (span.start, span.end, 0);
+            self.hashed.remove(&key);
             let region = self.region(Content::run(span))?;
+            self.hashed.remove(&key);
             self.write_region(kind, region)
         } else {
             let builder = self.builder();

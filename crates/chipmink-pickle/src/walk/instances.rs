@@ -11,6 +11,7 @@ use super::shapes::ShapeId;
 use super::walker::{Step, Walker};
 use crate::py::Obj;
 use chipmink_format::tag;
+use chipmink_types::GlobalName;
 
 impl Walker<'_, '_> {
     /// Writes a plain instance; visits its class first if that is saved by value.
@@ -150,6 +151,16 @@ impl Walker<'_, '_> {
         self.own(bound);
         self.session.names.remember(object, answer);
         Ok(answer)
+    }
+
+    /// The name of the interpreter's own names, which it puts into every dict that is used as globals.
+    #[inline(always)]
+    pub(crate) fn builtins_name(&mut self, object: Obj) -> Option<GlobalId> {
+        if object.addr() != self.session.builtins {
+            return None;
+        }
+        let name = GlobalName { module: "builtins".to_owned(), qualname: "__dict__".to_owned() };
+        Some(self.session.names.id(name))
     }
 
     pub(crate) fn write_global(&mut self, id: GlobalId, at: At) {

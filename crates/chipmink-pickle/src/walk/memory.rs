@@ -160,7 +160,7 @@ impl SharedMemory {
             self.is_survey |= self.may_repeat && !seen.is_rigid && seen.base_span.is_some();
             return Place::Own(seen.span);
         }
-        let Some(hint) = self.hint(seen.span).or_else(|| small_whole(&seen)) else {
+        let Some(hint) = self.hint_for_first(&seen).or_else(|| small_whole(&seen)) else {
             return Place::Own(seen.span);
         };
         if hint.whole != 0 {
@@ -177,6 +177,18 @@ impl SharedMemory {
             }
             _ => Place::Own(seen.span),
         }
+    }
+
+    /// The hint for the first object that is met of a piece of memory. Who has that memory may be another object than in the
+    /// walk that gave the hint: one that a reducer makes anew each time.
+    fn hint_for_first(&self, seen: &Seen) -> Option<Hint> {
+        let hint = self.hint(seen.span)?;
+        if [0, seen.base.addr(), seen.object.addr()].contains(&hint.whole) {
+            return Some(hint);
+        }
+        let has_it =
+            seen.is_whole && !seen.is_rigid && seen.base != seen.object && seen.base_span == Some(hint.span);
+        has_it.then_some(Hint { whole: seen.base.addr(), ..hint })
     }
 
     fn hint(&self, span: Span) -> Option<Hint> {

@@ -85,14 +85,24 @@ impl Walker<'_, '_> {
         if let Some(entry) = self.session.memo.get(object.addr()) {
             return self.reference(object, entry, at);
         }
-        let is_temporary =
-            object.refcount() == 1 && self.stack.last().is_some_and(|frame| frame.is_temporary);
+        let is_handed_out = self.stack.last().is_some_and(|frame| frame.is_temporary);
+        let is_temporary = is_handed_out && object.refcount() == 1;
+        if is_handed_out && !is_temporary && self.held {
+            object.incref();
+            self.doubtful.push(object);
+        }
         self.begin_new(object, at, is_temporary, false)
     }
 
     /// As [`Walker::begin`], of an object that the walk has not met.
     pub(crate) fn begin_new(&mut self, object: Obj, at: At, is_temporary: bool, new_sibling: bool) -> Step {
         let sort = self.sort(object);
+        if sort == Sort::Dict
+            && let Some(id) = self.builtins_name(object)
+        {
+            self.write_global(id, at);
+            return Ok(());
+        }
         if let Sort::Other(kind) = sort {
             match kind {
                 Kind::Class | Kind::Function => {
@@ -358,7 +368,7 @@ impl Walker<'_, '_> {
             Sort::Atom => (ObjectKind::Other, (HEAD_BYTES, 0)),
             Sort::Other(Kind::NdArray) => {
                 let (bytes, items) = self.array_extent(object, is_temporary);
-                (ObjectKind::Array, (40 + bytes, items))
+                (ObjectKind::Array, (bytes.saturating_add(40), items))
             }
             Sort::Other(Kind::Plain) => {
                 (ObjectKind::Instance, (HEAD_BYTES + CHILD_BYTES * object.slot_room(), 0))

@@ -10,6 +10,7 @@ use crate::py::Obj;
 use chipmink_format::tag;
 use chipmink_types::SkippedVariable;
 use pyo3::exceptions::{PyRecursionError, PyTypeError, PyValueError};
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
@@ -70,7 +71,7 @@ impl<'py> Walker<'_, 'py> {
     /// Goes on with what the reducer of an object, which is kept, has answered.
     pub(crate) fn reduced(&mut self, object: Obj, kind: Kind, value: Bound<'py, PyAny>) -> Step {
         if let Ok(name) = value.cast::<PyString>() {
-            return self.reduced_to_name(object, &name.clone());
+            return self.reduced_to_name(object, kind, &name.clone());
         }
         if value.get_type().name().is_ok_and(|name| name == "Stub") {
             return self.stub(object, &value);
@@ -153,6 +154,12 @@ impl<'py> Walker<'_, 'py> {
             _ => self.rule(object)?,
         };
         let context = self.context.bind(py);
+        if kind == Kind::Function {
+            // SAFETY: exactly a function, which is alive; a borrowed reference.
+            let globals = unsafe { ffi::PyFunction_GetGlobals(object.ptr()) };
+            let is_met = self.session.memo.get(globals as usize).is_some();
+            context.setattr(pyo3::intern!(py, "has_met_globals"), is_met)?;
+        }
         let value = match (rule, kind) {
             (Some(rule), _) => rule.bind(py).call1((&bound, context)),
             (None, Kind::Class) => {
@@ -419,7 +426,7 @@ impl<'py> Walker<'_, 'py> {
     }
 
     /// The reducer gave a name: the object is saved by name.
-    fn reduced_to_name(&mut self, object: Obj, name: &Bound<'_, PyString>) -> Step {
+    fn reduced_to_name(&mut self, object: Obj, kind: Kind, name: &Bound<'py, PyString>) -> Step {
         let py = self.py;
         let bound = object.bound(py);
         let text = name.to_string();
@@ -434,6 +441,12 @@ impl<'py> Walker<'_, 'py> {
         let held = self.held;
         let found = self.session.names.holds(&bound, &module, name, held).unwrap_or(None);
         let Some(id) = found else {
+            // One of the program's own, which no other program could import.
+            let parts = self.session.reducers.bind(py).getattr("unnamed")?;
+            let parts = parts.call1((&bound, &module, self.context.bind(py)))?;
+            if !parts.is_none() {
+                return self.reduced(object, kind, parts);
+            }
             let type_name = crate::py::type_name(&bound);
             let text =
                 format!("{type_name} is to be saved by name, but {module}.{name} is not the same object");

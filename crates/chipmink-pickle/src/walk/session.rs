@@ -208,6 +208,8 @@ pub struct PySession {
     pub(crate) identified: Identified,
     pub(crate) reducers: Py<PyModule>,
     pub(crate) context_type: Py<PyAny>,
+    /// Address of the dict of the interpreter's own names, which stays.
+    pub(crate) builtins: usize,
     /// `signal.getsignal`, as the interpreter defines it.
     getsignal: Py<PyAny>,
     pub(crate) exception: Option<PyErr>,
@@ -255,6 +257,7 @@ impl PySession {
             identified: Identified::default(),
             context_type: reducers.getattr("Context")?.unbind(),
             reducers: reducers.unbind(),
+            builtins: py.import("builtins")?.dict().as_ptr() as usize,
             getsignal: py.import("_signal")?.getattr("getsignal")?.unbind(),
             exception: None,
             pending: None,

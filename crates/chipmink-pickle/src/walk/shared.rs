@@ -24,18 +24,17 @@ use pyo3::prelude::*;
 pub(crate) enum Owning {
     /// Nothing: it is a value that has its memory.
     Alone,
-    /// Its memory is a file's: it is no value.
+    /// It is no value itself: its memory is a file's, or it stands in a stream.
     File,
     /// They share its memory, for which the object stands.
     Shared(Obj, Span),
 }
 
 impl Walker<'_, '_> {
-    /// Whether other processes share the memory of an object that owns an array's.
+    /// Whether other processes share the memory of an object that owns an array's. In a stream mapped memory is no value,
+    /// whoever else has it mapped: only what arrays show of it is stored.
     pub(crate) fn owning(&mut self, base: Obj) -> Step<Owning> {
-        if self.stream.is_some() {
-            return Ok(Owning::Alone);
-        }
+        let is_stream = self.stream.is_some();
         if let Some(known) = self.owning.get(&base.addr()) {
             return Ok(*known);
         }
@@ -47,7 +46,8 @@ impl Walker<'_, '_> {
                 self.hold();
                 let class = base.class().bound(py);
                 let rules = self.session.reducers.bind(py);
-                let answer = rules.getattr("may_share_memory")?.call1((&class,))?.is_truthy()?;
+                let question = if is_stream { "is_mapping" } else { "may_share_memory" };
+                let answer = rules.getattr(question)?.call1((&class,))?.is_truthy()?;
                 self.own(class);
                 self.sharing_types.insert(ty, answer);
                 answer
@@ -55,6 +55,9 @@ impl Walker<'_, '_> {
         };
         if !may_share {
             return Ok(Owning::Alone);
+        }
+        if is_stream {
+            return Ok(Owning::File);
         }
         self.hold();
         let rules = self.session.reducers.bind(py);

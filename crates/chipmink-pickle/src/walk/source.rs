@@ -132,8 +132,9 @@ impl PySource<'_, '_> {
         // Python code may run from now on, and change the namespace.
         let _held: Vec<Bound<'_, PyAny>> = variables.iter().map(|(_, value)| value.bound(py)).collect();
         let some_inactive = self.session.tracker.has_inactive();
-        let begun = self.session.context(py, Some(dict)).and_then(|context| Ok((context, numpy_types(py)?)));
-        let (context, numpy) = match begun {
+        let begun = self.session.context(py, Some(dict));
+        let begun = begun.and_then(|context| Ok((context, numpy_types(py)?, in_order(py, &variables)?)));
+        let (context, numpy, order) = match begun {
             Ok(begun) => begun,
             Err(error) => {
                 self.session.exception = Some(error);
@@ -151,7 +152,8 @@ impl PySource<'_, '_> {
             walker.kept.push(*value);
         }
         let mut roots = vec![None; variables.len()];
-        for (i, (name, value)) in variables.iter().enumerate() {
+        for i in order {
+            let (name, value) = &variables[i];
             if active[i] {
                 roots[i] = Some(walker.variable(i as u32, name, *value)?);
             }
@@ -176,6 +178,21 @@ enum Turn {
     Done(Box<WalkOutcome>),
     /// Objects share memory otherwise than it was taken: the same variables must be walked again, and no others.
     Again(Vec<String>),
+}
+
+/// The order in which variables are walked: that of the namespace, but dicts that were used as globals first. The functions that
+/// were made in one are bound to it if it is met before them.
+fn in_order(py: Python<'_>, variables: &[(String, Obj)]) -> PyResult<Vec<usize>> {
+    let mut order: Vec<usize> = (0..variables.len()).collect();
+    let mut is_other = Vec::with_capacity(variables.len());
+    for (_, value) in variables {
+        let bound = value.bound(py);
+        let dict = bound.cast_exact::<PyDict>().ok();
+        let is_globals = dict.map(|dict| dict.contains(pyo3::intern!(py, "__builtins__"))).transpose()?;
+        is_other.push(is_globals != Some(true));
+    }
+    order.sort_by_key(|i| is_other[*i]);
+    Ok(order)
 }
 
 /// The names and values of a namespace, in order; the type of the first name that is no str.

@@ -90,6 +90,9 @@ pub(crate) struct Walker<'w, 'py> {
     pub held: bool,
     /// Addresses of objects that reducers made for this walk alone.
     pub fleeting: Vec<usize>,
+    /// Objects that reducers have handed out, and that others refer to as well: perhaps only such as die with the walk.
+    /// References owned until it ends.
+    pub doubtful: Vec<Obj>,
     /// The object being begun, or entered now that its parts are written, was made by a reducer for this walk alone.
     pub is_temporary: bool,
     /// Which memory the objects met so far occupy.
@@ -110,7 +113,7 @@ pub(crate) struct Walker<'w, 'py> {
     pub literals: HashMap<usize, Option<Obj>>,
     /// The instances of subclasses whose memory an array of a reducer shows, by the address of that array; kept.
     pub stand_ins: HashMap<usize, Obj>,
-    /// Whether objects of a type may own memory that other processes share; the types are kept.
+    /// Whether objects of a type may own memory that other processes share, in a stream: mapped memory; the types are kept.
     pub sharing_types: HashMap<usize, bool>,
     /// By address of an object that owns memory of arrays; kept.
     pub owning: HashMap<usize, super::shared::Owning>,
@@ -180,6 +183,7 @@ impl<'w, 'py> Walker<'w, 'py> {
             kept: Vec::new(),
             held: false,
             fleeting: Vec::new(),
+            doubtful: Vec::new(),
             is_temporary: false,
             memory,
             hints: Vec::new(),
@@ -429,6 +433,13 @@ impl Drop for Walker<'_, '_> {
     fn drop(&mut self) {
         let mut gone = std::mem::take(&mut self.fleeting);
         for object in self.kept.drain(..) {
+            if object.refcount() == 1 {
+                gone.push(object.addr());
+            }
+            object.decref();
+        }
+        // All else that the walk has kept is gone by now, in whatever order it referred to these.
+        for object in self.doubtful.drain(..) {
             if object.refcount() == 1 {
                 gone.push(object.addr());
             }

@@ -136,6 +136,8 @@ class Context:
 
     def __init__(self, namespace: dict[str, Any] | None = None) -> None:
         self.namespace = namespace
+        #: The globals of the function that is reduced now were met in this walk, as a dict of the program.
+        self.has_met_globals = False
         self._names: dict[str, None] = {}
 
     @property

@@ -12,6 +12,7 @@ import abc
 import copyreg
 import dataclasses
 import enum
+import sys
 import types
 import typing
 from types import GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType
@@ -23,7 +24,7 @@ from chipmink._live import note_class
 from chipmink._markers import Context, Side, place_of
 from chipmink._reduce_functions import importable_name
 
-__all__ = ["REDUCERS", "reduce_class"]
+__all__ = ["REDUCERS", "reduce_class", "unnamed"]
 
 # Known at creation, or made anew by it; __slotnames__ is a note that copyreg leaves in any class it has met.
 _LEFT_OUT = frozenset(
@@ -69,6 +70,9 @@ def reduce_class(cls: type, ctx: Context) -> tuple[Any, ...]:
     builtin = _BUILTIN_NAMES.get(id(cls))
     if builtin is not None:
         return _rebuild.builtin_type, (builtin,)
+    derived = _derived(cls)
+    if derived is not None:
+        return derived
     _refuse_foreign(cls)
     note_class(cls)
     head = _head(cls)
@@ -83,12 +87,58 @@ def reduce_class(cls: type, ctx: Context) -> tuple[Any, ...]:
         boundary = getattr(cls, "_boundary_", None)
         arguments = (type(cls), cls.__name__, cls.__bases__, head, members, boundary and boundary.name)
         return _rebuild.make_enum, arguments, state, None, None, _rebuild.class_setstate
-    state["attributes"] = _attributes(cls, frozenset())
+    state["attributes"] = attributes = _attributes(cls, frozenset())
+    if _is_ctypes(cls, "Structure", "Union"):
+        for name in [name for name, value in attributes.items() if place_of(type(value)) == ("_ctypes", "CField")]:
+            del attributes[name]
+        if "_fields_" in attributes:
+            state["fields"] = attributes.pop("_fields_")
     if isinstance(cls, abc.ABCMeta):
         registered = _registered(cls)
         if registered:
             state["registered"] = registered
     return _rebuild.make_class, (type(cls), cls.__name__, cls.__bases__, head), state, None, None, _rebuild.class_setstate
+
+
+def _is_ctypes(cls: type, *kinds: str) -> bool:
+    """Whether a class has the metaclass of one of these of ctypes."""
+    ctypes = sys.modules.get("ctypes")
+    return ctypes is not None and any(isinstance(cls, type(getattr(ctypes, kind))) for kind in kinds)
+
+
+def _derived(cls: Any) -> tuple[Any, ...] | None:
+    """A type of ctypes that has no name to be found under: one made of another, once in each process, or a class of such types."""
+    ctypes = sys.modules.get("ctypes")
+    if ctypes is not None and issubclass(cls, type):
+        for kind in (ctypes.Structure, ctypes.Union, ctypes.Array, ctypes._Pointer, ctypes._SimpleCData):
+            if cls is type(kind):
+                return type, (kind,)
+    if _is_ctypes(cls, "Array"):
+        item, length = getattr(cls, "_type_", None), getattr(cls, "_length_", None)
+        if item is not None and item * length is cls:
+            return _rebuild.make_ctypes_array, (item, length)
+    elif _is_ctypes(cls, "_Pointer"):
+        target = cls.__dict__.get("_type_")
+        if isinstance(target, type) and sys.modules["ctypes"].POINTER(target) is cls:
+            return _rebuild.make_ctypes_pointer, (target,)
+    return None
+
+
+def unnamed(obj: Any, module: str, ctx: Context) -> tuple[Any, ...] | None:
+    """An object by value that wants to be saved by name in the program's own module, where no other program finds it.
+
+    ``None``: the module is one that can be imported, or not all of the object can be told.
+    """
+    found = sys.modules.get(module)
+    is_own = module == "__main__" or found is None or getattr(found, "__dict__", None) is ctx.namespace
+    kind = type(obj)
+    makers = [vars(base).get("__new__") for base in kind.__mro__[:-1]]
+    is_plain = all(base.__flags__ & _HEAP_TYPE for base in kind.__mro__[:-1])
+    if not is_own or not is_plain or any(type(maker) not in (type(None), staticmethod) for maker in makers):
+        return None
+    slots = {name: getattr(obj, name) for name in copyreg._slotnames(kind) if hasattr(obj, name)}  # type: ignore[attr-defined]
+    state = (dict(getattr(obj, "__dict__", ())), slots)
+    return _rebuild.make_bare, (kind,), state, None, None, _rebuild.instance_setstate
 
 
 def _refuse_foreign(cls: type) -> None:

@@ -3,7 +3,8 @@
 1. Equal functions reduce to equal bytes in every process: no addresses, no ids, no order of a set. File names and line
    numbers are wrapped in ``Side``.
 2. A function of the saved namespace is bound to the namespace that it is loaded into; a function whose globals are
-   those of an importable module to that module; any other brings the globals that it reads.
+   those of an importable module to that module; one whose globals are a dict that is saved itself to that dict; any other
+   brings the globals that it reads.
 3. Cells are objects of their own, so functions that share one keep sharing it, and recursion runs through them.
 """
 
@@ -48,6 +49,8 @@ def reduce_function(function: FunctionType, ctx: Context) -> tuple[Any, ...]:
         ctx.add_names(tuple(name for name in read if name in globals_dict or not hasattr(builtins, name)))
     elif (module := importable_module(globals_dict)) is not None:
         source = module_globals(module)
+    elif ctx.has_met_globals:
+        source = globals_dict
     else:
         source = ctx.captured_globals(function)
         captured = {name: globals_dict[name] for name in read if name in globals_dict and name != "__builtins__"}

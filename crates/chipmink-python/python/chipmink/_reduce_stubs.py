@@ -116,6 +116,7 @@ def reduce_future(obj: Any, ctx: Context) -> Any:
 
 
 _PROCESS = "it belongs to the process that saved it"
+_PROCESS_ADDRESS = "it is an address in the process that saved it"
 _RUNNING = "the state of its computation cannot be read"
 
 REDUCERS: dict[type, Any] = {
@@ -166,6 +167,10 @@ BY_NAME: dict[tuple[str, str], Any] = {
     ("_contextvars", "Context"): _stub("context", _PROCESS),
     ("_contextvars", "ContextVar"): _stub("context-variable", _PROCESS),
     ("_contextvars", "Token"): _stub("context", _PROCESS),
+    ("ctypes", "CDLL"): _stub("library", lambda obj: f"it was the loaded library {obj._name!r}; libraries are not loaded again"),
+    ("_ctypes", "_Pointer"): _stub("pointer", _PROCESS_ADDRESS),
+    **{("ctypes", name): _stub("pointer", _PROCESS_ADDRESS) for name in ("c_char_p", "c_void_p", "c_wchar_p", "py_object")},
+    ("_ctypes", "CFuncPtr"): _stub("pointer", "it is a function of the process that saved it, or of a library loaded there"),
     ("sqlite3", "Connection"): _stub("database-connection", "databases are not opened again"),
     ("sqlite3", "Cursor"): _stub("database-cursor", "databases are not opened again"),
     ("sqlite3", "Blob"): _stub("database-blob", "databases are not opened again"),
@@ -183,7 +188,7 @@ BY_NAME: dict[tuple[str, str], Any] = {
     ("distributed.client", "Client"): _stub("remote", "it is a connection to a Dask cluster; connections are not made again"),
     ("re", "Match"): _stub("match", "match objects hold the state of the engine; keep match.groups() instead"),
     ("weakref", "finalize"): _stub("finalizer", "it would run code when the program that saved it ends"),
-    ("builtins", "PyCapsule"): _stub("capsule", "it is an address in the process that saved it"),
+    ("builtins", "PyCapsule"): _stub("capsule", _PROCESS_ADDRESS),
     ("builtins", "coroutine_wrapper"): _stub("coroutine", "a suspended call cannot be copied"),
     ("builtins", "async_generator_asend"): _stub("async-generator", "a suspended call cannot be copied"),
     ("builtins", "async_generator_athrow"): _stub("async-generator", "a suspended call cannot be copied"),

@@ -3,7 +3,8 @@
 For an object whose exact type is in ``DISPATCH`` the walker calls ``DISPATCH[type](obj, context)``, before it looks at
 ``copyreg.dispatch_table`` and ``__reduce_ex__``. For another type it asks ``resolve(type)`` once, and remembers the
 answer for as long as ``generation()`` and the type's own version stay; ``None`` means that the type has no rule here. For a class that no
-import finds it calls ``reduce_class(cls, context)``.
+import finds it calls ``reduce_class(cls, context)``, for an object whose rule names it in the program's own module
+``unnamed(obj, module, context)``.
 
 A rule answers with a reduce tuple of two to six elements as pickle's, with a str (the object's name in its module, or
 ``"module:name"``), or with a ``Stub``. In the tuple may stand ``NAMESPACE`` and ``Side``.
@@ -17,8 +18,8 @@ from typing import Any
 from chipmink import _arrow, _device, _numpy, _pandas, _reduce_classes, _reduce_exceptions, _reduce_functions, _reduce_objects, _reduce_stubs, _shared, _torch, _values
 from chipmink._markers import NAMESPACE, Context, DeviceBytes, NamespaceMarker, SharedBytes, Side, Stub, place_of
 from chipmink._numpy import describe_dtype
-from chipmink._reduce_classes import reduce_class
-from chipmink._shared import may_share_memory, shared_owner
+from chipmink._reduce_classes import reduce_class, unnamed
+from chipmink._shared import is_mapping, may_share_memory, shared_owner
 from chipmink._values import value_of
 from chipmink.ray import _references as _ray
 from chipmink.spark import _references as _spark
@@ -37,11 +38,13 @@ __all__ = [
     "Stub",
     "describe_dtype",
     "generation",
+    "is_mapping",
     "may_share_memory",
     "reduce_class",
     "register",
     "resolve",
     "shared_owner",
+    "unnamed",
     "value_of",
 ]
 

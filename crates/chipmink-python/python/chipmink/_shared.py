@@ -34,6 +34,7 @@ __all__ = [
     "fill_mapping",
     "fill_segment",
     "has_value",
+    "is_mapping",
     "make_mapping",
     "make_private_mapping",
     "make_segment",
@@ -118,7 +119,12 @@ class StorageMemory:
 
 def may_share_memory(kind: type) -> bool:
     """Whether objects of a type that own the memory of arrays may share it with other processes."""
-    return kind is mmap.mmap or kind is StorageMemory or _is_tensor(kind)
+    return is_mapping(kind) or kind is StorageMemory or _is_tensor(kind)
+
+
+def is_mapping(kind: type) -> bool:
+    """Whether objects of a type are mapped memory."""
+    return issubclass(kind, mmap.mmap)
 
 
 def _is_tensor(kind: type) -> bool:
@@ -146,7 +152,10 @@ def shared_owner(base: Any) -> tuple[Any, tuple[int, int] | None]:
     if found is None or found[2] == "file":
         return (None, None)
     segment = _segment(base, found, found[1])
-    return (base, None) if segment is None else (segment, (segment.address, segment.byte_len))
+    if segment is None:
+        # One of a subclass is not saved itself.
+        return (base if type(base) is mmap.mmap else None, None)
+    return (segment, (segment.address, segment.byte_len))
 
 
 def reduce_segment(segment: Segment, ctx: Context) -> tuple[Any, ...]:
