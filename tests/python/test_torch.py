@@ -160,3 +160,24 @@ def test_a_saved_storage_can_be_resized(repo):
     parameter.untyped_storage().resize_(0)
     saved = repo.save({"tensor": tensor, "parameter": parameter[:0]})
     assert repo.load(saved)["tensor"][:3].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("length", [0, 5, 100_000])
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_storages_share_their_memory_with_tensors(repo, length, is_shared):
+    """As torch reduces them they cannot be loaded, and with them nothing of their version could."""
+    tensor = torch.arange(float(length))
+    if is_shared:
+        tensor.share_memory_()
+    storage = tensor.untyped_storage()
+    value = {"storage": storage, "tensor": tensor, "part": tensor[1:4], "again": storage}
+    for held in (value, dict(reversed(value.items()))):
+        for copy in both(repo, held):
+            assert type(copy["storage"]) is torch.UntypedStorage
+            assert copy["storage"].nbytes() == 4 * length
+            assert copy["again"] is copy["storage"]
+            assert torch.equal(copy["tensor"], tensor)
+            if length:
+                copy["tensor"][2] = -1
+                assert copy["part"][1] == torch.tensor([], dtype=torch.float32).set_(copy["storage"])[2] == -1
+    assert repo.save({"value": value}).report.skipped == ()

@@ -28,6 +28,7 @@ __all__ = [
     "make_parameter",
     "make_shared_parameter",
     "make_shared_tensor",
+    "make_storage",
     "make_tensor",
     "tensor_setstate",
 ]
@@ -208,6 +209,26 @@ def _storage(shown: Any) -> tuple[Any, int]:
     return known, start
 
 
+def reduce_storage(storage: Any, ctx: Context) -> Any:
+    """Its memory, which tensors over it share; by itself it is saved as something that torch does not load."""
+    import numpy
+
+    if storage.device.type != "cpu":
+        return storage.__reduce_ex__(5)
+    if not storage.nbytes():
+        return make_storage, (numpy.empty(0, dtype="u1"),)
+    segment = _shared.storage_segment(storage) if ctx.namespace is not None and storage.is_shared() else None
+    if segment is not None:
+        return _shared.segment_storage, (segment,)
+    return make_storage, (numpy.asarray(_shared.StorageMemory(storage)),)
+
+
+def make_storage(memory: Any) -> Any:
+    """Makes a storage over the memory of an array of bytes."""
+    storage, start = _storage(memory)
+    return storage if not start and storage.nbytes() == memory.nbytes else _storage(memory.copy())[0]
+
+
 # By the address of their memory. Storages keep the arrays alive that have it, and torch keeps one object for each storage.
 _storages: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
@@ -240,5 +261,6 @@ def make_generator(device: str, state: Any) -> Any:
 BY_NAME: dict[tuple[str, str], Any] = {
     ("torch", "Tensor"): reduce_tensor,
     ("torch.nn.parameter", "Parameter"): reduce_tensor,
+    ("torch.storage", "UntypedStorage"): reduce_storage,
     ("torch._C", "Generator"): reduce_generator,
 }
