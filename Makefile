@@ -2,6 +2,7 @@
 #
 #   make test            what continuous integration runs: formatting, lints, Rust tests, Python tests, types
 #   make test-libraries  the tests of objects of other libraries, PyTorch and all: a large download
+#   make test-torch      the tests of PyTorch with the oldest version of it that is supported, or another: TORCH=2.9.1
 #   make test-clusters   the tests of objects that live in clusters: Ray on several nodes, and Spark, which needs Java;
 #                        some minutes, and another large download
 #   make check           the quick part of it, for between two edits
@@ -32,13 +33,16 @@ unexport PYTHONHOME
 RUST_SOURCES := Cargo.toml $(wildcard Cargo.lock) $(shell find crates kernels -name '*.rs' -o -name '*.cu' -o -name '*.cuh' -o -name Cargo.toml -o -name build.rs)
 FAST_TESTS := tests/python/test_api.py $(wildcard tests/python/test_reducers_*.py) tests/python/test_placeholder.py
 LIBRARY_TESTS := $(wildcard $(addprefix tests/python/test_,libraries.py torch*.py arrow.py numpy_types.py models.py devices.py kernels.py))
+TORCH ?= 2.4.1
+TORCH_VENV := $(VENV)-torch-$(TORCH)
+TORCH_TESTS := $(wildcard tests/python/test_torch*.py)
 CLUSTER_TESTS := $(wildcard tests/python/test_ray*.py tests/python/test_spark*.py tests/python/test_dask.py)
 SOAK_GRAPHS ?= 100000
 SOAK_KILLS ?= 200
 SOAK_SIMULATIONS ?= 10000
 SOAK_TRAINING_KILLS ?= 50
 
-.PHONY: all build test test-libraries test-clusters check format lint rust-test python-test types release demo bench soak sanitize soak-training clean
+.PHONY: all build test test-libraries test-torch test-clusters check format lint rust-test python-test types release demo bench soak sanitize soak-training clean
 
 all: build
 
@@ -87,6 +91,13 @@ python-test: build $(STAMPS)/group-test
 
 test-libraries: build $(STAMPS)/group-libraries
 	$(PY) -m pytest -q $(LIBRARY_TESTS)
+
+# In an environment of its own; what is built is that of the other.
+test-torch: build
+	test -x $(TORCH_VENV)/bin/python || $(PYTHON) -m venv $(TORCH_VENV)
+	$(TORCH_VENV)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(TORCH_VENV)/bin/python -m pip install --quiet --group test safetensors "torch==$(TORCH)"
+	PYTHONPATH="$(ROOT)/crates/chipmink-python/python" $(TORCH_VENV)/bin/python -m pytest -q $(TORCH_TESTS)
 
 test-clusters: build $(STAMPS)/group-clusters
 	$(PY) -m pytest -q $(CLUSTER_TESTS)

@@ -81,6 +81,11 @@ def stream() -> int:
     return torch.cuda.current_stream().cuda_stream
 
 
+def allocation_count() -> int:
+    """How often memory of the device was asked for, of PyTorch."""
+    return int(torch.cuda.memory_stats().get("allocation.all.allocated", 0))
+
+
 def spans(tensors: Iterable[torch.Tensor]) -> list[tuple[int, int]]:
     return [(tensor.data_ptr(), tensor.nbytes) for tensor in tensors]
 
@@ -195,12 +200,14 @@ def check_race(steps: int) -> None:
     assert wrong(False, min(steps, 50), 1 << 20) > 0, "the control, without the fence, does not fail: the check shows nothing"
 
 
-def trained_model(layers: int, width: int) -> tuple[torch.nn.Module, torch.optim.Optimizer, Callable[[], None]]:
+def trained_model(layers: int, width: int, is_compiled: bool = False) -> tuple[torch.nn.Module, torch.optim.Optimizer, Callable[[], None]]:
     """A model with parameters of many lengths, its optimizer, and a function that makes a step."""
     parts: list[torch.nn.Module] = []
     for _ in range(layers):
         parts += [torch.nn.Linear(width, width), torch.nn.BatchNorm1d(width), torch.nn.ReLU()]
-    model = torch.nn.Sequential(*parts).cuda()
+    model: Any = torch.nn.Sequential(*parts).cuda()
+    if is_compiled:
+        model = torch.compile(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 
     def step() -> None:
@@ -212,17 +219,17 @@ def trained_model(layers: int, width: int) -> tuple[torch.nn.Module, torch.optim
     return model, optimizer, step
 
 
-def check_checkpoints(folder: Path, steps: int) -> None:
+def check_checkpoints(folder: Path, steps: int, is_compiled: bool = False) -> None:
     """Checkpoints of a run that goes on at once are the states of their steps, with either fence and in a stream of its own."""
     for fence in ("stream", "optimizer"):
         for own_stream in (False, True):
             torch.manual_seed(3)
             with torch.cuda.stream(torch.cuda.Stream() if own_stream else torch.cuda.current_stream()):
-                model, optimizer, step = trained_model(4, 700)
+                model, optimizer, step = trained_model(4, 700, is_compiled)
                 expected = {}
                 # Of the run's 40 MB half fit in the scratch memory.
                 options = {"device_scratch": "20MiB", "compression": "none"}
-                place = folder / f"checkpoints-{fence}-{own_stream}"
+                place = folder / f"checkpoints-{fence}-{own_stream}-{is_compiled}"
                 with Checkpointer(place, fence=fence, durable=False, model=model, optimizer=optimizer, open_options=options) as checkpointer:
                     for number in range(steps):
                         step()
@@ -243,6 +250,17 @@ def check_checkpoints(folder: Path, steps: int) -> None:
                             assert torch.equal(value, live.cpu()), f"step {number}, {name}, fence {fence}: not the state of its step"
                     step()
             torch.cuda.synchronize()
+
+
+def check_compiled(folder: Path, steps: int) -> str:
+    """The same with a compiled model. Returns why that cannot be, where Triton or a C compiler is missing."""
+    try:
+        trained_model(1, 64, is_compiled=True)
+    except Exception as error:  # Whatever the compiler finds missing has an error of its own.
+        lines = str(error).strip().splitlines()
+        return f"; not with torch.compile: {type(error).__name__}: {lines[0] if lines else ''}"
+    check_checkpoints(folder, steps, is_compiled=True)
+    return ", also of a compiled model"
 
 
 def check_graphs(folder: Path) -> None:
@@ -312,15 +330,19 @@ def measure_saves(table: Table, gib: int, repeats: int) -> None:
     close(pipeline.begin(spans(tensors), [stream()], tensors))
     digest = device_ms(lambda: pipeline.digest_alone(stream()), repeats)
     idle, host, moved = [], [], []
+    allocations: list[int] = []
     for seed in range(repeats):
         dirty = dirty_some(tensors, 0.01, seed + 1) * CHUNK
         regions = spans(tensors)
         torch.cuda.synchronize()
 
         def begin(regions: list[tuple[int, int]] = regions) -> Any:
+            # The device is busy meanwhile: a call that waited for it would take longer than the bar.
+            before = allocation_count()
             started = time.perf_counter()
             made = pipeline.begin(regions, [stream()], tensors)
             host.append(time.perf_counter() - started)
+            allocations.append(allocation_count() - before)
             return made
 
         counts: list[int] = []
@@ -334,6 +356,7 @@ def measure_saves(table: Table, gib: int, repeats: int) -> None:
     state = f"{total / GIB:.0f} GiB in 1,000 tensors, 1 % dirty"
     table.add(f"{state}: training stream held", statistics.median(idle), digest, "ms", "<= 2 x digest", statistics.median(idle) <= 2 * digest)
     table.add(f"{state}: host time", 1e3 * statistics.median(host), 10, "ms", "<= 10 ms", statistics.median(host) <= 0.01)
+    table.add(f"{state}: allocations on the device", sum(allocations), 0, "", "none", not any(allocations))
     table.add(f"{state}: bytes moved, of the dirty ones", max(moved), 1, "x", "<= 1.02 x", max(moved) <= 1.02)
 
     # All dirty: against plain copies into pinned memory.
@@ -484,7 +507,8 @@ def main() -> int:
             check_race(arguments.race_steps)
             check_graphs(folder)
             check_checkpoints(folder, 12)
-            print(f"checked: saves, lengths and alignments, {arguments.race_steps} steps during saves, graphs, checkpoints", flush=True)
+            compiled = check_compiled(folder, 6)
+            print(f"checked: saves, lengths and alignments, {arguments.race_steps} steps during saves, graphs, checkpoints{compiled}", flush=True)
 
         measured: dict[str, Callable[[Table], None]] = {
             "digests": lambda table: measure_digests(table, gib, repeats),

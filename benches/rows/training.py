@@ -160,29 +160,25 @@ class TorchCheckpointing(Tree):
 
     def __init__(self, training: Training, place: Path, durable: bool) -> None:
         super().__init__(training, place, durable)
-        from torch_checkpointing import CheckpointBase, CheckpointItem, CheckpointManager
+        from torch_checkpointing import CheckpointManager
+        from torch_checkpointing.storage.filesystem import LocalFileSystemStorageConfig
 
-        class State(CheckpointBase):
-            def __init__(self, values: dict[str, Any]) -> None:
-                self.values = values
-
-            def get_items(self) -> dict[str, Any]:
-                return {name: CheckpointItem(value=value) for name, value in self.values.items()}
-
-            def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-                self.values.update(state_dict)
-
-        self.state = State
-        self.manager = CheckpointManager.Config.async_save(pinned_memory=False).build()
+        config = CheckpointManager.Config.with_async_save()
+        # Not every file system takes unaligned writes past its cache.
+        config.storage_config = LocalFileSystemStorageConfig(use_direct_io=False)
+        # Both need a device.
+        staging = config.save.staging_config
+        staging.use_pinned_memory = staging.use_non_blocking_copy = False
+        self.manager = config.build()
         self.running: tuple[Any, Path] | None = None
 
     def save(self) -> None:
         self.finish()
         path = self.path()
-        staged, written = self.manager.save(str(path), self.state(self.training.state()))
+        self.running = (self.manager.save(str(path), self.training.state()), path)
         # Training may go on when the copy is made.
-        staged.result()
-        self.running = (written, path)
+        with self.manager.lock():
+            pass
 
     def finish(self) -> None:
         if self.running is not None:
@@ -207,23 +203,44 @@ class Lightning(Peer):
 
 
 class DlRover(Peer):
-    """Its checkpointer for a single machine, whose agent writes in a thread."""
+    """Its checkpointer for a single machine: a process of its own writes what was copied to shared memory."""
+
+    #: Seconds that it may take to write a checkpoint.
+    PATIENCE = 60.0
 
     def __init__(self, training: Training, place: Path, durable: bool) -> None:
         super().__init__(training, place, durable)
         from dlrover.trainer.torch.flash_checkpoint.ddp import DdpCheckpointer
 
         self.checkpointer = DdpCheckpointer(str(place))
+        self.running: Path | None = None
 
     def save(self) -> None:
         from dlrover.trainer.torch.flash_checkpoint.checkpointer import StorageType
 
-        path = self.path()
-        self.checkpointer.save_checkpoint(self.saves, self.training.state(), str(path), storage_type=StorageType.DISK)
-        self.checkpointer.wait_latest_checkpoint()
+        self.finish()
+        self.running = self.path()
+        self.checkpointer.save_checkpoint(self.saves, self.training.state(), str(self.running), storage_type=StorageType.DISK)
+
+    def finish(self) -> None:
+        if self.running is None:
+            return
+        path, self.running = self.running, None
+        # Its own function for that looks every three seconds.
+        tracker = self.place / "dlrover_latest.txt"
+        began = time.monotonic()
+        while not (tracker.exists() and tracker.read_text() == str(self.saves)):
+            if time.monotonic() - began > self.PATIENCE:
+                raise TimeoutError(f"nothing was written in {self.PATIENCE} seconds")
+            time.sleep(0.01)
         if self.durable:
             _sync(path)
             _sync(self.place)
+
+    def close(self) -> None:
+        engine = self.checkpointer._engine
+        engine._shm_handler.unlink()
+        engine.close()
 
 
 class Ours(Peer):
@@ -263,9 +280,11 @@ class Ours(Peer):
             subprocess.run([sys.executable, "-m", "chipmink", "shm", "rm", self.segment, "--force"], check=True)
 
 
+#: Needs a device, and is judged like the other peers where there is one.
+PINNED = "DCP async_save, pinned"
 #: Peers by which no bar is set: what is installed of them is measured, too. The distribution of each.
 OTHERS: dict[str, tuple[str, type[Peer]]] = {
-    "DCP async_save, pinned": ("torch", DcpPinned),
+    PINNED: ("torch", DcpPinned),
     "torchsnapshot": ("torchsnapshot", TorchSnapshot),
     "torch_checkpointing": ("torch_checkpointing", TorchCheckpointing),
     "Lightning": ("lightning", Lightning),
@@ -278,15 +297,24 @@ def tried(name: str, place: Path, durable: bool) -> str:
     package, kind = OTHERS[name]
     try:
         importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return f"not installed (pip install {package})"
+    try:
         peer = kind(Training(20_000), place, durable)
         peer.save()
         peer.finish()
         peer.close()
     except Exception as error:
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:120]
+        return why(error)
     finally:
         shutil.rmtree(place, ignore_errors=True)
     return ""
+
+
+def why(error: Exception) -> str:
+    """The first line of an error."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:120]
 
 
 def version_of(package: str) -> str:
@@ -294,6 +322,11 @@ def version_of(package: str) -> str:
         return f"{package} {importlib.metadata.version(package)}"
     except importlib.metadata.PackageNotFoundError:
         return package
+
+
+def why_not(package: str, reason: str) -> str:
+    """What the table says of a peer by which no bar is set."""
+    return f"{version_of(package)}; " + (f"not measured: {reason}" if reason else "not judged")
 
 
 def run(training: Training, peer: Peer) -> tuple[float, float, int]:
@@ -309,6 +342,23 @@ def run(training: Training, peer: Peer) -> tuple[float, float, int]:
     return time.perf_counter() - began, stall / STEPS, peer.clear()
 
 
+def alternated(training: Training, sides: dict[str, Peer], options: Options) -> dict[str, list[tuple[float, float, int]]]:
+    """What `run` finds in each repetition, in which each side gets its turn; then they are closed."""
+    found: dict[str, list[tuple[float, float, int]]] = {name: [] for name in sides}
+    for side in sides.values():
+        # What is made once (files, segments, buffers) is not part of any repetition.
+        side.save()
+        side.finish()
+        side.clear()
+    for repetition in range(min(3, options.repeats)):
+        names = list(sides) if repetition % 2 == 0 else list(reversed(sides))
+        for name in names:
+            found[name].append(run(training, sides[name]))
+    for side in sides.values():
+        side.close()
+    return found
+
+
 def dense(durable: bool, options: Options) -> list[Result]:
     """Every element changes in every step."""
     training = Training(int(PARAMETERS * options.training_scale))
@@ -319,26 +369,22 @@ def dense(durable: bool, options: Options) -> list[Result]:
             "DCP async_save": DcpAsync(training, place / "async", durable),
             "safetensors": Safetensors(training, place / "safetensors", durable),
         }
-        judged = list(peers)
         absent = {name: tried(name, place / "tried", durable) for name in OTHERS}
-        for at, (name, (_, kind)) in enumerate(OTHERS.items()):
-            if not absent[name]:
-                peers[name] = kind(training, place / f"other{at}", durable)
+        if not absent[PINNED]:
+            peers[PINNED] = DcpPinned(training, place / "pinned", durable)
+        judged = list(peers)
         ours = Ours(training, place / "ours", durable)
         staged = Ours(training, place / "staged", durable, staged=True) if durable else None
         sides = {**peers, "ours": ours, **({"staged": staged} if staged else {})}
-        found: dict[str, list[tuple[float, float, int]]] = {name: [] for name in sides}
-        for side in sides.values():
-            # What is made once (files, segments, buffers) is not part of any repetition.
-            side.save()
-            side.finish()
-            side.clear()
-        for repetition in range(min(3, options.repeats)):
-            names = list(sides) if repetition % 2 == 0 else list(reversed(sides))
-            for name in names:
-                found[name].append(run(training, sides[name]))
-        for side in sides.values():
-            side.close()
+        found = alternated(training, sides, options)
+        for name, (_, kind) in OTHERS.items():
+            if not absent[name] and name not in judged:
+                # One after another: each holds a copy of the state, and its threads and processes must not be in the others' way.
+                try:
+                    found |= alternated(training, {name: kind(training, place / "other", durable)}, options)
+                except Exception as error:
+                    absent[name] = why(error)
+                shutil.rmtree(place / "other", ignore_errors=True)
 
     def median(name: str, of: int) -> float:
         return statistics.median(each[of] for each in found[name])
@@ -354,14 +400,14 @@ def dense(durable: bool, options: Options) -> list[Result]:
             bar = 1.0 if is_best else math.inf
             what = "the best" if is_best else "not the best"
             rows.append(Result(f"{label}{kind}/time", name, median(side, 0), median(name, 0), bar, "s", note=f"{note}; {what}"))
-        for name, (package, _) in OTHERS.items():
+        for name, (package, _) in ((name, of) for name, of in OTHERS.items() if name not in judged):
             theirs = math.nan if absent[name] else median(name, 0)
-            what = f"{version_of(package)}; " + (f"not measured: {absent[name]}" if absent[name] else "not judged")
-            rows.append(Result(f"{label}{kind}/time", name, median(side, 0), theirs, math.inf, "s", note=what))
+            rows.append(Result(f"{label}{kind}/time", name, median(side, 0), theirs, math.inf, "s", note=why_not(package, absent[name])))
         least = min(median(name, 2) for name in judged)
         rows.append(Result(f"{label}{kind}/bytes", "the fewest of all", median(side, 2), least, 1.02, "B"))
-    if durable:
-        rows.append(Result(f"{label}, staged/stall", "DCP async_save", median("staged", 1), median("DCP async_save", 1), 1.0, "s", note="a save"))
+        if durable:
+            stalls = (median(side, 1), median("DCP async_save", 1))
+            rows.append(Result(f"{label}{kind}/stall", "DCP async_save", *stalls, 1.0, "s", note="a save"))
     return rows
 
 

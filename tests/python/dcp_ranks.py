@@ -11,7 +11,12 @@ import torch.distributed.checkpoint as dcp
 from chipmink.torch.dcp import ChipminkReader, ChipminkWriter
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+
+try:
+    from torch.distributed.fsdp import fully_shard
+except ImportError:
+    # Before torch 2.6.
+    from torch.distributed._composable.fsdp import fully_shard
 
 
 def build(world: int, seed: int) -> tuple[Any, Any]:
@@ -66,7 +71,8 @@ def save(rank: int, place: str, options: dict[str, Any], ids: list[str], steps: 
                         parameter.mul_(-3)
                 futures[-1].result()
             else:
-                dcp.save(state, checkpoint_id=name, storage_writer=writer, use_collectives=how != "save alone")
+                alone = {"use_collectives": False} if how == "save alone" else {}
+                dcp.save(state, checkpoint_id=name, storage_writer=writer, **alone)
                 before = whole(state)
         return before, writer.staged_bytes
 
@@ -116,3 +122,101 @@ def save_until_killed(rank: int, world: int, store: str, place: str, name: str, 
         dcp.save(state, checkpoint_id=f"c{number}", storage_writer=writer)
         if rank == 0:
             answers.put((number, weight))
+
+
+#: What processes do together, of which each waits for the others.
+COLLECTIVES = (
+    "all_gather",
+    "all_gather_into_tensor",
+    "all_gather_object",
+    "all_reduce",
+    "all_to_all",
+    "all_to_all_single",
+    "barrier",
+    "broadcast",
+    "broadcast_object_list",
+    "gather",
+    "gather_object",
+    "irecv",
+    "isend",
+    "monitored_barrier",
+    "recv",
+    "reduce",
+    "reduce_scatter",
+    "reduce_scatter_tensor",
+    "scatter",
+    "scatter_object_list",
+    "send",
+)
+
+
+def count_collectives(rank: int, folder: str) -> Any:
+    """Which collectives a save and a load call with our writer and reader, and with those of torch."""
+    model, optimizer = build(dist.get_world_size(), 1)
+    train(model, optimizer, 1)
+    state = state_of(model, optimizer)
+    calls: list[str] = []
+    plain = {name: getattr(dist, name) for name in COLLECTIVES if hasattr(dist, name)}
+
+    def counted(name: str, function: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            calls.append(name)
+            return function(*arguments, **named)
+
+        return call
+
+    ours = ChipminkWriter(f"{folder}/repo", durable=False)
+    sides = {
+        "ours": (ours, lambda: ChipminkReader(f"{folder}/repo")),
+        "torch's": (dcp.FileSystemWriter(f"{folder}/files"), lambda: dcp.FileSystemReader(f"{folder}/files")),
+    }
+    found = {}
+    for name, (writer, reader) in sides.items():
+        for collective, function in plain.items():
+            setattr(dist, collective, counted(collective, function))
+        try:
+            dcp.save(state, storage_writer=writer)
+            dcp.load(state, storage_reader=reader())
+        finally:
+            for collective, function in plain.items():
+                setattr(dist, collective, function)
+        found[name] = list(calls)
+        calls.clear()
+    ours.close()
+    return found
+
+
+def save_in_a_process(rank: int, place: str) -> tuple[str, str]:
+    """What becomes of an asynchronous save in a process of torch's own: the error, and how a save goes after it."""
+    from torch.distributed.checkpoint.state_dict_saver import AsyncCheckpointerType
+
+    state = {"weights": torch.arange(1000.0), "step": 1}
+    with ChipminkWriter(place, durable=False) as writer:
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        future = dcp.async_save(state, checkpoint_id="one", storage_writer=writer, async_checkpointer_type=AsyncCheckpointerType.PROCESS)
+        try:
+            future.result(timeout=200)
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+        else:
+            said = "saved"
+        dcp.async_save(state, checkpoint_id="two", storage_writer=writer).result()
+        return said, str(writer.last)
+
+
+def save_alone_and_die(rank: int, place: str, dies: int) -> None:
+    """Without collectives, one rank is killed before it has saved its part of the second checkpoint."""
+    model, optimizer = build(dist.get_world_size(), 1)
+    train(model, optimizer, 1)
+
+    class Dying(ChipminkWriter):
+        def write_data(self, plan: Any, planner: Any) -> Any:
+            if rank == dies and self._save.checkpoint_id == "second":
+                os.kill(os.getpid(), 9)
+            return super().write_data(plan, planner)
+
+    writer = Dying(place, durable=False)
+    dcp.save(state_of(model, optimizer), checkpoint_id="first", storage_writer=writer, use_collectives=False)
+    dist.barrier()
+    train(model, optimizer, 1)
+    dcp.save(state_of(model, optimizer), checkpoint_id="second", storage_writer=writer, use_collectives=False)

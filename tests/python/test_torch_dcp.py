@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ if not torch.distributed.is_available():
 import dcp_ranks  # noqa: E402
 import ranks  # noqa: E402
 import torch.distributed.checkpoint as dcp  # noqa: E402
+import torch.distributed.fsdp  # noqa: E402
 from chipmink.torch.dcp import ChipminkReader, ChipminkWriter  # noqa: E402
 from torch.distributed.checkpoint.api import CheckpointException  # noqa: E402
 
@@ -43,6 +45,12 @@ def pack_bytes(place: Path) -> int:
     return sum(each.stat().st_size for each in (place / "packs").rglob("*") if each.is_file())
 
 
+needs_shards = pytest.mark.skipif(
+    not hasattr(torch.distributed.fsdp, "fully_shard"), reason="this torch shards on devices only"
+)
+
+
+@needs_shards
 def test_four_ranks_save_and_fewer_load(tmp_path):
     place = tmp_path / "repo"
     saved = ranks.run(tmp_path, 4, dcp_ranks.save, str(place), FAST, ["one", "two"], 2)
@@ -59,6 +67,7 @@ def test_four_ranks_save_and_fewer_load(tmp_path):
         assert [version.message for version in line] == ["checkpoint two", "checkpoint one"]
 
 
+@needs_shards
 def test_what_is_replicated_is_stored_once(tmp_path):
     place = tmp_path / "repo"
     state = ranks.run(tmp_path, 4, dcp_ranks.save, str(place), FAST, ["one"], 1)[0][0]
@@ -66,7 +75,7 @@ def test_what_is_replicated_is_stored_once(tmp_path):
     assert pack_bytes(place) < 1.02 * array_bytes(state) + 60_000
 
 
-@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("world", [1, pytest.param(2, marks=needs_shards)])
 def test_an_asynchronous_save_never_sees_later_steps(tmp_path, world):
     place = tmp_path / "repo"
     saved = ranks.run(tmp_path, world, dcp_ranks.save, str(place), FAST, ["one", "two"], 1, "async_save")
@@ -76,6 +85,7 @@ def test_an_asynchronous_save_never_sees_later_steps(tmp_path, world):
     assert equal(found, saved[0][0])
 
 
+@needs_shards
 def test_a_rank_that_dies_leaves_the_previous_checkpoint(tmp_path):
     place = tmp_path / "repo"
     ranks.run(tmp_path, 3, dcp_ranks.save_and_die, str(place), 1, dies=1)
@@ -87,6 +97,12 @@ def test_a_rank_that_dies_leaves_the_previous_checkpoint(tmp_path):
     assert found["note"]["epoch"] == 3
 
 
+needs_no_collectives = pytest.mark.skipif(
+    "use_collectives" not in inspect.signature(dcp.save).parameters, reason="this torch saves with collectives only"
+)
+
+
+@needs_no_collectives
 def test_without_collectives_the_last_rank_publishes(tmp_path):
     place = tmp_path / "repo"
     saved = ranks.run(tmp_path, 3, dcp_ranks.save, str(place), FAST, ["one", "two"], 1, "save alone")
@@ -97,6 +113,32 @@ def test_without_collectives_the_last_rank_publishes(tmp_path):
         assert equal(found, saved[rank][0])
 
 
+@needs_no_collectives
+def test_without_collectives_a_rank_that_dies_leaves_the_previous_checkpoint(tmp_path):
+    place = tmp_path / "repo"
+    ranks.run(tmp_path, 3, dcp_ranks.save_alone_and_die, str(place), 2, dies=2)
+    with chipmink.open(place) as repo:
+        assert [version.message for version in repo.log() if version.ref == "main"] == ["checkpoint first"]
+
+
+@needs_shards
+def test_no_collective_is_called_beside_those_of_dcp(tmp_path):
+    for found in ranks.run(tmp_path, 2, dcp_ranks.count_collectives, str(tmp_path)):
+        assert found["ours"] == found["torch's"] and len(found["ours"]) > 3
+
+
+def test_a_process_of_its_own_is_refused_with_a_reason(tmp_path):
+    saver = pytest.importorskip("torch.distributed.checkpoint.state_dict_saver")
+    if not hasattr(saver, "AsyncCheckpointerType"):
+        pytest.skip("this torch saves in threads only")
+    said, last = ranks.run(tmp_path, 1, dcp_ranks.save_in_a_process, str(tmp_path / "repo"))[0]
+    assert "AsyncCheckpointerType.THREAD" in said and said.startswith("UnsupportedError")
+    assert int(last) > 0
+    with chipmink.open(tmp_path / "repo") as repo:
+        assert [version.message for version in repo.log() if version.ref == "main"] == ["checkpoint two"]
+
+
+@needs_shards
 def test_old_checkpoints_go(tmp_path):
     place = tmp_path / "repo"
     names = [f"c{number}" for number in range(5)]
@@ -109,6 +151,7 @@ def test_old_checkpoints_go(tmp_path):
     assert equal(ranks.run(tmp_path, 1, dcp_ranks.load, str(place), "c4")[0], state)
 
 
+@needs_shards
 def test_staged_checkpoints_of_several_ranks(tmp_path):
     place, name = tmp_path / "repo", f"dcp-test-{os.getpid()}"
     try:
@@ -143,6 +186,7 @@ def test_one_process_without_a_group(tmp_path):
         assert made["text"] == "y"
 
 
+@pytest.mark.skipif("no_dist" not in inspect.signature(dcp.async_save).parameters, reason="this torch wants a group")
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 def test_saves_may_overlap(tmp_path):
     """A save begins while others are written: none takes the state or the name of another."""
@@ -202,3 +246,34 @@ def test_versions_with_variables_of_one_name_are_not_joined(repo):
         repo._usable().join("joined", joined, [first, third], "")
     assert repo.load("joined")["b"] == [1]
     assert repo.verify().ok
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_planners_with_options(tmp_path):
+    """Plans that are kept from save to save, and loads of a part, of more than there is, and of all without a model."""
+    from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner, _EmptyStateDictLoadPlanner
+    from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
+
+    has_caching = "enable_plan_caching" in inspect.signature(DefaultSavePlanner).parameters
+    options = {"enable_plan_caching": True} if has_caching else {}
+    state = {"a": torch.zeros(1000), "b": {"c": torch.ones(3), "text": "x"}}
+    with ChipminkWriter(tmp_path / "repo", **FAST) as writer:
+        for number in range(3):
+            state["a"].fill_(number)
+            state["b"]["text"] = str(number)
+            planner = DefaultSavePlanner(**options)
+            dcp.save(state, checkpoint_id=f"c{number}", storage_writer=writer, planner=planner)
+    with ChipminkReader(tmp_path / "repo") as reader:
+        for number in range(3):
+            part = {"b": {"text": ""}}
+            dcp.load(part, checkpoint_id=f"c{number}", storage_reader=reader)
+            assert part == {"b": {"text": str(number)}}
+            more = {"a": torch.full((1000,), -1.0), "new": torch.full((2,), 7.0)}
+            with pytest.raises(CheckpointException):
+                dcp.load(more, checkpoint_id=f"c{number}", storage_reader=reader)
+            dcp.load(more, checkpoint_id=f"c{number}", storage_reader=reader, planner=DefaultLoadPlanner(allow_partial_load=True))
+            assert bool((more["a"] == number).all()) and bool((more["new"] == 7).all())
+        whole: dict[str, Any] = {}
+        reader.reset("c1")
+        _load_state_dict(whole, storage_reader=reader, planner=_EmptyStateDictLoadPlanner(), no_dist=True)
+        assert bool((whole["a"] == 1).all()) and whole["b"]["text"] == "1" and torch.equal(whole["b"]["c"], torch.ones(3))

@@ -113,7 +113,7 @@ def test_models_go_to_files_and_come_from_them(tmp_path, suffix):
 
 def test_what_a_file_cannot_hold(repo, tmp_path):
     repo.save({"state": {"a": torch.ones(2), "b": [1]}, "list": [1]})
-    with pytest.raises(chipmink.UnsupportedError, match="holds b, which are no tensors"):
+    with pytest.raises(chipmink.UnsupportedError, match="holds b, which are no plain tensors"):
         export_file(repo, tmp_path / "x.safetensors", name="state")
     with pytest.raises(chipmink.UnsupportedError, match="list is a list"):
         export_file(repo, tmp_path / "x.safetensors", name="list")

@@ -18,6 +18,7 @@ if not torch.distributed.is_available():
 
 import dcp_ranks  # noqa: E402
 import ranks  # noqa: E402
+import torch.distributed.fsdp  # noqa: E402
 
 
 def agent(place: str, name: str) -> None:
@@ -25,6 +26,7 @@ def agent(place: str, name: str) -> None:
     subprocess.run(command, check=True, timeout=120, stdout=subprocess.DEVNULL)
 
 
+@pytest.mark.skipif(not hasattr(torch.distributed.fsdp, "fully_shard"), reason="this torch shards on devices only")
 @pytest.mark.parametrize("world", [2, 4])
 def test_what_is_staged_survives_the_death_of_all_ranks(tmp_path, world):
     place, name = str(tmp_path / "repo"), f"ranks-test-{os.getpid()}-{world}"

@@ -300,7 +300,7 @@ def storage_of(loaded: _Loaded) -> Any:
     known = loaded.made.get("torch")
     if known is None:
         torch: Any = importlib.import_module("torch")
-        host = torch.empty(0, dtype=torch.uint8)
+        host = torch.empty(0, dtype=torch.uint8, device="cpu")
         if loaded.byte_len:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of memory that is not writable; it is private

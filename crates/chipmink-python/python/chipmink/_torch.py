@@ -70,6 +70,9 @@ def reduce_tensor(tensor: Any, ctx: Context) -> Any:
     state = {"grad": tensor.grad} if tensor.is_leaf and tensor.grad is not None else {}
     if tensor.__dict__:
         state["attributes"] = dict(tensor.__dict__)
+    # PyTorch up to 2.14 has named dimensions.
+    if getattr(tensor, "has_names", bool)():
+        state["names"] = tensor.names
     return (maker, arguments, state, None, None, tensor_setstate) if state else (maker, arguments)
 
 
@@ -111,7 +114,7 @@ def make_tensor(
     torch = _library()
     kind = getattr(torch, dtype)
     storage, start = _storage(shown)
-    made = torch.empty(0, dtype=kind)
+    made = torch.empty(0, dtype=kind, device="cpu")
     size = made.element_size()
     if (start + first) % size:
         # The part of the storage that was saved begins between two elements.
@@ -142,7 +145,7 @@ def make_shared_tensor(
 ) -> Any:
     """Makes a tensor in shared memory; ``first`` counts bytes, ``strides`` count elements."""
     torch = _library()
-    made = torch.empty(0, dtype=getattr(torch, dtype))
+    made = torch.empty(0, dtype=getattr(torch, dtype), device="cpu")
     made.set_(_shared.segment_storage(segment), first // made.element_size(), shape, strides)
     return _finished(made, requires_grad, flags)
 
@@ -234,7 +237,10 @@ _storages: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
 def tensor_setstate(tensor: Any, state: dict[str, Any]) -> None:
-    """Sets the gradient, and attributes that a program has added."""
+    """Sets the names of dimensions, the gradient, and attributes that a program has added."""
+    if "names" in state:
+        with _library().no_grad():
+            tensor.rename_(*state["names"])
     if "grad" in state:
         tensor.grad = state["grad"]
     tensor.__dict__.update(state.get("attributes", {}))

@@ -77,8 +77,9 @@ class Checkpointer:
     ``fence`` says when a save returns. With ``"host"`` it is when the checkpoint is where it was to go. With ``"stream"`` it is as soon
     as no memory of the host is read any more, and the result is a ``PendingCheckpoint``: memory of CUDA devices is copied while the training
     goes on, and what it enqueues in its present streams waits, on the device, until what has changed was copied within the device: up to
-    ``device_scratch`` bytes, which ``open_options`` can set. If more changes than that, the save returns when all has been written; where
-    each step changes everything, let ``device_scratch`` be as large as the state, or 0 and ``device_pinned`` as large.
+    ``device_scratch`` bytes, which ``open_options`` can set. If more changes than that, the save returns when all has been written to the
+    nearest place: with ``staging`` that is memory, without it the disk. So where each step changes everything, give ``staging``, or let
+    ``device_scratch`` be as large as the state, or 0 and ``device_pinned`` as large.
     ``"optimizer"`` lets only the steps of the optimizers wait for what they write to, so that the next forward and backward pass overlap
     with the save: nothing else may write to parameters then, and steps may not be replayed from CUDA graphs (if one is seen to be
     captured, it is ``"stream"`` from then on). Without ``fence`` it is ``"stream"`` if a module or tensor lies on a CUDA device, else
@@ -289,16 +290,18 @@ class Checkpointer:
                 return None
             number = chosen.version
         stored = self._names_of(number, names, strict)
-        fill, writes = Fill(repository), Writes()
-        loaded = self._load(number, stored, fill)
-        about = loaded[_ABOUT]
-        for name in stored:
-            part, kind = self._parts[name], about["parts"].get(name)
-            if kind != part.kind:
-                raise UnsupportedError(f"{name} is a {part.kind} here and a {kind} in the checkpoint of step {about['step']}")
-            part.plan(loaded[name], writes, strict)
-        writes.apply(fill.copy)
-        fill.end()
+        # What is made in it could not be trained.
+        with torch.inference_mode(False):
+            fill, writes = Fill(repository), Writes()
+            loaded = self._load(number, stored, fill)
+            about = loaded[_ABOUT]
+            for name in stored:
+                part, kind = self._parts[name], about["parts"].get(name)
+                if kind != part.kind:
+                    raise UnsupportedError(f"{name} is a {part.kind} here and a {kind} in the checkpoint of step {about['step']}")
+                part.plan(loaded[name], writes, strict)
+            writes.apply(fill.copy)
+            fill.end()
         if names is None:
             repository._continue_from(number)
             self._recognise()

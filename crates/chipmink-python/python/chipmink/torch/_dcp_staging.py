@@ -40,7 +40,8 @@ class Buffers:
             made = free.pop() if free else None
             self.staged_bytes += tensor.numel() * tensor.element_size()
         if made is None:
-            made = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.device.type == "cuda")
+            is_pinned = tensor.device.type == "cuda"
+            made = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=is_pinned)
         with torch.no_grad():
             # Not from the device without waiting: what is staged has left the live tensor.
             return made.copy_(tensor.detach())

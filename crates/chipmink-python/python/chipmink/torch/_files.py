@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +18,7 @@ from chipmink._errors import NotFoundError, UnsupportedError
 from chipmink._repository import Repository
 from chipmink._results import Saved
 from chipmink.torch._checkpoints import message_of
+from chipmink.torch._writes import address
 
 __all__ = ["export_file", "import_file", "load", "save"]
 
@@ -153,9 +155,9 @@ def export_file(
     save_file = _safetensors().save_file
     if not isinstance(state, Mapping):
         raise UnsupportedError(f"{name} is a {type(state).__qualname__}; a safetensors file holds tensors by name")
-    others = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
+    others = [key for key, value in state.items() if not isinstance(value, torch.Tensor) or address(value) is None]
     if others:
-        raise UnsupportedError(f"{name} holds {', '.join(map(str, others[:5]))}, which are no tensors; export to .pt instead")
+        raise UnsupportedError(f"{name} holds {', '.join(map(str, others[:5]))}, which are no plain tensors; export to .pt instead")
     seen: set[Any] = set()
     tensors = {}
     for key, tensor in state.items():
@@ -181,7 +183,8 @@ def import_file(
     if _kind(path) == "safetensors":
         state: Any = _safetensors().load_file(os.fspath(path))
     else:
-        state = torch.load(path, map_location="cpu", mmap=True, weights_only=weights_only)
+        # Files of torch before 1.6 are no archives, and cannot be mapped.
+        state = torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=weights_only)
     about = {"step": step, "metrics": {}, "metadata": None, "parts": {name: "model"}, "torch": torch.__version__}
     return repository.save({"checkpoint": about, name: state}, message=message_of(step, {}))
 

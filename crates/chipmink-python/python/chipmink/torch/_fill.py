@@ -77,6 +77,9 @@ def _fits(target: torch.Tensor, source: torch.Tensor) -> bool:
         and type(target) in (torch.Tensor, torch.nn.Parameter)
         and target.device.type == "cpu"
         and source.device.type == "cpu"
+        and target.layout == source.layout == torch.strided
+        and not target.is_quantized
+        and not getattr(target, "has_names", bool)()
         and target.is_contiguous()
         and source.is_contiguous()
         # Conjugated and negated views show something else than what lies there.

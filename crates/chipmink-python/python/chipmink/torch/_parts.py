@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import random
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from chipmink._errors import UnsupportedError
-from chipmink.torch._writes import Writes, is_sharded, like
+from chipmink.torch._containers import merged, refuse_parts
+from chipmink.torch._writes import Writes, address, is_sharded, like
 
 __all__ = ["COPIED", "Part", "part_of", "tensors_in"]
 
 # What `torch.compile` puts before the names of a module's parameters.
 _COMPILED = "_orig_mod."
+_OF_OPTIMIZERS = {"state", "param_groups"}
 
 
 class Part(Protocol):
@@ -57,6 +61,7 @@ def part_of(name: str, value: Any) -> Part:
         bits = value.bit_generator
         return _Accessors(name, "generator", lambda: bits.state, lambda state: setattr(bits, "state", state))
     if type(value) in (dict, list):
+        refuse_parts(name, value)
         return _Container(name, value)
     raise TypeError(
         f"{name} is a {type(value).__qualname__}, which cannot be restored in place: give an object with state_dict and "
@@ -93,26 +98,34 @@ class _Model:
         return state
 
     def plan(self, stored: Any, writes: Writes, strict: bool) -> None:
-        named = {key.replace(_COMPILED, ""): (key, value) for key, value in self._module.state_dict().items()}
+        module = self._module
+        state = module.state_dict()
+        named = {key.replace(_COMPILED, ""): (key, value) for key, value in state.items()}
         self._check_names(set(stored), set(named), strict)
-        own = {_memory(tensor) for tensor in (*self._module.parameters(), *self._module.buffers())}
-        rest: dict[str, Any] = {}
+        own = {_memory(name, tensor) for each in (module.named_parameters, module.named_buffers) for name, tensor in each(remove_duplicate=False)}
+        is_watched = _is_watched(module)
+        rest: OrderedDict[str, Any] = OrderedDict()
         for key, value in stored.items():
             if key not in named:
                 continue
             name, live = named[key]
-            if not isinstance(live, torch.Tensor) or not isinstance(value, torch.Tensor) or _memory(live) not in own:
-                # Extra state, and what a hook of the module has made: only the module knows what to do with it.
+            is_own = isinstance(live, torch.Tensor) and isinstance(value, torch.Tensor) and _memory(name, live) in own
+            has_memory = is_own and not is_lazy(live) and address(live) is not None
+            if is_watched or not has_memory:
+                # Extra state, what a hook of the module has made, and tensors made of others: only the module knows what to do with it.
                 rest[name] = value
+            if not is_own or is_lazy(live):
                 continue
             if not like(live, value):
                 raise UnsupportedError(
                     f"{self._name}: {key} is {_described(value)} in the checkpoint and {_described(live)} here: "
                     "make the model as it was when it was saved"
                 )
-            writes.copy(f"{self._name}.{key}", live, value)
+            if has_memory:
+                writes.copy(f"{self._name}.{key}", live, value)
         if rest:
-            module = self._module
+            # By these modules know which version of theirs has made the state.
+            rest._metadata = getattr(stored, "_metadata", None) or getattr(state, "_metadata", None)  # type: ignore[attr-defined]
             writes.call(lambda: module.load_state_dict(rest, strict=False))
 
     def _check_names(self, stored: set[str], live: set[str], strict: bool) -> None:
@@ -121,6 +134,17 @@ class _Model:
             texts = [f"the checkpoint lacks {_listed(lacking)}"] if lacking else []
             texts += [f"the model lacks {_listed(surplus)}"] if surplus else []
             raise UnsupportedError(f"{self._name}: {' and '.join(texts)}; strict=False restores what both have")
+
+
+def _is_watched(module: torch.nn.Module) -> bool:
+    """Whether one of its modules wants to see, or to change, what is loaded."""
+    for each in module.modules():
+        if any(getattr(each, name, None) for name in ("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")):
+            return True
+        method = type(each)._load_from_state_dict
+        if method is not torch.nn.Module._load_from_state_dict and not method.__module__.startswith("torch."):
+            return True
+    return False
 
 
 class _Optimizer:
@@ -144,8 +168,8 @@ class _Optimizer:
 
     def plan(self, stored: Any, writes: Writes, strict: bool) -> None:
         optimizer = self._optimizer
-        if getattr(optimizer, "_optimizer_load_state_dict_pre_hooks", None):
-            # Somebody wants to see, or to change, what is loaded.
+        if set(stored) != _OF_OPTIMIZERS or getattr(optimizer, "_optimizer_load_state_dict_pre_hooks", None):
+            # Somebody wants to see, or to change, what is loaded; or it has more than optimizers of torch have.
             writes.call(lambda: optimizer.load_state_dict(stored))
             return
         groups, saved = optimizer.param_groups, stored["param_groups"]
@@ -176,6 +200,8 @@ class _Optimizer:
                 group.update(values)
             # Adds what an optimizer of an earlier torch did not have.
             optimizer.__setstate__({"state": optimizer.state, "param_groups": optimizer.param_groups})
+            for hook in list(getattr(optimizer, "_optimizer_load_state_dict_post_hooks", {}).values()):
+                hook(optimizer)
 
         writes.call(finish)
 
@@ -198,7 +224,7 @@ class _Optimizer:
         return made
 
     def _options_of(self, group: dict[str, Any], stored: dict[str, Any], writes: Writes) -> dict[str, Any]:
-        made = {"params": group["params"]}
+        made: dict[str, Any] = {name: group[name] for name in ("params", "param_names") if name in group}
         for field, value in stored.items():
             now = group.get(field)
             if field == "params":
@@ -252,7 +278,7 @@ class _Tensor:
             raise UnsupportedError(
                 f"{self._name} is {_described(stored)} in the checkpoint and {_described(self._tensor)} here"
             )
-        writes.copy(self._name, self._tensor.detach(), stored)
+        writes.copy(self._name, self._tensor, stored)
 
 
 class _Accessors:
@@ -271,7 +297,7 @@ class _Accessors:
 
 
 class _Container:
-    """A dict or list of the program's own, which stays the same object."""
+    """A dict or list of the program's own, which stays the same object, as do tensors in it."""
 
     kind = "container"
 
@@ -288,14 +314,7 @@ class _Container:
                 f"{self._name} is a {type(stored).__name__} in the checkpoint and a {type(self._value).__name__} here"
             )
 
-        def fill() -> None:
-            self._value.clear()
-            if isinstance(self._value, dict):
-                self._value.update(stored)
-            else:
-                self._value.extend(stored)
-
-        writes.call(fill)
+        merged(self._name, self._value, stored, writes)
 
 
 COPIED = (_Model, _Optimizer, _Tensor)
@@ -311,14 +330,17 @@ def tensors_in(state: Any) -> Iterator[torch.Tensor]:
             yield from tensors_in(each)
 
 
-def _memory(tensor: torch.Tensor) -> Any:
-    """Whose memory it is; tensors without a byte have none, and count as one."""
-    return (tensor.device, tensor.untyped_storage().data_ptr())
+def _memory(name: str, tensor: torch.Tensor) -> Any:
+    """Whose memory it is; tensors without a byte have none, and count as one. What has no memory of its own is known by its name."""
+    place = None if is_lazy(tensor) else address(tensor)
+    return name if place is None else (tensor.device, place)
 
 
 def _described(value: Any) -> str:
     if not isinstance(value, torch.Tensor):
         return f"a {type(value).__qualname__}"
+    if is_lazy(value):
+        return "not initialized"
     place = " without memory (meta)" if value.device.type == "meta" else ""
     return f"{str(value.dtype).removeprefix('torch.')} of {tuple(value.shape)}{place}"
 

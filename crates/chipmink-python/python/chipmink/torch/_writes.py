@@ -6,15 +6,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from chipmink._device import fill_tensor
 from chipmink._errors import UnsupportedError
 
-__all__ = ["Writes", "is_sharded", "like", "reach"]
+__all__ = ["Writes", "address", "is_sharded", "like", "reach"]
 
 #: A live tensor, and the one that it is made.
 Copy = tuple[torch.Tensor, torch.Tensor]
@@ -33,6 +35,7 @@ class Writes:
         """Plans to make a tensor what another is; ``name`` is what errors call it."""
         if target.numel() == 0:
             return
+        target, source = _without_repeats(name, target, source)
         place = reach(target)
         before = self._sources.get(place)
         if before is None:
@@ -65,23 +68,58 @@ class Writes:
         with torch.no_grad():
             for target, source in fast(self._copies):
                 if not fill_tensor(target, source):
-                    target.copy_(source)
+                    # What was made in inference mode lets nobody write outside of it.
+                    with torch.inference_mode() if target.is_inference() else contextlib.nullcontext():
+                        target.copy_(source)
             for action in self._calls:
                 action()
 
 
+def address(tensor: torch.Tensor) -> int | None:
+    """Where the memory begins that a tensor is over. ``None``: that is not all of it; it is sparse, quantized, or made of other tensors."""
+    if tensor.is_quantized:
+        return None
+    try:
+        found = int(tensor.untyped_storage().data_ptr())
+    except (NotImplementedError, RuntimeError):
+        return None
+    return found if found or not tensor.numel() else None
+
+
 def reach(tensor: torch.Tensor) -> Any:
-    """Which memory a tensor shows, and how: equal for two tensors that show the same."""
+    """Which memory a tensor shows, and how: equal for two tensors that show the same, as long as both live."""
+    if address(tensor) is None:
+        return id(tensor)
     return (tensor.device, tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+
+
+def _without_repeats(name: str, target: torch.Tensor, source: torch.Tensor) -> Copy:
+    """Of dimensions that show the same elements again and again, one round: torch writes to no such tensor."""
+    if address(target) is None:
+        return target, source
+    for dimension, (length, stride) in enumerate(zip(target.shape, target.stride(), strict=True)):
+        if stride or length == 1:
+            continue
+        once = source.narrow(dimension, 0, 1)
+        if source.stride(dimension) and not torch.equal(once.expand_as(source), source):
+            raise UnsupportedError(
+                f"{name} shows the same elements again along dimension {dimension} here, and different ones in the checkpoint: "
+                "give it memory of its own before restoring"
+            )
+        target, source = target.narrow(dimension, 0, 1), once
+    return target, source
 
 
 def like(left: Any, right: Any) -> bool:
     """Whether both are tensors of which one can be written into the other without a conversion."""
     if not isinstance(left, torch.Tensor) or not isinstance(right, torch.Tensor):
         return False
-    if left.device.type == "meta" or left.layout != right.layout:
+    if is_lazy(left) or is_lazy(right) or left.device.type == "meta" or left.layout != right.layout:
         return False
-    return bool(left.dtype == right.dtype and left.shape == right.shape)
+    if left.dtype != right.dtype or left.shape != right.shape:
+        return False
+    # Of sparse layouts only coordinates can be as many as they like.
+    return left.layout in (torch.strided, torch.sparse_coo) or bool(left._nnz() == right._nnz())
 
 
 def is_sharded(value: Any) -> bool:
