@@ -8,7 +8,7 @@
 //! 1. Packs never change, so what was read of one is right as long as it is kept. It is what the place gave: whoever asks for
 //!    it compares digests.
 //! 2. At most [`KEPT`] bytes are kept, beside those that are being read.
-//! 3. Several that want the same window wait for one read of it.
+//! 3. Several that want the same window wait for one read of it, each once its own are begun.
 
 use crate::error::Result;
 use bytes::{Bytes, BytesMut};
@@ -64,8 +64,15 @@ impl ReadAhead {
         read: impl Fn(Range<u64>) -> Result<Bytes>,
     ) -> Result<Pieces> {
         let mut pieces = Pieces::new();
-        for window in self.cover(pack, pack_len, range) {
-            let Some(bytes) = window.bytes.get_or_init(|| read(window.range.clone()).ok()) else {
+        let windows = self.cover(pack, pack_len, range);
+        let read_once =
+            |window: &Window| window.bytes.get_or_init(|| read(window.range.clone()).ok()).clone();
+        // What nobody has begun is begun before others are waited for: else whoever waits would hold up the next one.
+        for (window, _) in windows.iter().filter(|(_, is_new)| *is_new) {
+            read_once(window);
+        }
+        for (window, _) in windows {
+            let Some(bytes) = read_once(&window) else {
                 // What lies around it may be what fails.
                 self.windows().retain(|other| !Arc::ptr_eq(other, &window));
                 return Ok(SmallVec::from_iter([read(range.clone())?]));
@@ -85,25 +92,25 @@ impl ReadAhead {
         self.windows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Windows that hold a range together, in order; those that are not there yet become known, so that others wait for them.
-    fn cover(&self, pack: u32, pack_len: u64, range: &Range<u64>) -> SmallVec<[Arc<Window>; 2]> {
+    /// Windows that hold a range together, in order, and whether each is new: it is known from now on, so that others wait for it.
+    fn cover(&self, pack: u32, pack_len: u64, range: &Range<u64>) -> SmallVec<[(Arc<Window>, bool); 2]> {
         let mut windows = self.windows();
         let mut covering = SmallVec::new();
         let mut at = range.start;
         while at < range.end {
             let known = windows.iter().find(|window| window.pack == pack && window.range.contains(&at));
-            let window = match known {
-                Some(window) => Arc::clone(window),
+            let (window, is_new) = match known {
+                Some(window) => (Arc::clone(window), false),
                 None => {
                     let of_pack = || windows.iter().filter(|window| window.pack == pack);
                     let range = plan(of_pack, pack_len, at..range.end);
                     let window = Arc::new(Window { pack, range, bytes: OnceLock::new() });
                     windows.push_back(Arc::clone(&window));
-                    window
+                    (window, true)
                 }
             };
             at = window.range.end;
-            covering.push(window);
+            covering.push((window, is_new));
         }
         let mut kept: u64 = windows.iter().map(|window| window.len()).sum();
         while kept > KEPT
@@ -149,7 +156,9 @@ pub(crate) fn join(mut pieces: Pieces) -> Bytes {
 mod tests {
     use super::*;
     use crate::error::StoreError;
+    use std::sync::Condvar;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     const LEN: u64 = 40 << 20;
 
@@ -210,6 +219,37 @@ mod tests {
             }
         });
         assert_eq!((place.reads.into_inner() as u64, place.longest.into_inner() as u64), (LEN / MOST, MOST));
+    }
+
+    /// Windows are longer than these reads, so each needs the window of the one before it, and one of its own.
+    #[test]
+    fn who_waits_for_a_window_holds_up_nobody() {
+        let (place, ahead) = (Place::new(), ReadAhead::default());
+        let (piece, count) = (7 << 20, LEN.div_ceil(7 << 20));
+        let (begun, changed) = (Mutex::new(0), Condvar::new());
+        let wait_for = |count: u64| {
+            let (begun, timed_out) = changed
+                .wait_timeout_while(begun.lock().unwrap(), Duration::from_secs(20), |begun| *begun < count)
+                .unwrap();
+            assert!(!timed_out.timed_out(), "only {begun} of {count} were begun at once");
+        };
+        let read = |range: Range<u64>| {
+            *begun.lock().unwrap() += 1;
+            changed.notify_all();
+            wait_for(count);
+            Ok(place.bytes.slice(range.start as usize..range.end as usize))
+        };
+        std::thread::scope(|scope| {
+            for part in 0..count {
+                wait_for(part);
+                let (read, ahead, bytes) = (&read, &ahead, &place.bytes);
+                scope.spawn(move || {
+                    let range = part * piece..((part + 1) * piece).min(LEN);
+                    let found = join(ahead.get(3, LEN, &range, read).unwrap());
+                    assert_eq!(found, bytes.slice(range.start as usize..range.end as usize));
+                });
+            }
+        });
     }
 
     #[test]
