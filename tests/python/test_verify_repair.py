@@ -37,10 +37,10 @@ def flip(path, at):
     path.write_bytes(content)
 
 
-def loads_of(folder, numbers):
+def loads_of(place, numbers, **options):
     """For each version and variable whether it loads; nothing may load wrong."""
     found = {}
-    with chipmink.open(folder, verify="eager") as repo:
+    with chipmink.open(place, verify="eager", **options) as repo:
         for number, want in zip(numbers, VERSIONS, strict=True):
             for name in want:
                 try:
@@ -160,6 +160,51 @@ def test_a_mirror_in_a_bucket(session, tmp_path, monkeypatch):
             assert mirror.repair(folder).ok and mirror.verify().ok
     finally:
         moto.stop()
+
+
+@pytest.fixture(scope="module")
+def moto():
+    server = Moto()
+    server.make_bucket("bucket")
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("harm", ["remove", "cut", "swap"])
+def test_objects_of_a_bucket_that_are_not_what_they_were(session, harm, moto, tmp_path, monkeypatch):
+    boto3 = pytest.importorskip("boto3", reason="needs moto[server], to imitate S3")
+    without_credentials(monkeypatch, tmp_path)
+    options = {"endpoint": moto.endpoint, "region": "us-east-1", **KEYS}
+    place = f"s3://bucket/{harm}"
+    numbers = []
+    with chipmink.open(place, **options) as repo:
+        for version in VERSIONS:
+            numbers.append(repo.save(version))
+        repo.push(tmp_path / "other")
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
+    client = boto3.client("s3", endpoint_url=moto.endpoint, **keys)
+    found = client.list_objects_v2(Bucket="bucket", Prefix=f"{harm}/packs/")["Contents"]
+    small, *_, large = (found["Key"] for found in sorted(found, key=lambda found: found["Size"]))
+    content = {key: client.get_object(Bucket="bucket", Key=key)["Body"].read() for key in (small, large)}
+    if harm == "remove":
+        client.delete_object(Bucket="bucket", Key=large)
+    elif harm == "cut":
+        client.put_object(Bucket="bucket", Key=large, Body=content[large][:-100])
+    else:
+        client.put_object(Bucket="bucket", Key=large, Body=content[small])
+        client.put_object(Bucket="bucket", Key=small, Body=content[large])
+    with chipmink.open(place, **options) as repo:
+        report = repo.verify()
+        assert not report.ok and any(large.rpartition("/")[2] in item.object for item in report.damaged)
+        lost = {(item.version, name) for item in report.lost for name in item.variables}
+        whole = {item.version for item in report.lost if item.whole}
+        loads = loads_of(place, numbers, **options)
+        assert any(loads.values()) and not all(loads.values())
+        for (number, name), is_well in loads.items():
+            assert is_well or (number, name) in lost or number in whole
+            assert not (is_well and (number, name) in lost)
+        assert repo.repair(tmp_path / "other").ok
+    assert all(loads_of(place, numbers, **options).values())
 
 
 def test_a_damaged_backup_is_no_mirror_of_what_it_lacks(session):
