@@ -1,6 +1,7 @@
 //! `Handle`: an open repository and what its session remembers of the live objects.
 //!
-//! 1. The walk and the rebuild run attached to the interpreter; everything else that reads or writes runs detached.
+//! 1. The walk and the rebuild run attached to the interpreter, but let others run while they wait for a place far away;
+//!    everything else that reads or writes runs detached.
 //! 2. No lock is waited for: the session is taken or the caller is told that it is taken.
 
 use crate::cancel::Cancel;

@@ -14,6 +14,7 @@ mod mapping;
 mod memory;
 mod mentions;
 mod pipeline;
+mod pods;
 mod restore;
 mod stream;
 mod transfer;

@@ -5,11 +5,11 @@ use crate::errors::raise;
 use crate::fill::{Load, Loaded};
 use crate::handle::Handle;
 use crate::mapping::Mapper;
-use bytes::Bytes;
-use chipmink::{Pieces, PlanPods};
+use crate::pods::Pods;
+use chipmink::Pieces;
 use chipmink_pickle::RebuildOptions;
 use chipmink_pickle::rebuild::{Allowlist, LiveDefinitions, Variables, rebuild, rebuild_if_live};
-use chipmink_types::{BlobError, Digest, LoadPlan, PodSource, RegionRecord, TimeId};
+use chipmink_types::{Digest, LoadPlan, RegionRecord, TimeId};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -33,21 +33,6 @@ impl How<'_, '_> {
     }
 }
 
-/// Pods that come from far away: others may run while one waits for them.
-struct FarPods(PlanPods);
-
-impl PodSource for FarPods {
-    fn pod(&mut self, position: usize) -> Result<Bytes, BlobError> {
-        let pods = &mut self.0;
-        Python::attach(|py| py.detach(|| pods.pod(position)))
-    }
-
-    fn read_region(&mut self, region: &RegionRecord, into: &mut [u8]) -> Result<(), BlobError> {
-        let pods = &mut self.0;
-        Python::attach(|py| py.detach(|| pods.read_region(region, into)))
-    }
-}
-
 impl Handle {
     /// Loads variables: all, or those named and what their functions read. With `into`, that sees to the checks of what is mapped.
     pub(crate) fn load_variables(
@@ -65,8 +50,10 @@ impl Handle {
             None => self.mapping().mapper(self.repository()),
         };
         let options = how.options(mapper.as_ref())?;
-        let loaded = rebuild(py, &plan, &mut *self.pods(&plan, cancel), &options);
-        let loaded = loaded.map_err(|error| self.or_dropped(time, error))?;
+        let mut pods = self.pods(&plan, cancel);
+        let loaded = rebuild(py, &plan, &mut pods, &options);
+        let loaded = loaded.map_err(|error| self.or_dropped(py, time, error));
+        let loaded = pods.or_interrupt(loaded)?;
         match into {
             Some(into) => *into.load() = Some(Load { mapper, plan, time }),
             None => self.mapping().check_later(mapper.as_ref(), &plan, time),
@@ -88,17 +75,19 @@ impl Handle {
         let options = how.options(mapper.as_ref())?;
         let mut pods = self.pods(&plan, None);
         let loaded = match only_live {
-            true => rebuild_if_live(py, &plan, &mut *pods, &options),
-            false => rebuild(py, &plan, &mut *pods, &options).map(Some),
+            true => rebuild_if_live(py, &plan, &mut pods, &options),
+            false => rebuild(py, &plan, &mut pods, &options).map(Some),
         };
-        let loaded = loaded.map_err(|error| self.or_dropped(time, error))?;
+        let loaded = loaded.map_err(|error| self.or_dropped(py, time, error));
+        let loaded = pods.or_interrupt(loaded)?;
         self.mapping().check_later(mapper.as_ref(), &plan, time);
         Ok(loaded)
     }
 
     /// The error of a load; if a sweep has dropped the version meanwhile, the one that says so.
-    fn or_dropped(&self, time: TimeId, error: PyErr) -> PyErr {
-        self.repository().store().check_retained(time).err().map_or(error, |dropped| raise(dropped.into()))
+    fn or_dropped(&self, py: Python<'_>, time: TimeId, error: PyErr) -> PyErr {
+        let retained = py.detach(|| self.repository().store().check_retained(time));
+        retained.err().map_or(error, |dropped| raise(dropped.into()))
     }
 
     /// What of a region differs from memory whose chunks have these digests.
@@ -110,14 +99,7 @@ impl Handle {
         self.repository().difference(region, live)
     }
 
-    fn pods(&self, plan: &LoadPlan, cancel: Option<&Cancel>) -> Box<dyn PodSource> {
-        let mut pods = self.repository().pods(plan);
-        if let Some(cancel) = cancel {
-            pods.cancel_by(cancel.0.clone());
-        }
-        match self.is_far() {
-            true => Box::new(FarPods(pods)),
-            false => Box::new(pods),
-        }
+    fn pods(&self, plan: &LoadPlan, cancel: Option<&Cancel>) -> Pods {
+        Pods::new(self.repository().pods(plan), self.is_far(), cancel.map(|cancel| &cancel.0))
     }
 }

@@ -88,6 +88,16 @@ impl Walked {
     }
 }
 
+impl Drop for Walked {
+    fn drop(&mut self) {
+        let prepared = self.prepared().take();
+        if prepared.is_some() {
+            // What it has written is removed, which may take its time.
+            Python::attach(|py| py.detach(|| drop(prepared)));
+        }
+    }
+}
+
 fn lost(variable: &str, skipped: &SkippedVariable) -> Lost {
     (variable.to_owned(), skipped.path.clone(), skipped.type_name.clone(), skipped.reason.clone())
 }

@@ -137,6 +137,14 @@ impl BlockWriter {
         }
     }
 
+    /// Whether to write so many bytes now would wait for a place far away.
+    pub(crate) fn would_wait(&self, byte_len: usize) -> bool {
+        match &self.route {
+            Route::Here(output) => output.would_wait(byte_len),
+            Route::Thread(_) | Route::Over => false,
+        }
+    }
+
     fn check_process(&self) -> Result<()> {
         match self.process == std::process::id() {
             true => Ok(()),

@@ -10,7 +10,9 @@ use crate::compression::PlaceKind;
 use crate::error::{Result, StoreError};
 use crate::generations::{ByDigest, Generations};
 use bytes::Bytes;
-use chipmink_format::{Codec, Fence, FormatError, IndexRow, PackName, SegmentHead, SegmentPlace, pack_path};
+use chipmink_format::{
+    Codec, DELTA_CHAIN_MAX, Fence, FormatError, IndexRow, PackName, SegmentHead, SegmentPlace, pack_path,
+};
 use chipmink_types::Digest;
 use hashbrown::HashMap;
 use std::ops::Range;
@@ -51,6 +53,13 @@ pub(crate) struct Location {
 pub(crate) struct Found {
     pub(crate) location: Location,
     pub(crate) base: Option<Digest>,
+}
+
+/// How a blob lies in what was read of the index.
+enum Unread {
+    Whole,
+    Delta(Digest),
+    Nowhere,
 }
 
 /// A pack that the root log names.
@@ -215,6 +224,39 @@ impl Index {
             (None, Some(error)) => Err(error),
             (None, None) => Ok(None),
         }
+    }
+
+    /// Whether the index holds a blob with all that it is a delta of, if nothing must be read for the answer.
+    pub(crate) fn holds_unread(&mut self, digest: &Digest) -> Option<bool> {
+        let mut next = *digest;
+        for _ in 0..=DELTA_CHAIN_MAX {
+            match self.find_unread(&next)? {
+                Unread::Delta(base) => next = base,
+                Unread::Whole => return Some(true),
+                Unread::Nowhere => break,
+            }
+        }
+        Some(false)
+    }
+
+    fn find_unread(&mut self, digest: &Digest) -> Option<Unread> {
+        let found = |base: Option<Digest>| Some(base.map_or(Unread::Whole, Unread::Delta));
+        if let Some(known) = self.known(digest) {
+            return found(known.base);
+        }
+        let dropped = self.dropped();
+        for Segment { stands_in, place, head, resident_since } in self.segments.iter().rev() {
+            if *resident_since == Some(dropped) {
+                continue;
+            }
+            let (head, _) = head.as_ref()?;
+            let Some(fence) = head.block_for(digest) else { continue };
+            let rows = self.blocks.get(&(*stands_in, place.byte_offset + fence.byte_offset), rows_bytes)?;
+            if let Ok(at) = rows.binary_search_by(|row| row.digest.cmp(digest)) {
+                return found(rows[at].base);
+            }
+        }
+        Some(Unread::Nowhere)
     }
 
     fn known(&mut self, digest: &Digest) -> Option<Found> {

@@ -16,7 +16,7 @@ use chipmink_format::{ConditionalWrites, FormatError, PackInfo, pack_path, parse
 use chipmink_types::{Digest, TimeId};
 use chrono::DateTime;
 use smallvec::SmallVec;
-use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 /// State shared by the handles of one open repository.
 #[derive(Debug)]
@@ -74,6 +74,20 @@ impl Inner {
 
     pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The index, unless another thread is at it, which may be reading.
+    fn idle_index(&self) -> Option<MutexGuard<'_, Index>> {
+        match self.index.try_lock() {
+            Ok(index) => Some(index),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Whether a blob is held, if that is known without asking a place far away.
+    pub(crate) fn holds_unread(&self, digest: &Digest) -> Option<bool> {
+        self.idle_index()?.holds_unread(digest)
     }
 
     fn blobs(&self) -> MutexGuard<'_, ByDigest<Bytes>> {

@@ -76,6 +76,12 @@ impl PackWriter {
         self.layout.header().name
     }
 
+    /// Whether to append so many bytes now would wait for a place far away.
+    pub(crate) fn would_wait(&self, byte_len: usize) -> bool {
+        let byte_len = self.block.len() + byte_len;
+        byte_len >= BLOCK_LEN && self.output.would_wait(byte_len)
+    }
+
     /// The next chunks are those of another region.
     pub(crate) fn begin_region(&mut self) {
         self.run_began = false;

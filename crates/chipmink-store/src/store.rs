@@ -113,6 +113,11 @@ impl Store {
         self.inner.backend.label()
     }
 
+    /// Whether each request waits for a network.
+    pub fn is_far(&self) -> bool {
+        self.inner.backend.kind() == PlaceKind::Remote
+    }
+
     /// How the store works.
     pub fn options(&self) -> &StoreOptions {
         &self.inner.options

@@ -12,7 +12,7 @@
 pub(crate) mod rebase;
 
 use crate::cancel::Cancel;
-use crate::compression::Chooser;
+use crate::compression::{Chooser, PlaceKind};
 use crate::creation::verdict;
 use crate::entry_creation::{Outcome, begin_entry, create_entry};
 use crate::error::{Result, StoreError};
@@ -532,6 +532,20 @@ impl BlobSink for PackTransaction {
 
     fn check_wanted(&mut self) -> Result<(), BlobError> {
         Ok(self.check()?)
+    }
+
+    fn would_wait(&mut self, digest: &Digest, byte_len: usize) -> bool {
+        if self.inner.backend.kind() != PlaceKind::Remote || self.own.contains(digest) {
+            return false;
+        }
+        match (self.inner.holds_unread(digest), &self.writer) {
+            (None, _) => true,
+            (Some(false), Some(writer)) => {
+                let is_full = writer.byte_len() >= self.inner.options.pack_bytes;
+                is_full || writer.would_wait(byte_len)
+            }
+            (Some(_), _) => false,
+        }
     }
 
     fn begin_region(&mut self, outline: &RegionOutline) -> RegionForecast {

@@ -70,6 +70,12 @@ pub trait BlobSink: Send {
         Ok(())
     }
 
+    /// Whether to put or ask for this blob now may have to wait for a place far away. Whoever holds up others meanwhile lets
+    /// them go on then. It is a hint, and asks nobody.
+    fn would_wait(&mut self, _digest: &Digest, _byte_len: usize) -> bool {
+        false
+    }
+
     /// Says that the chunks put from now on are those of one region, until [`BlobSink::end_region`]. Regions do not nest; one
     /// that is given up needs no end.
     fn begin_region(&mut self, _region: &RegionOutline) -> RegionForecast {

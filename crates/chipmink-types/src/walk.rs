@@ -5,12 +5,17 @@ use std::sync::Arc;
 
 /// The regions of the version that a walk builds on, for objects of which the source itself knows nothing any more: a hint
 /// of what they may resemble.
-pub trait EarlierRegions: std::fmt::Debug {
+pub trait EarlierRegions: std::fmt::Debug + Sync {
     /// A number for the co-variable to which a variable belonged, if it had one.
     fn covariable_of(&self, variable: &str) -> Option<u32>;
 
     /// The regions of a co-variable, in the order in which a walk met them. Empty if they cannot be had.
     fn regions_of(&self, covariable: u32) -> Vec<RegionRecord>;
+
+    /// Whether [`EarlierRegions::regions_of`] may have to wait for a place far away.
+    fn would_wait(&self, _covariable: u32) -> bool {
+        false
+    }
 }
 
 /// What the facade asks of a walk.
@@ -242,4 +247,9 @@ pub trait GraphSource {
 
     /// The base is another version now (checkout): nothing is known any more.
     fn reset(&mut self);
+
+    /// Does what may wait for others and has nothing to do with the graph, letting go of whatever holds up others.
+    fn aside(&self, work: &mut (dyn FnMut() + Send)) {
+        work();
+    }
 }

@@ -458,7 +458,7 @@ impl Walker<'_, '_> {
         let mut bytes = vec![chipmink_format::tag::POD_VERSION];
         bytes.extend_from_slice(&tables.side);
         let digest = chipmink_digest::digest(&bytes);
-        self.sink.put(BlobKind::Descriptor, digest, &bytes)?;
+        self.put(BlobKind::Descriptor, digest, &bytes)?;
         Ok(Some(digest))
     }
 }

@@ -16,8 +16,8 @@ use crate::py::Obj;
 use chipmink_digest::Grid;
 use chipmink_format::tag;
 use chipmink_types::{
-    BlobError, BlobSink, DeviceCapture, DeviceChunk, DeviceError, DeviceFence, DeviceSpan, Digest, Hold,
-    RegionOutline, RegionRecord, WalkError,
+    BlobError, BlobKind, BlobSink, DeviceCapture, DeviceChunk, DeviceError, DeviceFence, DeviceSpan, Digest,
+    Hold, RegionOutline, RegionRecord, WalkError,
 };
 use hashbrown::HashMap;
 use pyo3::exceptions::PyValueError;
@@ -210,7 +210,11 @@ impl Captured {
 
     /// Stores the tree, all chunks being stored or held.
     fn end(&mut self, sink: &mut dyn BlobSink) -> Result<(), BlobError> {
-        self.root = Some(super::regions::put_tree(&self.digests, sink)?);
+        let root = super::regions::put_tree(&self.digests, |digest, bytes| {
+            sink.put(BlobKind::DigestNode, digest, bytes)
+        })?;
+        sink.end_region(root);
+        self.root = Some(root);
         Ok(())
     }
 

@@ -64,6 +64,13 @@ impl<'a> Earlier<'a> {
         self.left.get_mut(&(covariable, cut(record)))
     }
 
+    /// Whether [`Earlier::take`] may have to wait for a place far away.
+    pub(crate) fn would_wait(&mut self) -> bool {
+        let Some(base) = self.base else { return false };
+        let covariable = *self.covariable.get_or_insert_with(|| base.covariable_of(&self.variable));
+        covariable.is_some_and(|covariable| !self.read.contains(&covariable) && base.would_wait(covariable))
+    }
+
     /// What a region of which the session knows nothing probably was.
     pub(crate) fn take(&mut self, record: &RegionRecord) -> Option<RegionRecord> {
         self.candidates(record)?.pop_front()

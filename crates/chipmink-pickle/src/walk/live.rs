@@ -83,6 +83,23 @@ impl Walker<'_, '_> {
         self.learn(span, record, &look, &digests, edges, hashed);
         Ok(digests)
     }
+
+    /// The digests of the chunks of live memory as it is now, whatever is known of it.
+    pub(crate) fn digests_now(&mut self, span: Span, grid: &Grid) -> Step<Vec<Digest>> {
+        let chunk = |(ordinal, (offset, len)): (usize, (u64, u64))| Chunk {
+            ordinal,
+            start: span.start + offset as usize,
+            len: len as usize,
+            page_len: 0,
+        };
+        let chunks: Vec<Chunk> = grid.chunks().enumerate().map(chunk).collect();
+        let mut digests = Vec::with_capacity(chunks.len());
+        for part in chunks.chunks(SIGNALS_EVERY) {
+            digests.extend(digest_all(part).into_iter().map(|(digest, _)| digest));
+            self.check_signals()?;
+        }
+        Ok(digests)
+    }
 }
 
 /// Finds out which of the chunks in doubt are what they were; the others leave the list.

@@ -37,6 +37,7 @@ mod take_over;
 mod ties;
 mod tracker;
 mod visit;
+mod waits;
 mod walker;
 mod watch;
 mod witness;

@@ -12,9 +12,7 @@ use super::walker::{Step, Walker};
 use crate::py::Obj;
 use chipmink_digest::{Grid, NodeKind, TreeBuilder};
 use chipmink_format::tag;
-use chipmink_types::{
-    BlobError, BlobKind, BlobSink, Digest, GridKind, Look, RegionOutline, RegionRecord, ViewRecord,
-};
+use chipmink_types::{BlobError, BlobKind, Digest, GridKind, Look, RegionOutline, RegionRecord, ViewRecord};
 
 /// A grid of one run: kind and row length.
 pub(crate) const RUN: (GridKind, u64) = (GridKind::Run, 0);
@@ -152,7 +150,7 @@ impl Walker<'_, '_> {
                 self.earlier.note_continued(&known.root, known);
                 None
             }
-            None => self.earlier.take(&record),
+            None => self.earlier_version(&record),
         };
         let known = known.or(guessed.as_ref());
         let same_grid = |known: &&RegionRecord| {
@@ -162,6 +160,7 @@ impl Walker<'_, '_> {
         let previous = known.and_then(|known| previous_version(known, &record));
         let outline = RegionOutline { chunk_count: grid.chunk_count(), previous };
         let forecast = self.sink.begin_region(&outline);
+        let waits = self.waits;
         record.root = match known_root {
             // To digest what will be copied anyway would be in vain.
             Some(root) if !content.is_frozen && !forecast.is_always_dirty => {
@@ -169,6 +168,7 @@ impl Walker<'_, '_> {
             }
             _ => self.new_region(content, &grid)?,
         };
+        self.recheck(content, &grid, record.root, waits)?;
         self.hashed.insert(key, record.root);
         Ok(record)
     }
@@ -181,7 +181,7 @@ impl Walker<'_, '_> {
         }
         let mut missing = Vec::new();
         for (ordinal, (digest, chunk)) in digests.iter().zip(grid.chunks()).enumerate() {
-            if !self.sink.holds(digest) {
+            if !self.holds(digest) {
                 missing.push((ordinal, chunk));
             }
         }
@@ -208,7 +208,7 @@ impl Walker<'_, '_> {
                 self.check_signals()?;
             }
             if let Some(digest) = look.digest(i as u64)
-                && self.sink.holds(&digest)
+                && self.holds(&digest)
             {
                 digests.push(digest);
                 continue;
@@ -219,7 +219,7 @@ impl Walker<'_, '_> {
                 // SAFETY: the grid stays inside the region, which its owner keeps alive and nobody writes to.
                 let chunk = unsafe { std::slice::from_raw_parts(start as *const u8, len as usize) };
                 let digest = chipmink_digest::digest(chunk);
-                self.sink.put_chunk(i as u64, digest, chunk)?;
+                self.put_chunk(i as u64, digest, chunk)?;
                 digest
             } else {
                 let digest = self.store_chunk(i as u64, start, len as usize, &mut copy)?;
@@ -236,12 +236,14 @@ impl Walker<'_, '_> {
         // SAFETY: the grid stays inside the region, which its owner keeps alive.
         copy.extend_from_slice(unsafe { std::slice::from_raw_parts(start as *const u8, len) });
         let digest = chipmink_digest::digest(copy);
-        self.sink.put_chunk(ordinal, digest, copy)?;
+        self.put_chunk(ordinal, digest, copy)?;
         Ok(digest)
     }
 
     pub(crate) fn store_tree(&mut self, digests: &[Digest]) -> Step<Digest> {
-        Ok(put_tree(digests, self.sink)?)
+        let root = put_tree(digests, |digest, bytes| self.put(BlobKind::DigestNode, digest, bytes))?;
+        self.sink.end_region(root);
+        Ok(root)
     }
 
     /// Writes a reference to a region. Returns its memo number.
@@ -290,13 +292,12 @@ impl Walker<'_, '_> {
     }
 }
 
-/// Stores the digest tree of a region whose chunks were all put or found held.
-pub(crate) fn put_tree(digests: &[Digest], sink: &mut dyn BlobSink) -> Result<Digest, BlobError> {
-    let root = tree_of(digests).finish(&mut |digest, bytes| -> Result<(), BlobError> {
-        sink.put(BlobKind::DigestNode, digest, bytes).map(|_| ())
-    })?;
-    sink.end_region(root);
-    Ok(root)
+/// Puts the nodes of the digest tree of a region. Returns its root.
+pub(crate) fn put_tree(
+    digests: &[Digest],
+    mut put: impl FnMut(Digest, &[u8]) -> Result<bool, BlobError>,
+) -> Result<Digest, BlobError> {
+    tree_of(digests).finish(&mut |digest, bytes| put(digest, bytes).map(drop))
 }
 
 fn tree_of(digests: &[Digest]) -> TreeBuilder {

@@ -205,6 +205,8 @@ pub struct PySession {
     pub(crate) device: Option<Box<dyn DeviceMemory>>,
     /// Who waits for the next walk to have read what is live.
     pub(crate) captured: Option<WhenCaptured>,
+    /// The walk lets nobody run while it waits for a place far away.
+    pub(crate) keeps_interpreter: bool,
     pub(crate) identified: Identified,
     pub(crate) reducers: Py<PyModule>,
     pub(crate) context_type: Py<PyAny>,
@@ -254,6 +256,7 @@ impl PySession {
             shared: options.shared,
             device: options.device,
             captured: None,
+            keeps_interpreter: false,
             identified: Identified::default(),
             context_type: reducers.getattr("Context")?.unbind(),
             reducers: reducers.unbind(),

@@ -173,8 +173,8 @@ impl Walker<'_, '_> {
             chunk.resize(len as usize, 0);
             source.read_at(offset, &mut chunk).map_err(unreadable)?;
             let digest = chipmink_digest::digest(&chunk);
-            if !self.sink.holds(&digest) {
-                self.sink.put_chunk(i as u64, digest, &chunk)?;
+            if !self.holds(&digest) {
+                self.put_chunk(i as u64, digest, &chunk)?;
             }
             self.stats.region_bytes += len;
             digests.push(digest);

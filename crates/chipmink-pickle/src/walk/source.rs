@@ -52,6 +52,7 @@ impl GraphSource for PySource<'_, '_> {
         for attempt in 1.. {
             // Threads that have not let the walk be so far get their turns less often.
             let _rare_switching = (attempt == ATTEMPTS).then(|| RareSwitching::begin(self.py));
+            self.session.keeps_interpreter = attempt == ATTEMPTS;
             match self.try_walk(request, sink) {
                 Ok(outcome) if outcome.unsteady.is_empty() || attempt == ATTEMPTS => return Ok(outcome),
                 Ok(_) => self.session.forget(),
@@ -74,6 +75,10 @@ impl GraphSource for PySource<'_, '_> {
 
     fn reset(&mut self) {
         self.session.forget();
+    }
+
+    fn aside(&self, work: &mut (dyn FnMut() + Send)) {
+        self.py.detach(work);
     }
 }
 

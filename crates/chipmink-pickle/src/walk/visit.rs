@@ -311,11 +311,13 @@ impl Walker<'_, '_> {
         }
         self.stats.pods_dirty += 1;
         if buffer.len() > COPIED_LEN {
-            return self.enqueue(visit as usize, digest, buffer);
+            self.enqueue(visit as usize, digest, buffer);
+            return Ok(());
         }
         let bytes = buffer.as_slice().to_vec();
         self.recycle(buffer);
-        self.enqueue(visit as usize, digest, bytes)
+        self.enqueue(visit as usize, digest, bytes);
+        Ok(())
     }
 
     /// The walk as it is now, before `object` begins a pod or the next root of the open sibling `own`.

@@ -3,8 +3,8 @@
 //! Invariants:
 //! 1. `stack`, `reductions` and `sequences` grow and shrink together; a frame owns the last entry of its side stack.
 //! 2. `current` is the visit whose stream takes the next value; its mode is `Bytes` or `Shadow`.
-//! 3. Before Python code may run, `hold` is called: from then on the walk owns a reference to every container that it
-//!    has begun, so that no address is mistaken for another object and no borrowed pointer dies.
+//! 3. Before Python code or another thread may run, `hold` is called: from then on the walk owns a reference to every
+//!    container that it has begun, so that no address is mistaken for another object and no borrowed pointer dies.
 //! 4. Everything that a walk changes in the session is undone by forgetting the session (`PySession::forget`).
 
 use super::builder::Builder;
@@ -20,7 +20,7 @@ use pyo3::prelude::*;
 use std::rc::Rc;
 
 /// Pods wait here until their variable is complete, so that a variable that fails leaves nothing behind; beyond this
-/// many bytes they go to the sink at once.
+/// many bytes they go to the sink at the next step.
 const QUEUE_BYTES: usize = 8 << 20;
 /// Emptied buffers that are kept for further pods, at most so many and of so many bytes together.
 const BUFFERS_MAX: usize = 16;
@@ -131,6 +131,8 @@ pub(crate) struct Walker<'w, 'py> {
     pub stubs: Vec<(u32, SkippedVariable)>,
     pub stats: WalkStats,
     pub witness: super::witness::Witness,
+    /// How often the walk has let other threads run while it waited for a place far away.
+    pub waits: u64,
     pub decisions: u64,
     pub next_signal_check: u64,
     /// Objects compared in vain; shadows are given up for the rest of the walk when it is too much.
@@ -205,6 +207,7 @@ impl<'w, 'py> Walker<'w, 'py> {
             stubs: Vec::new(),
             stats: WalkStats::default(),
             witness: super::witness::Witness::default(),
+            waits: 0,
             decisions: 0,
             next_signal_check: SIGNAL_INTERVAL,
             wasted: 0,
@@ -226,7 +229,7 @@ impl<'w, 'py> Walker<'w, 'py> {
         self.visits[self.current as usize].pod
     }
 
-    /// Takes references to everything met so far, before Python code runs for the first time.
+    /// Takes references to everything met so far, before Python code or another thread runs for the first time.
     pub(crate) fn hold(&mut self) {
         if self.held {
             return;
@@ -318,6 +321,9 @@ impl<'w, 'py> Walker<'w, 'py> {
     fn step(&mut self) -> Step {
         if self.stats.objects >= self.next_signal_check {
             self.check_signals()?;
+            if self.queued_bytes > QUEUE_BYTES {
+                self.flush()?;
+            }
         }
         let top = self.stack.len() - 1;
         let frame = self.stack[top];
@@ -403,7 +409,7 @@ impl<'w, 'py> Walker<'w, 'py> {
             queue.clear();
         }
         for queued in queue.drain(..) {
-            self.sink.put(BlobKind::Pod, queued.digest, &queued.bytes)?;
+            self.put(BlobKind::Pod, queued.digest, &queued.bytes)?;
             self.recycle(queued.bytes);
         }
         self.queue = queue;
@@ -419,13 +425,13 @@ impl<'w, 'py> Walker<'w, 'py> {
         }
     }
 
-    pub(crate) fn enqueue(&mut self, visit: usize, digest: Digest, bytes: Vec<u8>) -> Step {
+    pub(crate) fn enqueue(&mut self, visit: usize, digest: Digest, bytes: Vec<u8>) {
         self.queued_bytes += bytes.len();
         self.queue.push(Queued { visit, digest, bytes });
         if self.queued_bytes > QUEUE_BYTES {
-            self.flush()?;
+            // The sink may wait, and other threads run meanwhile: not here, but where the walk is prepared for it.
+            self.next_signal_check = 0;
         }
-        Ok(())
     }
 }
 

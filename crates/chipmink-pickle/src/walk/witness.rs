@@ -1,12 +1,12 @@
 //! Whether other threads changed what a walk had already seen.
 //!
-//! While Python code runs in a walk, another thread may run as well, and change containers that are written already together
-//! with some that are not: what was stored would be a state that never was. So a fingerprint of each container that is walked
+//! While Python code runs in a walk, or the walk waits for a place far away, another thread may run as well, and change
+//! containers that are written already together with some that are not: what was stored would be a state that never was. So a fingerprint of each container that is walked
 //! natively is taken when it is met, and all are compared at the end, in one go, without running Python code. If all are as
 //! they were, every container held what was written of it at that one moment.
 //!
-//! 1. Nothing is noted as long as no Python code has run, or while there is no other thread.
-//! 2. What reducers answer, and the bytes of arrays, are taken as they were when they were read.
+//! 1. Nothing is noted as long as no Python code has run and the walk has not waited, or while there is no other thread.
+//! 2. What reducers answer, and the bytes of arrays, are taken as they were when they were read (but see `waits`).
 //! 3. A fingerprint only finds changes: containers are compared by the pointers in them, numbers and text by value, since an
 //!    address is soon used again.
 
@@ -76,6 +76,16 @@ impl Walker<'_, '_> {
         if let Some(fingerprint) = self.fingerprint(object) {
             self.witness.seen.push((object, fingerprint, variable));
         }
+    }
+
+    /// Whether other threads may change what was met.
+    pub(crate) fn is_witnessed(&self) -> bool {
+        self.witness.is_needed
+    }
+
+    /// Something of the variable that is walked is not what was written of it.
+    pub(crate) fn note_unsteady(&mut self) {
+        self.witness.unsteady.push(self.variable);
     }
 
     /// How many containers were noted.

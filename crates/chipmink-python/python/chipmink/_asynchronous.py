@@ -1,4 +1,4 @@
-"""Saving and loading in a thread beside an event loop, which the walk of a save holds up all the same.
+"""Saving and loading in a thread beside an event loop, which the walk of a save holds up where it need not wait for a bucket.
 
 1. Work is done in a thread of the loop's own executor; whoever awaits it goes on only when it is known what became of it.
 2. A save that is cancelled before its version is visible publishes nothing; one that is visible stands. Either way

@@ -264,7 +264,8 @@ class Repository(LoadingRepository):
     ) -> Saved:
         """As ``save``, in a thread. Several are saved one after another.
 
-        The event loop goes on while the version is published; the walk over the objects holds the interpreter, as in ``save``.
+        The event loop goes on while the version is published, and whenever a bucket must be waited for; else the walk over the
+        objects holds the interpreter, as in ``save``.
         What is saved must be left alone until this returns: what other tasks change meanwhile is reported as unsteady, or
         is in the version. If the task is cancelled before the version is visible, nothing is published; else the
         version stands. ``CancelledError`` is raised when that is decided.

@@ -61,6 +61,11 @@ pub trait PackOutput: fmt::Debug + Send {
     /// When they cannot be written; the pack must then be given up.
     fn write(&mut self, parts: &[&[u8]]) -> Result<()>;
 
+    /// Whether to append so many bytes now would wait for a place far away.
+    fn would_wait(&self, _byte_len: usize) -> bool {
+        false
+    }
+
     /// Makes the pack visible, and durable if its place is.
     ///
     /// # Errors

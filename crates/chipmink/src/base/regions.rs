@@ -47,4 +47,9 @@ impl EarlierRegions for BaseRegions<'_> {
             None => Vec::new(),
         }
     }
+
+    fn would_wait(&self, covariable: u32) -> bool {
+        let is_unread = matches!(self.base.covariable(covariable), Some(Holding::Unread { .. }));
+        is_unread && self.store.is_far()
+    }
 }

@@ -108,6 +108,12 @@ impl PlanPods {
         self.cancel = cancel;
     }
 
+    /// Whether a pod was read ahead.
+    pub fn is_at_hand(&self, position: usize) -> bool {
+        let ahead = position.checked_sub(self.start).and_then(|at| self.window.get(at));
+        ahead.is_some_and(Option::is_some)
+    }
+
     fn check(&self) -> Result<(), BlobError> {
         if self.cancel.is_cancelled() { Err(StoreError::LoadCancelled.into()) } else { Ok(()) }
     }

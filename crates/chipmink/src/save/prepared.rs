@@ -109,8 +109,14 @@ impl Begun {
         }
         let earlier = BaseRegions { base: held.base_mut(), store: &shared.store };
         let walk = WalkRequest { accessed: request.accessed.as_deref(), earlier: Some(&earlier) };
-        let outcome = source.walk(&walk, &mut transaction).inspect_err(|_| shared.source_is_at(&held))?;
-        Ok(Prepared { shared, held, outcome, transaction, request })
+        match source.walk(&walk, &mut transaction) {
+            Ok(outcome) => Ok(Prepared { shared, held, outcome, transaction, request }),
+            Err(error) => {
+                shared.source_is_at(&held);
+                abandon(transaction, source);
+                Err(error.into())
+            }
+        }
     }
 }
 
@@ -171,8 +177,14 @@ impl Prepared {
         let Prepared { shared, held, outcome, transaction, .. } = self;
         source.discard(outcome);
         shared.source_is_at(&held);
-        transaction.abandon();
+        abandon(transaction, source);
     }
+}
+
+/// Removes what a save has written, which may take its time.
+fn abandon(transaction: PackTransaction, source: &dyn GraphSource) {
+    let mut transaction = Some(transaction);
+    source.aside(&mut || drop(transaction.take()));
 }
 
 fn publish(
