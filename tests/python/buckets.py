@@ -18,7 +18,7 @@ from types import MappingProxyType
 
 import pytest
 
-__all__ = ["KEYS", "Moto", "answering", "forward", "free_port", "started", "without_credentials"]
+__all__ = ["KEYS", "Moto", "answering", "ask", "forward", "free_port", "started", "without_credentials"]
 
 KEYS = {"access_key_id": "AKIATEST", "secret_access_key": "very-secret-key-of-tests"}
 
@@ -62,8 +62,10 @@ class Moto:
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def forward(moto: Moto, handler: http.server.BaseHTTPRequestHandler, more: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Lets the server answer what a handler of `answering` was asked, with more headers."""
+def ask(
+    moto: Moto, handler: http.server.BaseHTTPRequestHandler, more: Mapping[str, str] = MappingProxyType({})
+) -> tuple[int, Mapping[str, str], bytes]:
+    """What the server answers when it is asked what a handler of `answering` was asked, with more headers."""
     # Without a type urllib would call the body a form.
     headers = {"Content-Type": "application/octet-stream"}
     headers |= {name.title(): value for name, value in handler.headers.items() if name.lower() != "host"}
@@ -74,11 +76,16 @@ def forward(moto: Moto, handler: http.server.BaseHTTPRequestHandler, more: Mappi
     except urllib.error.HTTPError as error:
         found = error
     with found:
-        content = found.read()
-    handler.send_response(found.status)
+        return found.status, found.headers, found.read()
+
+
+def forward(moto: Moto, handler: http.server.BaseHTTPRequestHandler, more: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Lets the server answer as `ask` does."""
+    status, headers, content = ask(moto, handler, more)
+    handler.send_response(status)
     for name in ("Content-Range", "ETag", "Last-Modified", "Content-Length"):
-        if name in found.headers:
-            handler.send_header(name, found.headers[name])
+        if name in headers:
+            handler.send_header(name, headers[name])
     handler.end_headers()
     handler.wfile.write(content)
 

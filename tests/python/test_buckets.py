@@ -19,7 +19,7 @@ from pathlib import Path
 import chipmink
 import numpy
 import pytest
-from buckets import KEYS, Moto, answering, forward, free_port, without_credentials
+from buckets import KEYS, Moto, answering, ask, forward, free_port, without_credentials
 from oracle import assert_same, canonical
 
 
@@ -103,6 +103,41 @@ def test_packs_of_many_parts(opened):
     namespace = {"large": numpy.random.default_rng(2).bytes(20_000_000)}
     version = repo.save(namespace)
     assert opened().load(version) == namespace
+
+
+def test_an_upload_whose_last_answer_is_lost(opened, moto):
+    """The client asks again, and hears that there is no such upload: it is complete."""
+    completed: list[int] = []
+
+    def losing(handler):
+        if handler.command == "POST" and "uploadId=" in handler.path:
+            completed.append(ask(moto, handler)[0])
+            return answer(500 if len(completed) == 1 else 404, "InternalError" if len(completed) == 1 else "NoSuchUpload")(handler)
+        return forward(moto, handler)
+
+    namespace = {"large": numpy.random.default_rng(3).bytes(20_000_000)}
+    with answering(losing) as endpoint:
+        version = opened(compression="none", endpoint=endpoint).save(namespace)
+    assert completed[0] == 200 and len(completed) == 2
+    assert opened().load(version) == namespace
+
+
+def test_an_upload_that_cannot_be_completed_leaves_nothing(opened, moto):
+    aborted: list[str] = []
+
+    def failing(handler):
+        if handler.command == "POST" and "uploadId=" in handler.path:
+            return answer(400, "InvalidPart")(handler)
+        if handler.command == "DELETE" and "uploadId=" in handler.path:
+            aborted.append(handler.path)
+        return forward(moto, handler)
+
+    repo = opened(compression="none")
+    repo.save({"x": [1]})
+    with answering(failing) as endpoint, pytest.raises(chipmink.StorageError, match="InvalidPart"):
+        opened(compression="none", endpoint=endpoint).save({"large": numpy.random.default_rng(4).bytes(20_000_000)})
+    assert len(aborted) == 1
+    assert repo.verify().ok and repo.verify().orphan_packs == 0 and repo.load() == {"x": [1]}
 
 
 def test_two_writers_of_one_line(opened):
@@ -322,9 +357,8 @@ def test_a_server_that_removes_one_by_one(opened, moto):
         assert sweeper.sweep(keep_last=1, grace="0s").packs_deleted >= 9
         tries = len(refused)
         assert tries > 0
-        # By the other way in: the server that is in this process cannot answer a walk, which holds the interpreter.
         for step in range(10, 20):
-            repo.save({"step": step, "noise": numpy.random.default_rng(step).bytes(1000)})
+            sweeper.save({"step": step, "noise": numpy.random.default_rng(step).bytes(1000)})
         assert sweeper.sweep(keep_last=1, grace="0s").packs_deleted >= 9
         assert len(refused) == tries, "it is not asked again"
     assert repo.verify().ok and repo.verify().orphan_packs == 0

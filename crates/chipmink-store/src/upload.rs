@@ -47,20 +47,27 @@ pub(crate) struct Upload {
     /// Oldest first.
     sent: VecDeque<Begun<Result<()>>>,
     buffer: Vec<u8>,
+    /// Bytes of the parts begun.
+    byte_len: u64,
 }
 
 impl Upload {
     pub(crate) fn new(backend: Backend, location: Path) -> Self {
-        Upload { backend, location, parts: None, sent: VecDeque::new(), buffer: Vec::new() }
+        Upload { backend, location, parts: None, sent: VecDeque::new(), buffer: Vec::new(), byte_len: 0 }
+    }
+
+    /// Whether a part must arrive before another one is sent.
+    fn is_full(&self) -> bool {
+        let all = || self.backend.parts().load(Ordering::Relaxed);
+        !self.sent.is_empty() && (self.sent.len() == AT_ONCE || all() >= ALL_AT_ONCE)
     }
 
     fn send(&mut self) -> Result<()> {
-        let all = self.backend.parts().clone();
-        while !self.sent.is_empty()
-            && (self.sent.len() == AT_ONCE || all.load(Ordering::Relaxed) >= ALL_AT_ONCE)
-        {
+        while self.is_full() {
             self.wait_for_oldest()?;
         }
+        let all = self.backend.parts().clone();
+        self.byte_len += self.buffer.len() as u64;
         let part = PutPayload::from(std::mem::take(&mut self.buffer));
         let backend = self.backend.clone();
         let parts = match &mut self.parts {
@@ -77,6 +84,12 @@ impl Upload {
         Ok(())
     }
 
+    /// Whether the object is there with all that was sent.
+    fn has_arrived(&self) -> bool {
+        let found = self.backend.runner().run(self.backend.objects().head(&self.location));
+        found.is_ok_and(|found| found.size == self.byte_len)
+    }
+
     fn wait_for_oldest(&mut self) -> Result<()> {
         let Some(oldest) = self.sent.pop_front() else { return Ok(()) };
         self.backend.runner().wait(oldest).unwrap_or_else(|| {
@@ -87,6 +100,19 @@ impl Upload {
 }
 
 impl PackOutput for Upload {
+    fn would_wait(&self, byte_len: usize) -> bool {
+        if self.buffer.len() + byte_len < PART_LEN {
+            return false;
+        }
+        let has_arrived = |sent: &Begun<_>| match sent {
+            Begun::Done(_) => true,
+            Begun::Running(sending) => sending.is_finished(),
+        };
+        // To begin an upload is a request of its own.
+        let is_begun = self.parts.is_some() && byte_len < PART_LEN;
+        !is_begun || self.is_full() && !self.sent.front().is_some_and(has_arrived)
+    }
+
     fn write(&mut self, parts: &[&[u8]]) -> Result<()> {
         for part in parts {
             let mut rest = *part;
@@ -115,10 +141,17 @@ impl PackOutput for Upload {
         while !self.sent.is_empty() {
             self.wait_for_oldest()?;
         }
-        match self.parts.take() {
-            Some(mut parts) => backend.runner().run(parts.complete()).map(drop),
+        let completed = match &mut self.parts {
+            Some(parts) => backend.runner().run(parts.complete()).map(drop),
             None => Ok(()),
+        };
+        // If the answer was lost and the client asked again, there is no such upload any more. Nothing but its completion can have
+        // made the object.
+        if completed.is_err() && !self.has_arrived() {
+            return completed;
         }
+        self.parts = None;
+        Ok(())
     }
 }
 
