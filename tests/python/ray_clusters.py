@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import chipmink
+from buckets import free_port
 from drivers import Driver
 
 _PACKAGE = str(Path(chipmink.__file__).parents[1])
@@ -22,7 +23,7 @@ STORE_BYTES = 80 << 20
 class RayCluster:
     """A head node and another, which a process of their own has started."""
 
-    def __init__(self, nodes: int = 2) -> None:
+    def __init__(self, nodes: int = 2, has_clients: bool = False) -> None:
         # Short: Ray puts sockets there, whose paths may have 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="cmr-", dir="/tmp"))
         self.environment = {
@@ -36,6 +37,8 @@ class RayCluster:
             "PYTHONPATH": os.pathsep.join([_PACKAGE, *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
         (self.folder / "ray").mkdir()
+        #: Where programs of Ray Client connect, if any may.
+        self.client_port = free_port() if has_clients else None
         self._keeper: Driver | None = None
         self._drivers: list[Driver] = []
         self.start(nodes)
@@ -43,11 +46,12 @@ class RayCluster:
     def start(self, nodes: int = 2) -> None:
         """Starts the cluster; after ``stop`` it is another one."""
         self._keeper = Driver(self.environment)
+        clients = {} if self.client_port is None else {"ray_client_server_port": self.client_port}
         self.address = self._keeper.run(
             f"""
             from ray.cluster_utils import Cluster
             common = dict(object_store_memory={STORE_BYTES}, num_cpus=2, include_dashboard=False)
-            cluster = Cluster(initialize_head=True, head_node_args=dict(common, resources={{"first": 10}}))
+            cluster = Cluster(initialize_head=True, head_node_args=dict(common, resources={{"first": 10}}, **{clients}))
             others = [cluster.add_node(resources={{"second": 10}}, **common) for _ in range({nodes - 1})]
             cluster.wait_for_nodes()
             answer = cluster.address
@@ -115,9 +119,9 @@ class RayCluster:
 
 
 @contextlib.contextmanager
-def ray_cluster(nodes: int = 2) -> Iterator[RayCluster]:
-    """A cluster for the length of a test."""
-    made = RayCluster(nodes)
+def ray_cluster(nodes: int = 2, has_clients: bool = False) -> Iterator[RayCluster]:
+    """A cluster for the length of a test; ``has_clients`` lets programs of Ray Client in."""
+    made = RayCluster(nodes, has_clients)
     try:
         yield made
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import re
 import subprocess
@@ -123,6 +124,40 @@ def test_errors_and_silence_of_a_rule_are_reasons(repo):
     assert loaded["fine"] == 1
 
 
+def test_the_limit_of_time_is_that_of_a_task_too(repo):
+    async def save_and_load(seconds):
+        with chipmink.time_limit(seconds):
+            saved = await repo.asave({"slow": [Session("slow")], "a": Session("a")})
+            # Another task of the same thread has its own.
+            await asyncio.sleep(0)
+            await repo.aload(saved)
+        return saved.report.stubs
+
+    async def both():
+        return await asyncio.gather(save_and_load(0.2), save_and_load(0.3))
+
+    with pytest.warns(chipmink.SkippedVariableWarning):
+        stubs = asyncio.run(both())
+    assert ["no answer within 0.2 seconds" in stubs[0][0].reason, "no answer within 0.3 seconds" in stubs[1][0].reason] == [True, True]
+
+
+def test_a_place_that_kept_silent_twice_is_given_a_tenth_of_the_time():
+    patience = _remote.Patience(0.5)
+    seconds = []
+    for _ in range(4):
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            patience.ask(time.sleep, 30)
+        seconds.append(time.monotonic() - began)
+    assert min(seconds[:2]) >= 0.5 and max(seconds[2:]) < 0.4
+    assert patience.ask(lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        patience.ask(lambda: 1 / 0)
+    # It has answered.
+    with pytest.raises(TimeoutError, match=r"within 0\.5 seconds"):
+        patience.ask(time.sleep, 30)
+
+
 def test_what_a_capture_may_say(repo):
     with pytest.warns(chipmink.SkippedVariableWarning):
         saved = repo.save({"no": Session("unsaveable"), "fine": [1]})
@@ -143,7 +178,7 @@ def test_a_kind_that_nobody_resolves_here(repo):
 
 
 def test_kinds_have_names_of_their_own():
-    for kind in ("", "ray.mine", "spark"):
+    for kind in ("", "ray.mine", "spark", "dask.future"):
         with pytest.raises(ValueError, match="a name of its own"):
             chipmink.register_handle(kind, Session, capture, resolve)
     with pytest.raises(TypeError, match="two functions"):

@@ -236,7 +236,7 @@ def test_what_a_node_that_is_lost_was_saving_is_saved_by_another(tmp_path):
             far = next(each["NodeID"] for each in ray.nodes() if "second" in each["Resources"])
             slow = ray.put([Slow(7, os.getpid(), far, str(mark))])
             repo = chipmink.open({str(place)!r}, durable=False)
-            import chipmink.ray._values as values
+            import chipmink.ray._jobs as values
             batches = values._batches
             # It is given to that node.
             def to_the_second(cluster, refs):

@@ -31,9 +31,8 @@ def loop(config):
             os.makedirs(folder + "/state")
             torch.save({"model": model, "step": step}, folder + "/state/model.pt")
             open(folder + "/empty", "w").close()
-            upload = chipmink.ray.upload_to(config["place"], durable=False)
             checkpoint = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report({"step": step, "began": start}, checkpoint=checkpoint, checkpoint_upload_fn=upload)
+            ray.train.report({"step": step, "began": start}, checkpoint=checkpoint, checkpoint_upload_fn=config["upload"])
 """
 
 
@@ -43,14 +42,17 @@ def test_checkpoints_grow_by_what_changed_and_survive_a_worker(tmp_path):
         driver.run(TRAIN)
         found = driver.run(
             f"""
+            import os, chipmink.ray
+            # Workers have other folders.
+            os.chdir({str(tmp_path)!r})
             trainer = ray.train.torch.TorchTrainer(
                 loop,
-                train_loop_config={{"place": {str(tmp_path / "repo")!r}, "mark": {str(tmp_path / "mark")!r}}},
+                train_loop_config={{"upload": chipmink.ray.upload_to("repo", durable=False), "mark": {str(tmp_path / "mark")!r}}},
                 scaling_config=ray.train.ScalingConfig(num_workers=1),
                 run_config=ray.train.RunConfig(storage_path={str(tmp_path / "runs")!r}, failure_config=ray.train.FailureConfig(max_failures=1)),
             )
             result = trainer.fit()
-            import chipmink.ray, torch
+            import torch
             folder = chipmink.ray.download(result.checkpoint, {str(tmp_path / "back")!r})
             state = torch.load(folder / "state" / "model.pt")
             changed = sorted({{int(place) // 1000 for place in state["model"].nonzero()}})

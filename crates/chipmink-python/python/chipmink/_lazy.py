@@ -60,6 +60,7 @@ class LazyVersion(Mapping[str, Any]):
                 loaded = resolving(
                     lambda: handle.load_only(self.version, needed, self._loaded, self._allow, live_namespace(), False),
                     self._repository,
+                    allow=self._allow,
                 )
         except BaseException:
             # What was made of it shares nothing with what is made next time.

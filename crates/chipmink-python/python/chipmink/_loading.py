@@ -67,7 +67,7 @@ class LoadingRepository(StoredRepository):
 
         with placing(map_location):
             # Functions are made before the variables are there; the dict they are bound to gets each as it is made.
-            loaded = resolving(load, self, as_refs, as_pandas)
+            loaded = resolving(load, self, as_refs, as_pandas, allow)
         # In their order.
         namespace.clear()
         namespace.update(loaded)
@@ -83,13 +83,14 @@ class LoadingRepository(StoredRepository):
         *,
         allow: Allow | None = None,
         as_refs: bool = False,
+        as_pandas: bool = False,
         map_location: Any = None,
     ) -> dict[str, Any]:
         """As ``load``, in a thread, so that the event loop goes on meanwhile. If the task is cancelled, the load ends with
         what it is reading."""
         wanted = None if names is None else names_of(names)
         return await load_in_thread(
-            lambda cancel: self._load(self._number(version), wanted, allow, as_refs, False, map_location, None, cancel)
+            lambda cancel: self._load(self._number(version), wanted, allow, as_refs, as_pandas, map_location, None, cancel)
         )
 
     def at(self, version: int | str | None = None, *, allow: Allow | None = None, map_location: Any = None) -> LazyVersion:

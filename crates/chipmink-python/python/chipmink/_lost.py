@@ -19,7 +19,13 @@ class _MissingAttribute(RemoteObjectLost, AttributeError):
     """So that ``hasattr`` and ``getattr`` with a default keep working."""
 
 
-class LostReference(Placeholder):
+class _Explained(type):
+    def __repr__(cls) -> str:
+        # Libraries that take handles only, such as Ray, name the type of what they were given.
+        return "<chipmink placeholder for what is lost: its repr says what, and why>"
+
+
+class LostReference(Placeholder, metaclass=_Explained):
     """A reference that could not be resolved when it was loaded, and why."""
 
     __slots__ = ("_chipmink_again_", "_chipmink_reference_")

@@ -14,6 +14,7 @@ The name of ``make_reference`` and what its arguments mean are part of format ve
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import hashlib
 import importlib
@@ -31,6 +32,7 @@ __all__ = [
     "LINE",
     "MODES",
     "Loading",
+    "Patience",
     "RemoteReference",
     "RemoteSummary",
     "Saving",
@@ -143,7 +145,9 @@ Resolve = Callable[[RemoteReference], Any]
 
 _resolvers: dict[str, Resolve] = {}
 # Modules that bring the resolvers of the kinds that begin so.
-_BUILT_IN = {"ray": "chipmink.ray._references", "spark": "chipmink.spark._references", "dask": "chipmink._dask"}
+_BUILT_IN = {"ray": "chipmink.ray._references", "spark": "chipmink.spark._references"}
+# Kinds that begin so are not for others.
+_RESERVED = frozenset({*_BUILT_IN, "dask"})
 
 
 def register_handle(kind: str, type: type, capture: Capture, resolve: Resolve) -> None:
@@ -157,7 +161,7 @@ def register_handle(kind: str, type: type, capture: Capture, resolve: Resolve) -
     """
     from chipmink import _reducers
 
-    if not kind or kind.partition(".")[0] in _BUILT_IN:
+    if not kind or kind.partition(".")[0] in _RESERVED:
         raise ValueError(f"a kind has a name of its own, such as 'mylibrary.session', not {kind!r}")
     if not callable(capture) or not callable(resolve):
         raise TypeError(f"the rules of {kind!r} are two functions")
@@ -219,7 +223,7 @@ class Saving:
         self.failed: dict[tuple[str, Any], str] = {}
         # By library: what must be done before it can be saved, by key.
         self.pending: dict[str, dict[Any, Any]] = {}
-        self.seconds = _limits.seconds
+        self.seconds = _limit.get()
         # Of the libraries: what they have found out, good for this save.
         self.facts: dict[Any, Any] = {}
         self._counts: dict[tuple[str, str, str, bool], int] = {}
@@ -273,13 +277,15 @@ class Saving:
 class Loading:
     """What the resolvers know of the load that asks them."""
 
-    def __init__(self, repository: Any = None, as_refs: bool = False, as_pandas: bool = False) -> None:
-        self.seconds = _limits.seconds
+    def __init__(self, repository: Any = None, as_refs: bool = False, as_pandas: bool = False, allow: Any = None) -> None:
+        self.seconds = _limit.get()
         # The one that is loaded from, if it is one.
         self.repository = repository
         # Values that were saved for references go back to where these would be.
         self.as_refs = as_refs
         self.as_pandas = as_pandas
+        # What the load may import and call holds for values that lie elsewhere in the repository, too.
+        self.allow = allow
         self.facts: dict[Any, Any] = {}
         # What was made and may yet prove to be lost, by kind and identity.
         self.unsure: dict[tuple[str, str | bytes], Any] = {}
@@ -301,12 +307,9 @@ class _Scopes(threading.local):
     loading: Loading | None = None
 
 
-class _Limits(threading.local):
-    seconds: float = TIMEOUT
-
-
 _scopes = _Scopes()
-_limits = _Limits()
+# Of a context and not of a thread: what is saved or loaded in a thread beside an event loop keeps to the limit of its task.
+_limit: contextvars.ContextVar[float] = contextvars.ContextVar("chipmink_time_limit", default=TIMEOUT)
 
 
 def saving() -> Saving:
@@ -324,7 +327,9 @@ def saving_as(scope: Saving) -> Iterator[Saving]:
         _scopes.saving = before
 
 
-def resolving(load: Callable[[], T], repository: Any = None, as_refs: bool = False, as_pandas: bool = False) -> T:
+def resolving(
+    load: Callable[[], T], repository: Any = None, as_refs: bool = False, as_pandas: bool = False, allow: Any = None
+) -> T:
     """What ``load`` returns: one load, for all of whose references holds what the resolvers find out.
 
     References are looked at together when all are made; if some prove to be lost, all is loaded again with placeholders for
@@ -333,7 +338,7 @@ def resolving(load: Callable[[], T], repository: Any = None, as_refs: bool = Fal
     before = _scopes.loading
     if before is not None:
         as_refs, as_pandas = as_refs or before.as_refs, as_pandas or before.as_pandas
-    scope = Loading(repository, as_refs, as_pandas)
+    scope = Loading(repository, as_refs, as_pandas, allow)
     _scopes.loading = scope
     try:
         while True:
@@ -346,14 +351,14 @@ def resolving(load: Callable[[], T], repository: Any = None, as_refs: bool = Fal
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Within it, saves and loads of this thread give a cluster so long to answer each question."""
+    """Within it, saves and loads of this thread or task give a cluster so long to answer each question."""
     if not seconds > 0:
         raise ValueError(f"a limit of time is longer than none, not {seconds!r}")
-    before, _limits.seconds = _limits.seconds, float(seconds)
+    token = _limit.set(float(seconds))
     try:
         yield
     finally:
-        _limits.seconds = before
+        _limit.reset(token)
 
 
 def within(seconds: float, call: Callable[..., T], *arguments: Any) -> T:
@@ -376,6 +381,31 @@ def within(seconds: float, call: Callable[..., T], *arguments: Any) -> T:
         raise value
     result: T = value
     return result
+
+
+class Patience:
+    """How long one cluster or session is waited for: the limit of time, and a tenth of it once it kept silent twice running.
+
+    Many objects live in one place; if that is gone, a load of all of them does not wait for each.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._silences = 0
+
+    def ask(self, call: Callable[..., T], *arguments: Any) -> T:
+        """As ``within``."""
+        is_silent = self._silences >= 2
+        try:
+            found = within(self.seconds / 10 if is_silent else self.seconds, call, *arguments)
+        except TimeoutError:
+            self._silences += 1
+            raise
+        except BaseException:
+            self._silences = 0
+            raise
+        self._silences = 0
+        return found
 
 
 def swept(repository: Any, grace: float) -> int:

@@ -173,7 +173,8 @@ class Repository(LoadingRepository):
         self._warned: set[Skipped | str] = set()
         # What was done in clusters for what this object has saved.
         self._elsewhere: dict[str, Any] = {}
-        self._options = storage
+        # With these, processes of a cluster open the place to save what lies with them.
+        self._options: dict[str, Any] = {**storage, "durable": durable, "compression": compression}
         self._closed = "it is closed; open it again with chipmink.open"
         self._url = _url(os.fspath(place))
         self._staged = False
@@ -455,11 +456,11 @@ class Repository(LoadingRepository):
             patches = _in_place.alone_in(handle, namespace, stored)
             wanted = [name for name in order if name in unlike and name not in patches]
             # Functions are bound to the live namespace itself, so that they go on reading and writing its names.
-            found = resolving(lambda: handle.load_only(number, wanted, namespace, allow, namespace, True), self)
+            found = resolving(lambda: handle.load_only(number, wanted, namespace, allow, namespace, True), self, allow=allow)
             if found is None:
                 # Classes or functions have to be made anew: whatever uses them must use the same new ones.
                 wanted = closed_over_sharing(handle, number, wanted, order)
-                found = resolving(lambda: handle.load_only(number, wanted, namespace, allow, namespace, False), self)
+                found = resolving(lambda: handle.load_only(number, wanted, namespace, allow, namespace, False), self, allow=allow)
             loaded = dict(found or ())
             handle.set_base(self._ref, number)
             added = tuple(name for name in wanted if name not in namespace)

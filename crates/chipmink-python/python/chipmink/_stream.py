@@ -39,7 +39,7 @@ def loads(data: Any, /, *, buffers: Iterable[Any] | None = None, allow: Allow | 
         data = memoryview(data).tobytes()
     # It may be loaded twice.
     given = None if buffers is None else list(buffers)
-    return resolving(lambda: _chipmink.loads(data, given, allow))
+    return resolving(lambda: _chipmink.loads(data, given, allow), allow=allow)
 
 
 def load(file: IO[bytes], *, buffers: Iterable[Any] | None = None, allow: Allow | None = None) -> Any:

@@ -1,25 +1,29 @@
 """What a process knows of the Ray cluster that it is connected to, and what it asks it.
 
 1. Nothing connects to a cluster or starts one. ``ray`` is looked up among the imported modules, never imported.
-2. What is asked of the cluster goes through ``_remote.within``: an answer may never come.
+2. What is asked of the cluster goes through ``_remote.Patience`` or ``_remote.within``: an answer may never come.
 3. Answers hold for one save or load, since they are kept in its scope; what never changes of a process is kept for good.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from chipmink import _remote
 from chipmink._errors import RemoteObjectLost
 
 __all__ = ["Cluster", "Owner", "connected", "epoch", "not_connected", "same_cluster"]
+
+T = TypeVar("T")
 
 #: A driver's mode, from `ray._private.worker`.
 _SCRIPT_MODE = 0
@@ -50,7 +54,7 @@ class Cluster:
         self.seconds = seconds
         self.session = str(worker.node.session_name)
         self.address = str(worker.gcs_client.address)
-        self.namespace = str(worker.namespace)
+        self._patience = _remote.Patience(seconds)
         self._owners: dict[bytes, Owner] = {}
         self._actors: dict[bytes, Any] | None = None
         self._dead_nodes: frozenset[str] | None = None
@@ -68,12 +72,30 @@ class Cluster:
             found = self.__dict__["_place_text"] = json.dumps(self.place, sort_keys=True)
         return found
 
+    def ask(self, call: Callable[..., T], *arguments: Any) -> T:
+        """What ``call`` returns, which asks the cluster; ``TimeoutError`` if that does not answer."""
+        return self._patience.ask(call, *arguments)
+
+    def states(self, addresses: list[bytes]) -> list[tuple[bytes, str]]:
+        """Whether who has these addresses lives, asked in the time of one question; of whom nothing is known then it is "not known"."""
+
+        def look() -> None:
+            for address in addresses:
+                if address not in self._owners:
+                    with contextlib.suppress(Exception):
+                        self._owners[address] = self._ask_owner(address)
+
+        with contextlib.suppress(TimeoutError):
+            self.ask(look)
+        known = ((address, self._owners.get(address)) for address in addresses)
+        return [(address, "not known" if owner is None else owner.found) for address, owner in known]
+
     def owner(self, address: bytes) -> Owner:
         """Who has this address."""
         found = self._owners.get(address)
         if found is None:
             try:
-                found = _remote.within(self.seconds, self._ask_owner, address)
+                found = self.ask(self._ask_owner, address)
             except Exception as error:
                 text = json.dumps({"worker": self._parsed(address).worker_id.hex()})
                 found = Owner(text, _LASTS["worker"], f"not known: {type(error).__name__}: {error}")
@@ -138,12 +160,12 @@ class Cluster:
 
     def actor(self, actor_id: Any) -> Any:
         """What the cluster knows of an actor; ``None`` if it has forgotten it."""
-        found = _remote.within(self.seconds, lambda: self._accessor().get_actor_info(actor_id))
+        found = self.ask(lambda: self._accessor().get_actor_info(actor_id))
         return None if found is None else _messages("gcs").ActorTableData.FromString(found)
 
     def placement_group(self, group_id: Any) -> Any:
         """What the cluster knows of a placement group; ``None`` if it has forgotten it."""
-        found = _remote.within(self.seconds, lambda: self._accessor().get_placement_group_info(group_id))
+        found = self.ask(lambda: self._accessor().get_placement_group_info(group_id))
         return None if found is None else _messages("gcs").PlacementGroupTableData.FromString(found)
 
     def dead_nodes(self) -> frozenset[str]:
@@ -269,9 +291,9 @@ def epoch(scope: _remote.Saving) -> str:
     cluster = connected(scope)
     if cluster is None:
         return ""
-    owners = [address for session, address in _owner_facts if session == cluster.session]
-    states = ((address, cluster.owner(address).found) for address in owners[-_OWNERS_ASKED:])
-    return " ".join([cluster.session, *(f"{address.hex()} {found}" for address, found in states if found != "alive")])
+    owners = [address for session, address in _owner_facts if session == cluster.session][-_OWNERS_ASKED:]
+    gone = (f"{address.hex()} {found}" for address, found in cluster.states(owners) if found != "alive")
+    return " ".join([cluster.session, *gone])
 
 
 #: So many owners are looked at again in a save that finds their objects as they were.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chipmink._errors import UnsupportedError
+from chipmink._remote import within
 from chipmink.ray._cluster import Cluster
 
 __all__ = ["NAMESPACE", "Pin", "find", "make", "name_of", "pins"]
@@ -39,7 +40,7 @@ class Pin:
     def release(self) -> None:
         """Lets go of it, whatever versions name it: they load a placeholder then."""
         ray = _ray()
-        keeper = ray.get_actor(name_of(self.repository), namespace=NAMESPACE)
+        keeper = within(_PATIENCE, ray.get_actor, name_of(self.repository), NAMESPACE)
         ray.get(keeper.release.remote([bytes.fromhex(self.identity)]), timeout=_PATIENCE)
 
 
@@ -64,13 +65,15 @@ def _ray() -> Any:
 def pins(place: str | None = None) -> list[Pin]:
     """What keepers hold in the cluster that this process is connected to: all of them, or that of the repository at ``place``."""
     ray = _ray()
-    names = [each["name"] for each in ray.util.list_named_actors(all_namespaces=True) if each["namespace"] == NAMESPACE]
+    actors = within(_PATIENCE, ray.util.list_named_actors, True)
+    names = [each["name"] for each in actors if each["namespace"] == NAMESPACE]
     wanted = [name for name in names if name.startswith(_PREFIX)] if place is None else [name_of(place)]
     found: list[Pin] = []
     for name in wanted:
         if name not in names:
             continue
-        url, held = ray.get(ray.get_actor(name, namespace=NAMESPACE).held.remote(), timeout=_PATIENCE)
+        keeper = within(_PATIENCE, ray.get_actor, name, NAMESPACE)
+        url, held = ray.get(keeper.held.remote(), timeout=_PATIENCE)
         found += [
             Pin(identity.hex(), url, datetime.datetime.fromtimestamp(at, datetime.UTC), original.hex())
             for identity, original, at in held

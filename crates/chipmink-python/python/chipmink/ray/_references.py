@@ -26,7 +26,15 @@ from chipmink.ray._cluster import Cluster, connected, not_connected, same_cluste
 
 __all__ = ["BY_NAME", "IDENTIFIED", "RESOLVERS", "make_actor_class", "make_dataset", "make_remote_function"]
 
-_DISCONNECTED = "this process is no longer connected to the Ray cluster of the object; save before ray.shutdown()"
+
+def _disconnected(obj: Any) -> Stub:
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        return _stub(obj, _OF_CLIENT)
+    return _stub(obj, "this process is no longer connected to the Ray cluster of the object; save before ray.shutdown()")
+
+
+_OF_CLIENT = "handles of Ray Client end with its connection: save in a program of the cluster, after ray.init(address=...)"
 
 
 def _type(obj: Any) -> str:
@@ -45,12 +53,12 @@ def reduce_object_ref(ref: Any, ctx: Context) -> Any:
     scope = _remote.saving()
     cluster = connected(scope)
     if cluster is None:
-        return _stub(ref, _DISCONNECTED)
+        return _disconnected(ref)
     identity = ref.binary()
     try:
         _, address, _ = cluster.core.serialize_object_ref(ref)
     except Exception as error:
-        return _stub(ref, f"Ray knows no owner of {identity.hex()}: {error}")
+        return _stub(ref, _unknown(identity, error))
     # The very same object for all that it owns: in a pod it is written once.
     address = _addresses.setdefault(address, address)
     owner = cluster.owner(address)
@@ -72,6 +80,11 @@ def reduce_object_ref(ref: Any, ctx: Context) -> Any:
         address,
         _OBJECT_DETAILS,
     )
+
+
+def _unknown(identity: bytes, error: Exception) -> str:
+    said = str(error).strip().partition("\n")[0]
+    return f"the cluster that this process is connected to knows no owner of {identity.hex()} ({said}): it may be of an earlier connection"
 
 
 _OBJECT_DETAILS = json.dumps({"type": "ray.ObjectRef"})
@@ -126,23 +139,28 @@ def reduce_generator(generator: Any, ctx: Context) -> Any:
     scope = _remote.saving()
     cluster = connected(scope)
     if cluster is None:
-        return _stub(generator, _DISCONNECTED)
+        return _disconnected(generator)
     identity = generator._generator_ref.binary()
-    _generators[identity] = generator
+    try:
+        address = cluster.core.serialize_object_ref(generator._generator_ref)[1]
+    except Exception as error:
+        return _stub(generator, _unknown(identity, error))
+    # Numbers are counted in each cluster anew.
+    _generators[cluster.session, identity] = generator
     lasts = "in the process that began it, while that holds it; to keep the results, save list(generator)"
     scope.note("ray.generator", lasts, "alive", True)
-    owner = cluster.owner(cluster.core.serialize_object_ref(generator._generator_ref)[1])
+    owner = cluster.owner(address)
     details = json.dumps({"type": "ray.ObjectRefGenerator"})
     return _remote.make_reference, ("ray.generator", identity, cluster.place_text, owner.text, lasts, "alive", None, details)
 
 
-_generators: weakref.WeakValueDictionary[bytes, Any] = weakref.WeakValueDictionary()
+_generators: weakref.WeakValueDictionary[tuple[str, bytes], Any] = weakref.WeakValueDictionary()
 
 
 def resolve_generator(reference: _remote.RemoteReference) -> Any:
     """The live generator itself: a second one over the stream would end it when it goes."""
-    same_cluster(reference)
-    found = _generators.get(bytes(reference.identity)) if isinstance(reference.identity, bytes) else None
+    session = same_cluster(reference).session
+    found = _generators.get((session, reference.identity)) if isinstance(reference.identity, bytes) else None
     if found is None:
         raise RemoteObjectLost(
             "a stream of results can be read only in the process that began it, as long as it is held there: "
@@ -159,13 +177,19 @@ def reduce_actor(handle: Any, ctx: Context) -> Any:
     scope = _remote.saving()
     cluster = connected(scope)
     if cluster is None:
-        return _stub(handle, _DISCONNECTED)
+        return _disconnected(handle)
     actor_id = handle._actor_id
     key = (cluster.session, actor_id.binary())
     try:
         known = cluster.actor(actor_id)
     except TimeoutError as error:
         return _stub(handle, f"the cluster did not say whether the actor {actor_id.hex()} lives: {error}")
+    if getattr(handle, "_ray_cluster_and_job", None) != cluster.worker.current_cluster_and_job:
+        # Ray ends a process that asks it for a handle which the present connection does not know.
+        again = _of_this_connection(cluster, known)
+        if again is None and key not in _handles:
+            return _stub(handle, f"{handle!r} is of an earlier connection to Ray: take it anew, with ray.get_actor if it has a name")
+        handle = again or handle
     if key not in _handles:
         # Written once: the bytes need not be the same each time.
         _handles[key] = cluster.core.serialize_actor_handle(actor_id)[0]
@@ -183,6 +207,17 @@ def reduce_actor(handle: Any, ctx: Context) -> Any:
         "ray.actor", actor_id.binary(), cluster.place, owner, lasts, found, _handles[key], details
     )
     return _remote.make_reference, reference.stored()
+
+
+def _of_this_connection(cluster: Cluster, known: Any) -> Any:
+    """A handle of the same actor, if it outlived the connection of which there is one, and has a name."""
+    if known is None or not known.name or known.state == _DEAD:
+        return None
+    try:
+        found = cluster.ask(cluster.ray.get_actor, known.name, known.ray_namespace)
+    except Exception:
+        return None
+    return found if found._actor_id.binary() == known.actor_id else None
 
 
 _handles: dict[tuple[str, bytes], bytes] = {}
@@ -221,13 +256,13 @@ def resolve_actor(reference: _remote.RemoteReference) -> Any:
     def make() -> Any:
         return cluster.core.deserialize_and_register_actor_handle(token, ray.ObjectRef.nil(), weak)
 
-    return _remote.within(cluster.seconds, make)
+    return cluster.ask(make)
 
 
 def _namesake(cluster: Cluster, reference: _remote.RemoteReference) -> str:
     name, namespace = reference.details.get("name"), reference.details.get("namespace")
     if name:
-        for other in cluster.actors_by_worker().values():
+        for other in cluster.ask(cluster.actors_by_worker).values():
             if (other.name, other.ray_namespace) == (name, namespace) and other.state != _DEAD:
                 return f"another actor has its name now: ray.get_actor({name!r}, namespace={namespace!r})"
     return 'make it anew, with lifetime="detached" if it must outlive its driver'
@@ -285,7 +320,7 @@ def reduce_placement_group(group: Any, ctx: Context) -> Any:
     scope = _remote.saving()
     cluster = connected(scope)
     if cluster is None:
-        return _stub(group, _DISCONNECTED)
+        return _disconnected(group)
     try:
         known = cluster.placement_group(group.id)
     except TimeoutError as error:
@@ -296,7 +331,7 @@ def reduce_placement_group(group: Any, ctx: Context) -> Any:
     found = "alive" if _is_there(known) else "lost: the placement group was removed"
     details = {"type": "ray.util.placement_group.PlacementGroup"}
     if known is not None and known.name:
-        details["name"] = known.name
+        details.update(name=known.name, namespace=known.ray_namespace)
     scope.note("ray.placement-group", lasts, found, not is_detached and job == cluster.core.get_current_job_id().hex())
     owner = {} if is_detached else {"job": job}
     reference = _remote.RemoteReference(
@@ -331,15 +366,22 @@ def reduce_dataset(dataset: Any, ctx: Context) -> Any:
     scope = _remote.saving()
     cluster = connected(scope)
     if cluster is None:
-        return _stub(dataset, _DISCONNECTED)
+        return _disconnected(dataset)
     known = _plans.get(dataset)
     if known is None:
-        # Written once: the bytes are not the same each time.
-        known = _plans[dataset] = _packed(cluster.ray, dataset)
+        try:
+            # Written once: the bytes are not the same each time.
+            known = _plans[dataset] = _packed(cluster.ray, dataset)
+        except Exception as error:
+            return _stub(dataset, f"its plan cannot be written: {type(error).__name__}: {_line(error)}")
     data, refs = known
     lasts = "while its blocks are there" if refs else "while what it reads can be read"
     scope.note("ray.dataset", lasts, "alive")
     return make_dataset, (data, list(refs), _type(dataset))
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]
 
 
 _plans: weakref.WeakKeyDictionary[Any, tuple[bytes, tuple[Any, ...]]] = weakref.WeakKeyDictionary()
@@ -365,12 +407,16 @@ def make_dataset(data: bytes, refs: list[Any], type_name: str) -> Any:
     """Makes a dataset of its plan and its blocks: references to them, or what these were saved as."""
     from chipmink._lost import LostReference
 
-    cluster = connected(_remote.saving())
-    lost = next((ref for ref in refs if isinstance(ref, Placeholder)), None)
-    if cluster is None or lost is not None:
-        reason = not_connected(None) if cluster is None else f"a block of it is lost: {lost!r}"
+    def lost(reason: str) -> Any:
         reference = _remote.RemoteReference("ray.dataset", "dataset", details={"type": type_name})
         return LostReference(reference, reason, (make_dataset, (data, refs, type_name)))
+
+    cluster = connected(_remote.saving())
+    if cluster is None:
+        return lost(not_connected(None))
+    gone = next((ref for ref in refs if isinstance(ref, Placeholder)), None)
+    if gone is not None:
+        return lost(f"a block of it is lost: {gone!r}")
     ray = cluster.ray
     # Blocks that were saved by value go back to the cluster.
     blocks = [ref if isinstance(ref, ray.ObjectRef) else ray.put(ref) for ref in refs]
@@ -379,7 +425,11 @@ def make_dataset(data: bytes, refs: list[Any], type_name: str) -> Any:
         def persistent_load(self, number: int) -> Any:
             return blocks[number]
 
-    return Unpacker(io.BytesIO(data)).load()
+    try:
+        return Unpacker(io.BytesIO(data)).load()
+    except Exception as error:
+        # Its functions may hold actors that are gone, or need modules that are not here.
+        return lost(f"its plan cannot be read here: {type(error).__name__}: {_line(error)}; see that all that it uses is there, and load again")
 
 
 # --- what no other program can use -----------------------------------------------------------------------------------
@@ -387,7 +437,12 @@ def make_dataset(data: bytes, refs: list[Any], type_name: str) -> Any:
 
 def reduce_client_object(obj: Any, ctx: Context) -> Stub:
     """Handles of Ray Client mean nothing outside of its connection."""
-    return _stub(obj, "handles of Ray Client end with its connection: save in a program of the cluster, after ray.init(address=...)")
+    return _stub(obj, _OF_CLIENT)
+
+
+def reduce_context(obj: Any, ctx: Context) -> Stub:
+    """What a process knows of itself says nothing in another."""
+    return _stub(obj, "it says what the process that saved it was connected to: call ray.get_runtime_context()")
 
 
 IDENTIFIED = [("ray", "ObjectRef")]
@@ -409,5 +464,8 @@ BY_NAME: dict[tuple[str, str], Any] = {
     ("ray.util.placement_group", "PlacementGroup"): reduce_placement_group,
     ("ray.data.dataset", "Dataset"): reduce_dataset,
     ("ray.util.client.common", "ClientObjectRef"): reduce_client_object,
+    ("ray.util.client.common", "ClientActorRef"): reduce_client_object,
     ("ray.util.client.common", "ClientActorHandle"): reduce_client_object,
+    ("ray.runtime_context", "RuntimeContext"): reduce_context,
+    ("ray._private.worker", "Worker"): reduce_context,
 }

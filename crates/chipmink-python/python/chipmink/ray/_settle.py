@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
 from chipmink import _remote
-from chipmink.ray import _keeper, _values
+from chipmink._errors import RemoteReferenceWarning
+from chipmink.ray import _jobs, _keeper, _values
 from chipmink.ray._cluster import Cluster, connected
 
 __all__ = ["Settled", "answer", "release_unnamed", "settle", "settled"]
@@ -51,7 +53,7 @@ def _token(cluster: Cluster, url: str) -> str:
         return "" if keeper is None else str(cluster.ray.get(keeper.token.remote(), timeout=cluster.seconds))
 
     try:
-        return _remote.within(cluster.seconds, ask)
+        return cluster.ask(ask)
     except Exception:
         return ""
 
@@ -74,11 +76,13 @@ def settle(scope: _remote.Saving, objects: dict[Any, Any]) -> None:
     if cluster is None:
         raise RuntimeError("the Ray cluster was left during the save")
     done = settled(scope, cluster)
-    if scope.mode == "pin":
-        answers = _pin(scope, cluster, done, objects)
-    else:
-        answers = _values.save(
-            scope.repository, cluster, objects, lambda done, total: scope.tell("materializing", done, total)
+    answers = _unfinished(cluster, objects)
+    there = {key: obj for key, obj in objects.items() if key not in answers}
+    if there and scope.mode == "pin":
+        answers.update(_pin(scope, cluster, done, there))
+    elif there:
+        answers.update(
+            _jobs.save(scope.repository, cluster, there, lambda done, total: scope.tell("materializing", done, total))
         )
     for key, said in answers.items():
         if isinstance(said, str):
@@ -87,11 +91,21 @@ def settle(scope: _remote.Saving, objects: dict[Any, Any]) -> None:
             done.answers[key] = said
 
 
+def _unfinished(cluster: Cluster, objects: dict[Any, Any]) -> dict[Any, tuple[Any, ...] | str]:
+    """Why there is nothing yet to keep of objects that are still being made. All of them are waited for at once."""
+    refs = [ref for key, ref in objects.items() if isinstance(key, bytes)]
+    if not refs:
+        return {}
+    _, pending = cluster.ray.wait(refs, num_returns=len(refs), timeout=cluster.seconds, fetch_local=False)
+    reason = f"it was not there within {cluster.seconds:g} seconds: what makes it has not ended"
+    return dict.fromkeys((ref.binary() for ref in pending), reason)
+
+
 def _pin(scope: _remote.Saving, cluster: Cluster, done: Settled, objects: dict[Any, Any]) -> dict[Any, tuple[Any, ...] | str]:
     ray = cluster.ray
     found: dict[Any, tuple[Any, ...] | str] = {}
     try:
-        keeper = _remote.within(cluster.seconds, _keeper.make, cluster, scope.repository.url)
+        keeper = cluster.ask(_keeper.make, cluster, scope.repository.url)
         # A new one has to start.
         done.token = str(ray.get(keeper.token.remote(), timeout=cluster.seconds + _START))
     except Exception as error:
@@ -105,9 +119,9 @@ def _pin(scope: _remote.Saving, cluster: Cluster, done: Settled, objects: dict[A
         scope.tell("pinning", done_bytes, total)
         batch = dict(refs[first : first + _BATCH])
         byte_len = sum(sizes.get(ref, 0) for ref in batch.values())
-        limit = 2 * cluster.seconds + byte_len / _COPY_RATE
+        limit = cluster.seconds + byte_len / _COPY_RATE
         try:
-            answers = ray.get(keeper.pin.remote(list(batch.values()), cluster.seconds), timeout=limit)
+            answers = ray.get(keeper.pin.remote(list(batch.values()), limit), timeout=limit + cluster.seconds)
         except Exception as error:
             found.update(dict.fromkeys(batch, f"the keeper failed: {type(error).__name__}: {_line(error)}"))
             continue
@@ -142,14 +156,21 @@ def release_unnamed(repository: Any, grace: float) -> int:
 
 def _release_pins(repository: Any, grace: float) -> int:
     cluster = connected(_remote.Saving())
-    keeper = None if cluster is None else _remote.within(cluster.seconds, _keeper.find, cluster, repository.url)
+    keeper = None if cluster is None else cluster.ask(_keeper.find, cluster, repository.url)
     if cluster is None or keeper is None:
         return 0
-    _, held = cluster.ray.get(keeper.held.remote(), timeout=cluster.seconds)
+    try:
+        _, held = cluster.ray.get(keeper.held.remote(), timeout=cluster.seconds)
+    except Exception as error:
+        # The next sweep asks again.
+        text = f"the keeper of {repository.url!r} did not say what it holds, so nothing was released: {type(error).__name__}: {_line(error)}"
+        warnings.warn(text, RemoteReferenceWarning, stacklevel=2)
+        return 0
     old = [identity for identity, _, at in held if at <= time.time() - grace]
     if not old:
         return 0
-    numbers = [version.number for version in repository.log()]
+    # Values that are saved on lines of their own may name pins, too.
+    numbers = [version.number for version in repository._versions(None)]
     named = repository._usable().mentioned(numbers, old)
     unnamed = [identity for identity, is_named in zip(old, named, strict=True) if not is_named]
     return int(cluster.ray.get(keeper.release.remote(unnamed), timeout=cluster.seconds)) if unnamed else 0

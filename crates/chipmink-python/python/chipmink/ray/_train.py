@@ -37,7 +37,8 @@ def upload_to(place: str | os.PathLike[str], name: str = "train", **options: Any
     the names of the lines of versions, one for each worker; ``options`` are those of ``chipmink.open``. ``download`` brings the files
     back.
     """
-    where = os.fspath(place)
+    # Workers have folders of their own, so what is relative is so to where this is called.
+    where = os.fspath(place) if "://" in os.fspath(place) else os.path.abspath(place)
 
     def upload(checkpoint: Any, directory_name: str) -> Any:
         train: Any = importlib.import_module("ray.train")
