@@ -48,12 +48,17 @@ print("  as pandas, without Spark:", len(frame), "rows")
 
 def program(code: str, folder: str) -> None:
     """Runs a program with a Spark session of its own."""
-    subprocess.run([sys.executable, "-c", START + code], check=True, cwd=folder, stderr=subprocess.DEVNULL)
+    done = subprocess.run([sys.executable, "-c", START + code], cwd=folder, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        # Java says much there even if all goes well.
+        sys.exit(done.stderr)
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="cms-") as folder:
-        os.environ.update(HOME=folder, SPARK_LOCAL_IP="127.0.0.1")
+        # Java compiles quickly rather than well: nothing here runs for long.
+        java = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+        os.environ.update(HOME=folder, SPARK_LOCAL_IP="127.0.0.1", JAVA_TOOL_OPTIONS=java)
         print("The first program saves, and exits:", flush=True)
         program(FIRST, folder)
         print("A second program resumes:", flush=True)

@@ -45,6 +45,8 @@ class Spark:
             "SPARK_LOCAL_IP": "127.0.0.1",
             "SPARK_LOCAL_DIRS": str(self.folder / "local"),
             "PYTHONWARNINGS": "ignore",
+            # Compiles quickly rather than well: nothing here runs for long.
+            "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
             "PYTHONPATH": os.pathsep.join([_PACKAGE, *filter(None, [os.environ.get("PYTHONPATH")])]),
             "PYSPARK_PYTHON": sys.executable,
         }

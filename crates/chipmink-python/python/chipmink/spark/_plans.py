@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["bound_to_session", "column_of", "frame_of", "sources", "stored_expression", "stored_plan"]
+__all__ = ["bound_to_session", "column_of", "frame_of", "is_stream", "sources", "stored_expression", "stored_plan"]
 
 #: Parts of a plan that lie in the session that has made it, and what they are.
 _CACHED = {
@@ -129,6 +129,11 @@ def sources(relation: Any) -> tuple[list[str], list[str]]:
         elif message.DESCRIPTOR.name == "DataSource":
             paths.update(dict.fromkeys(message.paths))
     return list(tables), list(paths)
+
+
+def is_stream(relation: Any) -> bool:
+    """Whether what a plan reads has no end."""
+    return any(message.DESCRIPTOR.name == "Read" and message.is_streaming for message in _messages(relation))
 
 
 def bound_to_session(relation: Any, views: set[str]) -> list[str]:

@@ -18,13 +18,14 @@ import sys
 import urllib.parse
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from chipmink import _remote
 from chipmink._errors import RemoteObjectLost, RemoteReferenceWarning
 from chipmink._markers import Context, Stub, place_of
 from chipmink._placeholder import Placeholder
-from chipmink.spark import _models, _plans, _settle, _snapshots
+from chipmink.spark import _bound, _models, _plans, _settle, _snapshots
 
 __all__ = ["BY_NAME", "RESOLVERS", "make_column", "make_udf", "make_udf_wrapper", "udf_of"]
 
@@ -42,35 +43,55 @@ def reduce_frame(frame: Any, ctx: Context) -> Any:
     """What it reads, if that says all; else its plan, if it has one."""
     scope = _remote.saving()
     try:
-        described = _remote.within(scope.seconds, _describe, frame, scope.mode)
+        described = _patience(scope).ask(_describe, frame, scope)
     except Exception as error:
-        described = f"Spark did not say what it is: {type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
-    if scope.mode == "materialize":
-        answer = _settle.answer(scope, frame, _source(described), _settle.FRAME)
+        described = _Described(f"Spark did not say what it is: {_said(error)}", None)
+    reference = described.reference
+    if scope.mode == "materialize" and described.is_writable:
+        answer = _settle.answer(scope, frame, described.source, _settle.FRAME)
         if isinstance(answer, tuple):
             scope.note("spark.frame", answer[1][4], "alive")
             return answer
-        if isinstance(answer, str) and isinstance(described, str):
-            described = f"{answer}; {described}"
-    if isinstance(described, str):
-        return _stub(frame, described)
-    scope.note(described.kind, described.lasts, described.found, "session" in described.place)
-    return _remote.make_reference, described.stored()
+        if isinstance(answer, str) and isinstance(reference, str):
+            reference = f"{answer}; {reference}"
+    if isinstance(reference, str):
+        return _stub(frame, reference)
+    scope.note(reference.kind, reference.lasts, reference.found, "session" in reference.place)
+    return _remote.make_reference, reference.stored()
 
 
-def _source(described: _remote.RemoteReference | str) -> Any:
-    """What is known of what a frame reads: as long as it is the same, it need not be written again."""
-    if isinstance(described, str):
-        return None
-    return [described.details.get("version"), described.details.get("snapshots")]
+@dataclass(frozen=True)
+class _Described:
+    """What is known of a frame."""
+
+    reference: _remote.RemoteReference | str
+    """As what it is saved by reference, or why it cannot be."""
+    source: dict[str, Any] | None
+    """What is known of what it reads: as long as it is the same, it need not be written again. ``None`` if that is not known."""
+    is_writable: bool = True
+    """Whether Spark could write it."""
+
+
+def _patience(scope: _remote.Saving | _remote.Loading) -> _remote.Patience:
+    found: _remote.Patience = scope.facts.setdefault("spark.patience", _remote.Patience(scope.seconds))
+    return found
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
 
 
 _ADVICE = 'save with remote="materialize", or write it somewhere, and save the frame that reads it'
 
 
-def _describe(frame: Any, mode: str) -> _remote.RemoteReference | str:
+_STREAM = "it is a stream, which begins anew wherever it is read: keep the call that makes it, and save what its query has written"
+
+
+def _describe(frame: Any, scope: _remote.Saving) -> _Described:
     if place_of(type(frame))[0].startswith("pyspark.sql.connect"):
-        return _describe_plan(frame)
+        return _describe_plan(frame, scope)
+    if frame.isStreaming:
+        return _Described(_STREAM, None, False)
     return _describe_classic(frame)
 
 
@@ -85,22 +106,59 @@ def _session_id(session: Any) -> str:
     return f"{session.sparkContext.applicationId}/{session._jsparkSession.sessionUUID()}"
 
 
-def _describe_plan(frame: Any) -> _remote.RemoteReference:
+def _describe_plan(frame: Any, scope: _remote.Saving) -> _Described:
+    """Its plan, which the program has itself; its session says what of it no other knows, and what it reads."""
     session = frame.sparkSession
     relation = _plans.stored_plan(frame)
-    views = {table.name for table in session.catalog.listTables() if table.isTemporary}
-    bound = _plans.bound_to_session(relation, views)
     tables, paths = _plans.sources(relation)
+    is_stream = _plans.is_stream(relation)
     read = [*tables, *paths]
-    read_now = {**_files(frame), **_snapshots_of(session, [name for name in tables if name.strip('`') not in views], paths)}
-    details: dict[str, Any] = {"type": "pyspark.sql.connect.dataframe.DataFrame", "sources": read, **read_now}
+    views: set[str] = set()
+    source: dict[str, Any] | None = None
+    found, is_silent = "alive", True
+    try:
+        views = _views(session, scope)
+        is_silent = False
+        # A stream reads what is yet to come.
+        named = [name for name in tables if name.strip("`") not in views]
+        source = {} if is_stream else _remote.within(_SHARE * scope.seconds, _read_now, frame, session, named, paths)
+    except Exception as error:
+        found = f"not known: its session did not say what it reads ({_said(error)})"
+    bound = _plans.bound_to_session(relation, views)
+    details = {"type": "pyspark.sql.connect.dataframe.DataFrame", "sources": read, **(source or {})}
     lasts = f"in the session that made it, while {' and '.join(bound)} is there" if bound else _SOURCES
     identity = ", ".join(read) or "plan"
     token = relation.SerializeToString(deterministic=True)
-    return _remote.RemoteReference("spark.plan", identity, _place(session, bool(bound)), {}, lasts, "alive", token, details)
+    reference = _remote.RemoteReference("spark.plan", identity, _place(session, bool(bound)), {}, lasts, found, token, details)
+    # Of a session that does not answer nobody knows when it would have written.
+    return _Described(reference, source, not is_stream and not is_silent)
 
 
-def _describe_classic(frame: Any) -> _remote.RemoteReference | str:
+#: Of the limit of time, for each of two questions about one frame.
+_SHARE = 0.4
+
+
+def _views(session: Any, scope: _remote.Saving) -> set[str]:
+    """The names of a session's temporary views."""
+    key = ("spark.views", _session_id(session))
+    if key not in scope.facts:
+        try:
+            tables = _remote.within(_SHARE * scope.seconds, session.catalog.listTables)
+            scope.facts[key] = {table.name for table in tables if table.isTemporary}
+        except Exception as error:
+            scope.facts[key] = error
+    found = scope.facts[key]
+    if isinstance(found, Exception):
+        raise found
+    return set(found)
+
+
+def _read_now(frame: Any, session: Any, tables: list[str], paths: list[str]) -> dict[str, Any]:
+    """The files that a frame reads, and the snapshots that its sources are at."""
+    return {**_files(frame), **_snapshots_of(session, tables, paths)}
+
+
+def _describe_classic(frame: Any) -> _Described:
     session = frame.sparkSession
     execution = frame._jdf.queryExecution()
     logical = execution.logical()
@@ -108,32 +166,42 @@ def _describe_classic(frame: Any) -> _remote.RemoteReference | str:
     details: dict[str, Any] = {"type": "pyspark.sql.classic.dataframe.DataFrame"}
     if kind == "UnresolvedRelation":
         name = logical.multipartIdentifier().mkString(".")
+        details["sources"] = [name]
         if any(table.name == name and table.isTemporary for table in session.catalog.listTables()) or name.startswith("global_temp."):
             lasts = f"in the session that made it, while the temporary view {name!r} is there"
-            return _remote.RemoteReference("spark.table", name, _place(session, True), {}, lasts, details={**details, "sources": [name]})
-        return _remote.RemoteReference(
-            "spark.table",
-            name,
-            _place(session, False),
-            {},
-            _SOURCES,
-            details={**details, "sources": [name], **_files(frame), **_snapshots_of(session, [name], [])},
-        )
+            bound = _remote.RemoteReference("spark.table", name, _place(session, True), {}, lasts, details=details)
+            return _Described(bound, _files(frame))
+        options = _as_dict(logical.options().asCaseSensitiveMap())
+        if options:
+            # Such as the snapshot of an Iceberg table.
+            details["options"] = options
+        source = _read_now(frame, session, [name], [])
+        table = _remote.RemoteReference("spark.table", name, _place(session, False), {}, _SOURCES, details={**details, **source})
+        return _Described(table, source)
     if kind == "UnresolvedDataSource":
         relation = execution.analyzed().relation()
         if relation.getClass().getSimpleName() == "HadoopFsRelation":
             paths = list(filter(None, relation.location().rootPaths().mkString("\n").split("\n")))
             converters = session.sparkContext._jvm.scala.jdk.javaapi.CollectionConverters
-            options = {str(name): str(value) for name, value in dict(converters.asJava(relation.options())).items()}
+            options = _as_dict(converters.asJava(relation.options()))
             read = {"format": relation.fileFormat().toString().lower(), "schema": frame.schema.json(), "options": options}
-            details = {**details, **read, "sources": paths, **_files(frame), **_snapshots_of(session, [], paths)}
-            return _remote.RemoteReference("spark.path", ", ".join(paths), _place(session, False), {}, _SOURCES, details=details)
+            source = _read_now(frame, session, [], paths)
+            details = {**details, **read, "sources": paths, **source}
+            path = _remote.RemoteReference("spark.path", ", ".join(paths), _place(session, False), {}, _SOURCES, details=details)
+            return _Described(path, source)
     if kind == "Range":
         bounds = {"start": logical.start(), "end": logical.end(), "step": logical.step()}
-        return _remote.RemoteReference("spark.range", "range", _place(session, False), {}, "always", details={**details, **bounds})
+        reference = _remote.RemoteReference("spark.range", "range", _place(session, False), {}, "always", details={**details, **bounds})
+        return _Described(reference, {})
     if kind in ("LogicalRDD", "LocalRelation", "ExternalRDD"):
-        return f"it holds data of this program's session, which no other can read: {_ADVICE}"
-    return f"it is computed, and a frame of a classic session has no form that another session can read: {_ADVICE}"
+        return _Described(f"it holds data of this program's session, which no other can read: {_ADVICE}", _files(frame))
+    reason = f"it is computed, and a frame of a classic session has no form that another session can read: {_ADVICE}"
+    return _Described(reason, _files(frame))
+
+
+def _as_dict(found: Any) -> dict[str, str]:
+    """A map of Java."""
+    return {str(name): str(value) for name, value in dict(found).items()}
 
 
 def _snapshots_of(session: Any, tables: list[str], paths: list[str]) -> dict[str, Any]:
@@ -161,18 +229,17 @@ def _files(frame: Any) -> dict[str, Any]:
 
 def resolve_frame(reference: _remote.RemoteReference) -> Any:
     """The frame, in the session that the program has."""
-    scope = _remote.current_load()
     session = _session()
+    patience = _patience(_remote.current_load())
     bound = reference.place.get("session")
-    made: Any = None
 
     def make() -> Any:
         if bound is not None and bound != _session_id(session):
             raise RemoteObjectLost(f"it can be resolved only {reference.lasts}, and that session is another: make it anew")
         return _FRAMES[reference.kind](reference, session)
 
-    made = _remote.within(scope.seconds, make)
-    _notice_changes(reference, made, session, scope.seconds)
+    made = patience.ask(make)
+    _notice_changes(reference, made, session, patience)
     return made
 
 
@@ -190,7 +257,8 @@ def _session() -> Any:
 def _active_session() -> Any:
     connect = sys.modules.get("pyspark.sql.connect.session")
     if connect is not None:
-        found = connect.SparkSession.getActiveSession()
+        # The active one is that of a thread; other threads have the one that was made first.
+        found = connect.SparkSession.getActiveSession() or connect.SparkSession._get_default_session()
         if found is not None:
             return found
     classic = sys.modules.get("pyspark.sql.session")
@@ -216,7 +284,7 @@ def _frame_of_plan(reference: _remote.RemoteReference, session: Any) -> Any:
 
 
 def _frame_of_table(reference: _remote.RemoteReference, session: Any) -> Any:
-    made = session.table(reference.identity)
+    made = session.read.options(**reference.details.get("options", {})).table(reference.identity)
     made.schema  # noqa: B018
     return made
 
@@ -243,8 +311,13 @@ _FRAMES = {
 }
 
 
-def _notice_changes(reference: _remote.RemoteReference, made: Any, session: Any, seconds: float) -> None:
-    changes = _remote.within(seconds, _changes, reference.details, made, session)
+def _notice_changes(reference: _remote.RemoteReference, made: Any, session: Any, patience: _remote.Patience) -> None:
+    try:
+        changes = patience.ask(_changes, reference.details, made, session)
+    except Exception as error:
+        text = f"whether {reference.identity!r} has changed since it was saved is not known: {_said(error)}"
+        warnings.warn(text, RemoteReferenceWarning, stacklevel=2)
+        return
     if changes:
         text = f"what {reference.identity!r} is has changed since it was saved: {'; '.join(changes)}"
         warnings.warn(f"{text}; the frame that was loaded reads what is there now", RemoteReferenceWarning, stacklevel=2)
@@ -280,6 +353,23 @@ def resolve_session(reference: _remote.RemoteReference) -> Any:
     return _session()
 
 
+def reduce_context(context: Any, ctx: Context) -> Any:
+    """That of whatever session the loading program has."""
+    scope = _remote.saving()
+    lasts = "as the context of the session that the loading program has"
+    scope.note("spark.context", lasts, "alive")
+    details = {"type": "pyspark.SparkContext"}
+    return _remote.make_reference, _remote.RemoteReference("spark.context", "context", {}, {}, lasts, details=details).stored()
+
+
+def resolve_context(reference: _remote.RemoteReference) -> Any:
+    """The active session's context."""
+    session = _session()
+    if _is_connect(session):
+        raise RemoteObjectLost("the active session is one of Spark Connect, which has no context: load with a classic session")
+    return session.sparkContext
+
+
 def reduce_connect_column(column: Any, ctx: Context) -> Any:
     """The message that is sent to a server."""
     session = _active_session()
@@ -305,7 +395,7 @@ def reduce_classic_column(column: Any, ctx: Context) -> Any:
     if session is None or _is_connect(session):
         return _stub(column, "what it says is asked of an active classic session, and there is none")
     scope = _remote.saving()
-    text = _remote.within(scope.seconds, _text_of_expression, column, session)
+    text = _patience(scope).ask(_text_of_expression, column, session)
     if text is None:
         return _stub(
             column, "it is of one frame, or has no SQL that says the same: keep its name or text, as for pyspark.sql.functions.col and expr"
@@ -337,7 +427,7 @@ def resolve_column(reference: _remote.RemoteReference) -> Any:
     """The expression, as one of the active session's kind."""
     _session()
     functions = importlib.import_module("pyspark.sql.functions")
-    return _remote.within(_remote.current_load().seconds, functions.expr, (reference.token or b"").decode())
+    return _patience(_remote.current_load()).ask(functions.expr, (reference.token or b"").decode())
 
 
 def reduce_udf(function: Any, ctx: Context) -> tuple[Any, ...]:
@@ -380,16 +470,23 @@ def make_udf(func: Any, return_type: str, name: str | None, eval_type: int, dete
     return module.UserDefinedFunction(func, kind, name=name, evalType=eval_type, deterministic=deterministic)
 
 
-RESOLVERS = {**dict.fromkeys(_FRAMES, resolve_frame), "spark.session": resolve_session, "spark.column": resolve_column}
+RESOLVERS = {
+    **dict.fromkeys(_FRAMES, resolve_frame),
+    "spark.session": resolve_session,
+    "spark.context": resolve_context,
+    "spark.column": resolve_column,
+}
 
 # Classes found by their name among the bases of a type, so that nothing has to be imported for it.
 BY_NAME: dict[tuple[str, str], Any] = {
     ("pyspark.sql.dataframe", "DataFrame"): reduce_frame,
     ("pyspark.sql.session", "SparkSession"): reduce_session,
     ("pyspark.sql.connect.session", "SparkSession"): reduce_session,
+    ("pyspark.core.context", "SparkContext"): reduce_context,
     ("pyspark.sql.classic.column", "Column"): reduce_classic_column,
     ("pyspark.sql.connect.column", "Column"): reduce_connect_column,
     ("pyspark.sql.udf", "UserDefinedFunction"): reduce_udf,
     ("pyspark.sql.connect.udf", "UserDefinedFunction"): reduce_udf,
     ("pyspark.ml.util", "MLWritable"): _models.reduce_model,
+    **_bound.BY_NAME,
 }

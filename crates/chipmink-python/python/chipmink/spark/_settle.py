@@ -63,9 +63,13 @@ def _written(scope: _remote.Saving) -> weakref.WeakKeyDictionary[Any, tuple[Any,
 
 
 def answer(scope: _remote.Saving, obj: Any, source: Any, form: Form) -> tuple[Any, ...] | str | None:
-    """The reduce value for an object, or why there is none; ``None`` if it has to be written first."""
+    """The reduce value for an object, or why there is none; ``None`` if it has to be written first.
+
+    As long as ``source`` is the same, what was written holds; if that is ``None``, for one save.
+    """
     known = _written(scope).get(obj)
-    if known is not None and (scope.is_passive or known[0] == source):
+    is_new = ("spark.written", id(obj)) in scope.facts
+    if known is not None and (scope.is_passive or is_new or (source is not None and known[0] == source)):
         return known[1]
     if ("spark", id(obj)) in scope.failed:
         return scope.failed["spark", id(obj)]
@@ -89,6 +93,7 @@ def settle(scope: _remote.Saving, objects: dict[Any, Any]) -> None:
             scope.failed["spark", key] = f"Spark did not write it: {type(error).__name__}: {reason}"
             continue
         _written(scope)[obj] = (source, _stored(scope.repository.url, name, obj, form))
+        scope.facts["spark.written", key] = True
     scope.tell("writing", len(objects), len(objects))
 
 
