@@ -24,6 +24,11 @@ const BLOCK_GAP: u64 = 32 << 10;
 /// Segments that are no longer than this are read whole from a place far away, instead of in two rounds.
 const WHOLE_LEN: u64 = 64 << 10;
 
+/// A segment far away of which blocks are read again and again is read in ever longer pieces: after so many reads, and up to
+/// so many bytes.
+const FEW_READS: u32 = 3;
+const PIECE_MAX: u64 = 2 << 20;
+
 /// What is wrong with a live pack that cannot be read, and what to do about it, if that can be seen from outside.
 pub(crate) fn harm_of(backend: &Backend, path: &str, byte_len: u64) -> Option<String> {
     let harm = match backend.byte_len(path) {
@@ -89,6 +94,8 @@ struct Segment {
     head: Option<(Arc<SegmentHead>, Arc<[u32]>)>,
     /// All rows of all its packs are in the thesaurus if that has dropped no more than so many.
     resident_since: Option<u64>,
+    /// Reads of its blocks, which a request each would make slow far away.
+    reads: u32,
 }
 
 /// The segments, and what is kept of them.
@@ -166,7 +173,7 @@ impl Index {
             pack.is_some_and(|pack| pack.resident_since == Some(since))
         };
         let resident_since = segment.covers.iter().all(is_resident).then_some(since);
-        self.segments.push(Segment { stands_in, place: segment.place, head: None, resident_since });
+        self.segments.push(Segment { stands_in, place: segment.place, head: None, resident_since, reads: 0 });
     }
 
     /// Takes the rows of a pack that this process has written, whose own segment is its newest.
@@ -245,7 +252,7 @@ impl Index {
             return found(known.base);
         }
         let dropped = self.dropped();
-        for Segment { stands_in, place, head, resident_since } in self.segments.iter().rev() {
+        for Segment { stands_in, place, head, resident_since, .. } in self.segments.iter().rev() {
             if *resident_since == Some(dropped) {
                 continue;
             }
@@ -481,17 +488,56 @@ impl Index {
             return Ok(blocks.into_iter().flatten().collect());
         };
         let last = blocks.iter().rposition(Option::is_none).unwrap_or(first);
-        let (start, end) = (fences[first].byte_offset, fences[last].byte_offset + fences[last].byte_len);
+        let around = self.around(at, head, fences[first], fences[last]);
+        let (start, end) = around
+            .first()
+            .zip(around.last())
+            .map_or((0, 0), |(first, last)| (first.byte_offset, last.byte_offset + last.byte_len));
         let bytes = self.read(at, place.byte_offset + start..place.byte_offset + end)?;
-        for (fence, block) in fences.iter().zip(&mut blocks).filter(|(_, block)| block.is_none()) {
+        // Beyond those that are wanted only what was read on purpose is kept.
+        let is_wider =
+            start < fences[first].byte_offset || end > fences[last].byte_offset + fences[last].byte_len;
+        for fence in around {
+            let wanted = fences.binary_search_by_key(&fence.byte_offset, |other| other.byte_offset).ok();
+            if wanted.map_or(!is_wider, |wanted| blocks[wanted].is_some()) {
+                continue;
+            }
             let from = (fence.byte_offset - start) as usize;
-            let rows = head
-                .decode_block(fence, &bytes[from..from + fence.byte_len as usize])
-                .map_err(|source| self.damage(at, source))?;
-            let rows: Arc<[IndexRow]> = rows.into();
+            let decoded = head.decode_block(fence, &bytes[from..from + fence.byte_len as usize]);
+            let rows: Arc<[IndexRow]> = match decoded {
+                Ok(rows) => rows.into(),
+                Err(source) if wanted.is_some() => return Err(self.damage(at, source)),
+                // It is found when it is needed.
+                Err(_) => continue,
+            };
             self.blocks.insert(key(fence), rows.clone(), rows_bytes(&rows));
-            *block = Some(rows);
+            if let Some(wanted) = wanted {
+                blocks[wanted] = Some(rows);
+            }
         }
         Ok(blocks.into_iter().flatten().collect())
+    }
+
+    /// The blocks that are read when those from one to another are needed.
+    fn around<'a>(&mut self, at: usize, head: &'a SegmentHead, first: &Fence, last: &Fence) -> &'a [Fence] {
+        let segment = &mut self.segments[at];
+        segment.reads += 1;
+        let find = |fence: &Fence| head.blocks.partition_point(|other| other.byte_offset < fence.byte_offset);
+        let (mut from, mut to) = (find(first), find(last) + 1);
+        if self.backend.kind() == PlaceKind::Remote && segment.reads > FEW_READS {
+            let doublings = (segment.reads - FEW_READS).min(PIECE_MAX.ilog2());
+            let len = first.byte_len.saturating_mul(1 << doublings).min(PIECE_MAX);
+            let is_short = |from: usize, to: usize| {
+                let (first, last) = (&head.blocks[from], &head.blocks[to - 1]);
+                last.byte_offset + last.byte_len - first.byte_offset < len
+            };
+            while to < head.blocks.len() && is_short(from, to) {
+                to += 1;
+            }
+            while from > 0 && is_short(from, to) {
+                from -= 1;
+            }
+        }
+        &head.blocks[from..to]
     }
 }

@@ -57,6 +57,26 @@ fn ten_thousand_versions_take_five_rounds_and_a_mebibyte() {
     the_log_streams(objects);
 }
 
+#[test]
+fn what_is_looked_up_one_by_one_in_a_long_index_takes_few_requests() {
+    let objects = InMemory::new();
+    let store =
+        Store::create_in(Backend::remote(Arc::new(objects.clone()), "near://"), StoreOptions::default())
+            .unwrap();
+    let values: Namespace = (0..6000u32)
+        .map(|i| (format!("v{i}"), i.wrapping_mul(2_654_435_761).to_le_bytes().repeat(20)))
+        .collect();
+    toy::save(&store, &values, "").unwrap();
+    let far = MeteredStore::new(Arc::new(objects));
+    let store =
+        Store::open_in(Backend::remote(Arc::new(far.clone()), "far://"), StoreOptions::default()).unwrap();
+    far.reset(u64::MAX);
+    for value in values.values() {
+        assert!(store.contains(&chipmink_digest::digest(value)).unwrap());
+    }
+    assert!(far.requests() <= 20, "{} requests", far.requests());
+}
+
 /// How long this thread has run; what else the machine does is not counted.
 #[cfg(target_os = "linux")]
 fn on_cpu() -> Duration {
