@@ -21,6 +21,22 @@ def repo(tmp_path):
         yield repository
 
 
+@pytest.fixture
+def checkpointer(tmp_path):
+    """Makes checkpointers in one place, which do not wait for the disk."""
+    from chipmink.torch import Checkpointer
+
+    made = []
+
+    def make(**parts):
+        made.append(Checkpointer(tmp_path / "runs", **{"durable": False, **parts}))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
 @pytest.fixture(params=["reference", "stream"])
 def copy(request):
     """Saves and loads an object: by the standard pickler, and by streams, on the same reducers."""

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import chipmink
@@ -20,20 +20,6 @@ torch = pytest.importorskip("torch")
 
 from buckets import KEYS, Moto, without_credentials  # noqa: E402
 from chipmink.torch import Best, Checkpointer  # noqa: E402
-
-
-@pytest.fixture
-def checkpointer(tmp_path) -> Iterator[Callable[..., Checkpointer]]:
-    """Makes checkpointers in one place, which do not wait for the disk."""
-    made: list[Checkpointer] = []
-
-    def make(**parts: Any) -> Checkpointer:
-        made.append(Checkpointer(tmp_path / "runs", **{"durable": False, **parts}))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
 
 
 class Run:

@@ -120,3 +120,13 @@ def test_what_a_file_cannot_hold(repo, tmp_path):
     with pytest.raises(ValueError, match="does not say what kind of file"):
         export_file(repo, tmp_path / "x", name="state")
     assert list(tmp_path.glob(".*")) == list(tmp_path.glob("x*")) == []
+
+
+def test_files_of_all_ages_are_imported(tmp_path):
+    state = torch.nn.Linear(3, 2).state_dict()
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    torch.save(state, tmp_path / "new.pt")
+    with chipmink.open(tmp_path / "runs", durable=False) as repo:
+        for at, name in enumerate(("old.pt", "new.pt")):
+            loaded = repo.load(import_file(repo, tmp_path / name, step=at))["model"]
+            assert loaded.keys() == state.keys() and all(torch.equal(loaded[key], state[key]) for key in state)
