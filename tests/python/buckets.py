@@ -18,7 +18,20 @@ from types import MappingProxyType
 
 import pytest
 
-__all__ = ["KEYS", "Moto", "answering", "ask", "forward", "free_port", "started", "without_credentials"]
+import chipmink
+
+__all__ = [
+    "KEYS",
+    "Moto",
+    "answering",
+    "ask",
+    "forward",
+    "free_port",
+    "opening",
+    "save_from_several_threads",
+    "started",
+    "without_credentials",
+]
 
 KEYS = {"access_key_id": "AKIATEST", "secret_access_key": "very-secret-key-of-tests"}
 
@@ -125,3 +138,40 @@ def without_credentials(monkeypatch: pytest.MonkeyPatch, home: os.PathLike[str])
         if name.upper().endswith("_PROXY") or name.startswith(("AWS_", "AZURE_", "GOOGLE_", "XDG_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", os.fspath(home))
+
+
+@contextlib.contextmanager
+def opening(place: str, **fixed: object) -> Iterator[Callable[..., chipmink.Repository]]:
+    """Opens a repository as often as it is asked to, with other options each time; all are closed in the end."""
+    made: list[chipmink.Repository] = []
+
+    def open_it(**options: object) -> chipmink.Repository:
+        made.append(chipmink.open(place, **{**fixed, **options}))
+        return made[-1]
+
+    try:
+        yield open_it
+    finally:
+        for repository in made:
+            repository.close()
+
+
+def save_from_several_threads(opened: Callable[..., chipmink.Repository], steps: int) -> None:
+    """Three threads save to a line of their own and to a common one, in turn: nobody replaces what another has published."""
+    opened().save({"start": [0]})
+    numbers: list[int] = []
+
+    def write(which: int) -> None:
+        own = opened(ref=f"line-{which}")
+        common = opened(on_conflict="retry", timeout=60)
+        for step in range(steps):
+            numbers.append(int(own.save({"own": [which, step]})))
+            numbers.append(int(common.save({"common": [which, step]})))
+
+    threads = [threading.Thread(target=write, args=(which,)) for which in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(200)
+    assert sorted(numbers) == list(range(2, 2 + 6 * steps))
+    assert opened().verify().ok

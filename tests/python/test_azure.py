@@ -8,14 +8,13 @@ import hashlib
 import hmac
 import os
 import shutil
-import threading
 import urllib.request
 from email.utils import formatdate
 
 import chipmink
 import numpy
 import pytest
-from buckets import free_port, started, without_credentials
+from buckets import free_port, opening, save_from_several_threads, started, without_credentials
 from oracle import assert_same, canonical
 
 ACCOUNT, KEY = "tests", base64.b64encode(b"a key of tests, and of nothing else").decode()
@@ -59,16 +58,9 @@ def azurite():
 @pytest.fixture
 def opened(azurite, request, monkeypatch, tmp_path):
     without_credentials(monkeypatch, tmp_path)
-    made = []
-
-    def open_it(**options):
-        options = {"endpoint": azurite.endpoint, "account_name": ACCOUNT, "account_key": KEY, **options}
-        made.append(chipmink.open(f"az://container/{request.node.name}", **options))
-        return made[-1]
-
-    yield open_it
-    for repository in made:
-        repository.close()
+    options = {"endpoint": azurite.endpoint, "account_name": ACCOUNT, "account_key": KEY}
+    with opening(f"az://container/{request.node.name}", **options) as open_it:
+        yield open_it
 
 
 def namespaces():
@@ -101,24 +93,7 @@ def test_packs_of_many_parts(opened, tmp_path):
 
 
 def test_writers_of_one_line_and_of_their_own(opened):
-    """Conditional writes are those of the service: nobody replaces what another has published."""
-    opened().save({"start": [0]})
-    numbers: list[int] = []
-
-    def write(which: int) -> None:
-        own = opened(ref=f"line-{which}")
-        common = opened(on_conflict="retry", timeout=60)
-        for step in range(5):
-            numbers.append(int(own.save({"own": [which, step]})))
-            numbers.append(int(common.save({"common": [which, step]})))
-
-    threads = [threading.Thread(target=write, args=(which,)) for which in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(200)
-    assert sorted(numbers) == list(range(2, 32))
-    assert opened().verify().ok
+    save_from_several_threads(opened, 5)
 
 
 def test_sweeping_and_a_backup(opened, tmp_path):

@@ -7,12 +7,11 @@ conditions nor uploads in parts.
 
 from __future__ import annotations
 
-import threading
 
 import chipmink
 import numpy
 import pytest
-from buckets import Moto, answering, forward, without_credentials
+from buckets import Moto, answering, forward, opening, save_from_several_threads, without_credentials
 from oracle import assert_same, canonical
 
 
@@ -46,16 +45,8 @@ def google(moto):
 @pytest.fixture
 def opened(google, request, monkeypatch, tmp_path):
     without_credentials(monkeypatch, tmp_path)
-    made = []
-
-    def open_it(**options):
-        options = {"endpoint": google, "anonymous": True, **options}
-        made.append(chipmink.open(f"gs://bucket/{request.node.name}", **options))
-        return made[-1]
-
-    yield open_it
-    for repository in made:
-        repository.close()
+    with opening(f"gs://bucket/{request.node.name}", endpoint=google, anonymous=True) as open_it:
+        yield open_it
 
 
 def test_saving_loading_and_going_back(opened, tmp_path):
@@ -86,23 +77,7 @@ def test_packs_of_many_parts(opened):
 
 
 def test_writers_of_one_line_and_of_their_own(opened):
-    opened().save({"start": [0]})
-    numbers: list[int] = []
-
-    def write(which: int) -> None:
-        own = opened(ref=f"line-{which}")
-        common = opened(on_conflict="retry", timeout=60)
-        for step in range(4):
-            numbers.append(int(own.save({"own": [which, step]})))
-            numbers.append(int(common.save({"common": [which, step]})))
-
-    threads = [threading.Thread(target=write, args=(which,)) for which in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(200)
-    assert sorted(numbers) == list(range(2, 26))
-    assert opened().verify().ok
+    save_from_several_threads(opened, 4)
 
 
 def test_a_service_that_ignores_conditions_is_refused(opened, moto):
