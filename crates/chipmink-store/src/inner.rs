@@ -294,6 +294,29 @@ impl Inner {
         }
     }
 
+    /// Looks whether the newest entry that this process knows still stands there: else somebody has removed the repository, and
+    /// perhaps made another one in its place. An entry without those before it would be a ruin, or a stranger's.
+    ///
+    /// # Errors
+    /// When it does not, or what stands there cannot be read.
+    pub(crate) fn check_head(&self) -> Result<()> {
+        let head = self.log().head;
+        let found = read_entry(&self.backend, head.number);
+        if matches!(&found, Err(error) if error.is_missing()) {
+            return Err(StoreError::Replaced { place: self.backend.label().to_owned() });
+        }
+        match found?.digest == head.digest {
+            true => Ok(()),
+            false => Err(StoreError::Replaced { place: self.backend.label().to_owned() }),
+        }
+    }
+
+    /// As [`Inner::refresh`] and [`Inner::check_head`], at once.
+    pub(crate) fn refresh_checked(&self) -> Result<()> {
+        let (checked, refreshed) = self.backend.both(|| self.check_head(), || self.refresh());
+        checked.and(refreshed)
+    }
+
     /// Takes an entry of another writer, if it follows the head or another thread has taken it.
     pub(crate) fn take_foreign(
         &self,

@@ -28,7 +28,7 @@ use bytes::Bytes;
 use chipmink_digest::digest;
 use chipmink_format::{
     Codec, Commit, ConditionalWrites, DELTA_CHAIN_MAX, InlineCommit, RefChange, RefMove, RefTarget,
-    RootEntry, STATE_EVERY, StatePlace, pack_path, root_path,
+    RootEntry, STATE_EVERY, StatePlace, pack_path,
 };
 use chipmink_types::{BlobError, BlobKind, BlobSink, Digest, RegionForecast, RegionOutline, TimeId, WriteId};
 use hashbrown::HashMap;
@@ -361,10 +361,6 @@ impl PackTransaction {
     fn send_and_publish(&mut self, inner: &Inner, publication: &Move<'_>) -> Result<TimeId> {
         inner.catch_up();
         inner.check_writable()?;
-        // Somebody may have emptied the folder since: an entry without those before it would be a ruin.
-        if inner.backend.byte_len(&root_path(inner.log().head.number))?.is_none() {
-            return Err(StoreError::Replaced { place: inner.backend.label().to_owned() });
-        }
         if self.moved(inner, publication).is_some() {
             inner.refresh()?;
             if let Some(error) = self.moved(inner, publication) {
@@ -372,7 +368,10 @@ impl PackTransaction {
             }
         }
         let coming = inner.backend.turn().come();
-        let claims = self.send(inner, coming.others())?;
+        let (checked, claims) =
+            inner.backend.both(|| inner.check_head(), || self.send(inner, coming.others()));
+        checked?;
+        let claims = claims?;
         let number = self.publish_in_turn(inner, publication, &mut inner.publishing())?;
         drop(claims);
         if let Some((_, verdict)) = self.state {

@@ -1,13 +1,17 @@
 //! A repository on disk and in memory: what is saved comes back, at any number, in any process.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use chipmink_store::{Backend, Place, Publication, Store, StoreError, StoreOptions};
+use chipmink_store::{
+    Backend, Place, Publication, Retention, Store, StoreError, StoreOptions, SweepRequest, TransferOptions,
+};
 use chipmink_testkit::toy::{self, Namespace, REF};
 use chipmink_testkit::{Misdeed, Random, UnrulyStore};
 use chipmink_types::{BlobSource, TimeId};
 use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 fn options() -> StoreOptions {
     StoreOptions { durable: false, ..StoreOptions::default() }
@@ -179,6 +183,72 @@ fn a_folder_that_was_emptied_is_noticed() {
     Store::create(place, options()).unwrap();
     let error = toy::save(&store, &namespace(&mut Random::new(6), 3), "").unwrap_err();
     assert!(matches!(error, StoreError::Replaced { .. }), "{error}");
+}
+
+/// What publishes an entry in the first of two repositories.
+type Publish = fn(&Store, &Store) -> Result<(), StoreError>;
+
+const PUBLISHERS: [(&str, Publish); 5] = [
+    ("save", |store, _| toy::save(store, &namespace(&mut Random::new(6), 3), "").map(drop)),
+    ("move_ref", |store, _| {
+        let expected = store.head().refs.get(REF).map(|target| target.time);
+        store.begin().move_ref(REF, expected, None).map(drop)
+    }),
+    ("take_lease", |store, _| store.take_lease(TimeId(2), Duration::from_secs(60)).map(drop)),
+    ("sweep", |store, _| {
+        let retention = Retention { keep_last: Some(1), ..Retention::default() };
+        store.sweep(&SweepRequest { retention, grace: Duration::ZERO, dry_run: false }).map(drop)
+    }),
+    ("transfer", |store, other| other.transfer(store, &TransferOptions::default(), &mut |_| true).map(drop)),
+];
+
+/// The number that an old handle would take is free in the new repository, too: its entry would stand there, answered by
+/// success, and no version of either.
+#[test]
+fn a_repository_made_anew_with_an_equally_long_log_takes_nothing_of_the_old_ones_handles() {
+    let directory = tempfile::tempdir().unwrap();
+    let save_some = |store: &Store, seed: u64| {
+        for step in 0..3 {
+            toy::save(store, &namespace(&mut Random::new(seed + step), 3), "").unwrap();
+        }
+    };
+    for (what, publish) in PUBLISHERS {
+        for is_far in [false, true] {
+            let (path, objects) = (directory.path().join(what), Arc::new(InMemory::new()));
+            let create = || match is_far {
+                true => Store::create_in(Backend::remote(objects.clone(), "memory"), options()).unwrap(),
+                false => Store::create(place(&path), options()).unwrap(),
+            };
+            let old = create();
+            save_some(&old, 10);
+            let identity = StoreOptions { repository: Some(old.repository()), ..options() };
+            let other =
+                Store::create_in(Backend::remote(Arc::new(InMemory::new()), "other"), identity).unwrap();
+            if what == "transfer" {
+                old.transfer(&other, &TransferOptions::default(), &mut |_| true).unwrap();
+                toy::save(&other, &namespace(&mut Random::new(30), 3), "").unwrap();
+            }
+            match is_far {
+                true => {
+                    let listed = futures::executor::block_on_stream(objects.list(None));
+                    let listed: Vec<_> = listed.map(|meta| meta.unwrap().location).collect();
+                    for location in listed {
+                        futures::executor::block_on(objects.delete(&location)).unwrap();
+                    }
+                }
+                false => std::fs::remove_dir_all(&path).unwrap(),
+            }
+            let new = create();
+            save_some(&new, 20);
+            let error = publish(&old, &other).unwrap_err();
+            assert!(matches!(error, StoreError::Replaced { .. }), "{what}, far: {is_far}: {error}");
+            // As if nothing had happened.
+            toy::save(&new, &namespace(&mut Random::new(24), 3), "").unwrap();
+            assert!(new.void_entries().is_empty(), "{what}, far: {is_far}");
+            let report = new.verify(true).unwrap();
+            assert!(report.is_clean() && report.versions == 4, "{what}, far: {is_far}: {report:?}");
+        }
+    }
 }
 
 fn unruly() -> (UnrulyStore, Store) {

@@ -24,7 +24,7 @@ impl Inner {
     pub(crate) fn publish_staged(&self, staged: &RootEntry, bytes: &Bytes) -> Result<Published> {
         let mut turn = self.publishing();
         loop {
-            self.refresh()?;
+            self.refresh_checked()?;
             if let Some(found) = self.find_write(staged)? {
                 return Ok(found);
             }

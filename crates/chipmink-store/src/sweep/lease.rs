@@ -31,7 +31,7 @@ fn publish(inner: &Inner, change: LeaseChange) -> Result<()> {
     inner.check_writable()?;
     let write_id = WriteId(random::bytes());
     loop {
-        inner.refresh()?;
+        inner.refresh_checked()?;
         if let LeaseChange::Taken(lease) = change {
             inner.check_retained(lease.holds)?;
         }

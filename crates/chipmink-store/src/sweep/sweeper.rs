@@ -32,7 +32,7 @@ pub(crate) fn sweep(inner: &Inner, request: &SweepRequest) -> Result<SweepReport
         let reason = "it stands in front of another place; sweep that one".to_owned();
         return Err(StoreError::Unsweepable { place: inner.backend.label().to_owned(), reason });
     }
-    inner.refresh()?;
+    inner.refresh_checked()?;
     if !request.dry_run {
         inner.check_writable()?;
         check_may_write(inner)?;
@@ -369,12 +369,9 @@ impl Sweeper<'_> {
         let inner = self.inner;
         let mut turn = inner.publishing();
         loop {
-            inner.refresh()?;
+            inner.refresh_checked()?;
             if inner.log().head != draft.log.head {
                 return Ok(None);
-            }
-            if inner.backend.byte_len(&root_path(draft.log.head.number))?.is_none() {
-                return Err(StoreError::Replaced { place: inner.backend.label().to_owned() });
             }
             // Deletion builds on what is published here, so nothing before it may be lost in a power cut.
             let synced = inner.sync_all()?;

@@ -118,7 +118,7 @@ impl Publisher<'_> {
         let mut state: Option<State> = None;
         let write_id = WriteId(random::bytes());
         loop {
-            target.refresh()?;
+            target.refresh_checked()?;
             self.check(&refs)?;
             self.packs.retain(|pack| !is_live(target, pack));
             if state.is_none() {
