@@ -274,8 +274,12 @@ impl Backend {
 
     /// Several ranges of an object.
     pub(crate) fn get_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let location = Path::from(path);
-        self.run(self.objects.get_ranges(&location, ranges))
+        self.run(self.read_ranges(path, ranges))
+    }
+
+    async fn read_ranges(&self, path: &str, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        let found = self.objects.get_ranges(&Path::from(path), ranges).await;
+        found
             .and_then(|found| {
                 let fits = found.len() == ranges.len()
                     && found
@@ -291,6 +295,16 @@ impl Backend {
                 })
             })
             .map_err(|error| StoreError::storage(self.context("reading", path), error))
+    }
+
+    /// A range of each of several objects, at once where they are far away.
+    pub(crate) fn get_each(&self, parts: &[(String, Range<u64>)]) -> Vec<Result<Bytes>> {
+        let at_once = if self.kind == PlaceKind::Remote { SMALL_AT_ONCE } else { 1 };
+        let read = |(path, range): &(String, Range<u64>)| {
+            let (path, range) = (path.clone(), range.clone());
+            async move { self.read_ranges(&path, &[range]).await.map(|mut found| found.swap_remove(0)) }
+        };
+        self.run(futures::stream::iter(parts.iter().map(read)).buffered(at_once).collect())
     }
 
     pub(crate) fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes> {

@@ -11,7 +11,8 @@ use crate::error::{Result, StoreError};
 use crate::generations::{ByDigest, Generations};
 use bytes::Bytes;
 use chipmink_format::{
-    Codec, DELTA_CHAIN_MAX, Fence, FormatError, IndexRow, PackName, SegmentHead, SegmentPlace, pack_path,
+    Codec, DELTA_CHAIN_MAX, Fence, FormatError, IndexRow, PackInfo, PackName, SegmentHead, SegmentPlace,
+    pack_path,
 };
 use chipmink_types::Digest;
 use hashbrown::HashMap;
@@ -21,12 +22,16 @@ use std::sync::Arc;
 /// Blocks that lie nearer to each other than this are read at once.
 const BLOCK_GAP: u64 = 32 << 10;
 
-/// Segments that are no longer than this are read whole from a place far away, instead of in two rounds.
-const WHOLE_LEN: u64 = 64 << 10;
+/// Segments that are no longer than this are read whole from a place far away: those of a gibibyte of chunks. To find the first
+/// byte of a version takes half a dozen look-ups, each in another block; as many requests take longer than this at 10 MB/s
+/// and 20 ms a request.
+const WHOLE_LEN: u64 = 512 << 10;
 
-/// A segment far away of which blocks are read again and again is read in ever longer pieces: after so many reads, and up to
-/// so many bytes.
-const FEW_READS: u32 = 3;
+/// Heads of segments far away that are read at once, older ones along with that which is needed, if they are short.
+const HEADS_AT_ONCE: usize = 8;
+
+/// A longer segment far away is read in ever longer pieces: of so many bytes at first, and at most.
+const PIECE: u64 = 64 << 10;
 const PIECE_MAX: u64 = 2 << 20;
 
 /// What is wrong with a live pack that cannot be read, and what to do about it, if that can be seen from outside.
@@ -72,6 +77,8 @@ enum Unread {
 pub(crate) struct Pack {
     pub(crate) name: PackName,
     pub(crate) byte_len: u64,
+    /// Where its own index begins, behind its blobs.
+    pub(crate) blobs_end: u64,
     pub(crate) is_live: bool,
     /// All its rows went into the thesaurus when that had dropped so many.
     resident_since: Option<u64>,
@@ -109,6 +116,8 @@ pub(crate) struct Index {
     /// What the deltas in the thesaurus are deltas of.
     bases: ByDigest<Digest>,
     blocks: Generations<(u32, u64), Arc<[IndexRow]>>,
+    /// Bytes that the blocks may take.
+    cache_bytes: u64,
 }
 
 fn rows_bytes(rows: &Arc<[IndexRow]>) -> u64 {
@@ -125,13 +134,16 @@ impl Index {
             thesaurus: ByDigest::new(thesaurus_bytes / 4 * 3),
             bases: ByDigest::new(thesaurus_bytes / 4),
             blocks: Generations::new(cache_bytes),
+            cache_bytes,
         }
     }
 
-    /// The ordinal of a pack, which becomes known with its length.
-    pub(crate) fn add_pack(&mut self, name: PackName, byte_len: u64) -> u32 {
+    /// The ordinal of a pack, which becomes known with its length and where its own index lies.
+    pub(crate) fn add_pack(&mut self, pack: &PackInfo) -> u32 {
+        let PackInfo { name, byte_len, index, .. } = *pack;
         *self.by_name.entry(name).or_insert_with(|| {
-            self.packs.push(Pack { name, byte_len, is_live: true, resident_since: None });
+            let blobs_end = index.byte_offset.min(byte_len);
+            self.packs.push(Pack { name, byte_len, blobs_end, is_live: true, resident_since: None });
             self.packs.len() as u32 - 1
         })
     }
@@ -424,28 +436,92 @@ impl Index {
 
     /// The head of a segment, with the ordinals here of the packs that it names.
     fn head(&mut self, at: usize) -> Result<(Arc<SegmentHead>, Arc<[u32]>)> {
-        let Segment { stands_in, place, head, .. } = &self.segments[at];
+        let Segment { place, head, .. } = &self.segments[at];
         if let Some(head) = head {
             return Ok(head.clone());
         }
-        let pack = &self.packs[*stands_in as usize];
-        if place.byte_offset + place.byte_len > pack.byte_len {
+        let byte_offset = place.byte_offset;
+        if !self.lies_inside(at) {
             let (what, reason) = ("index segment".into(), "it ends behind the end of its pack".into());
-            return Err(
-                self.damage(at, FormatError::Damaged { what, byte_offset: place.byte_offset, reason })
-            );
+            return Err(self.damage(at, FormatError::Damaged { what, byte_offset, reason }));
         }
-        // What is short and far away is read at once with its blocks.
-        let is_whole = place.byte_len <= WHOLE_LEN && self.backend.kind() == PlaceKind::Remote;
+        let bytes = match self.read_heads(at) {
+            Some(bytes) => bytes,
+            None => self.read(at, self.first_read(at))?,
+        };
+        self.take_head(at, &bytes)
+    }
+
+    /// Reads the head of a segment far away and takes those of older ones along, which are asked next if it does not hold what is
+    /// looked for. `None` if there are none, or it cannot be read.
+    fn read_heads(&mut self, at: usize) -> Option<Bytes> {
+        if self.backend.kind() != PlaceKind::Remote {
+            return None;
+        }
+        let byte_len = |at: usize| {
+            let range = self.first_read(at);
+            range.end - range.start
+        };
+        let mut batch = vec![at];
+        let mut left = WHOLE_LEN.saturating_sub(byte_len(at));
+        for older in (0..at).rev() {
+            let Segment { head, resident_since, .. } = &self.segments[older];
+            if head.is_some() || *resident_since == Some(self.dropped()) || !self.lies_inside(older) {
+                continue;
+            }
+            left = match left.checked_sub(byte_len(older)) {
+                Some(left) if batch.len() < HEADS_AT_ONCE => left,
+                _ => break,
+            };
+            batch.push(older);
+        }
+        if batch.len() == 1 {
+            return None;
+        }
+        let part = |at: &usize| {
+            let name = self.packs[self.segments[*at].stands_in as usize].name;
+            (pack_path(name), self.first_read(*at))
+        };
+        let parts: Vec<_> = batch.iter().map(part).collect();
+        let mut read = self.backend.get_each(&parts).into_iter();
+        let wanted = read.next()?.ok();
+        for (older, bytes) in batch.into_iter().skip(1).zip(read) {
+            // What cannot be had now says so when it is needed.
+            let _ = bytes.and_then(|bytes| self.take_head(older, &bytes));
+        }
+        wanted
+    }
+
+    /// Whether a segment ends before its pack does.
+    fn lies_inside(&self, at: usize) -> bool {
+        let Segment { stands_in, place, .. } = &self.segments[at];
+        let end = place.byte_offset.checked_add(place.byte_len);
+        self.packs.get(*stands_in as usize).is_some_and(|pack| end.is_some_and(|end| end <= pack.byte_len))
+    }
+
+    /// The bound, or less where what was read along could not be kept: rows take some four times their bytes.
+    fn kept(&self, byte_len: u64) -> u64 {
+        byte_len.min(self.cache_bytes / 16)
+    }
+
+    /// What is read of a segment first: what is short and far away with its blocks.
+    fn first_read(&self, at: usize) -> Range<u64> {
+        let place = &self.segments[at].place;
+        let is_whole = place.byte_len <= self.kept(WHOLE_LEN) && self.backend.kind() == PlaceKind::Remote;
         let len = if is_whole { place.byte_len } else { place.head_len };
+        place.byte_offset..place.byte_offset + len
+    }
+
+    /// Takes what [`Index::first_read`] said.
+    fn take_head(&mut self, at: usize, bytes: &Bytes) -> Result<(Arc<SegmentHead>, Arc<[u32]>)> {
+        let Segment { stands_in, place, .. } = &self.segments[at];
         let (stands_in, start) = (*stands_in, place.byte_offset);
-        let bytes = self.read(at, start..start + len)?;
         // A segment begins with its head.
-        let head_len = place.head_len.min(len) as usize;
+        let head_len = place.head_len.min(bytes.len() as u64) as usize;
         let head = SegmentHead::decode(&bytes[..head_len], place.byte_len)
             .map_err(|source| self.damage(at, source))?;
-        if is_whole {
-            self.keep_blocks((stands_in, start), &head, &bytes);
+        if bytes.len() as u64 == place.byte_len {
+            self.keep_blocks((stands_in, start), &head, bytes);
         }
         let ordinals: Arc<[u32]> = match head.packs.is_empty() {
             true => [stands_in].into(),
@@ -473,7 +549,8 @@ impl Index {
 
     fn ordinal_or_dead(&mut self, name: PackName) -> u32 {
         *self.by_name.entry(name).or_insert_with(|| {
-            self.packs.push(Pack { name, byte_len: 0, is_live: false, resident_since: None });
+            let (byte_len, blobs_end) = (0, 0);
+            self.packs.push(Pack { name, byte_len, blobs_end, is_live: false, resident_since: None });
             self.packs.len() as u32 - 1
         })
     }
@@ -520,13 +597,13 @@ impl Index {
 
     /// The blocks that are read when those from one to another are needed.
     fn around<'a>(&mut self, at: usize, head: &'a SegmentHead, first: &Fence, last: &Fence) -> &'a [Fence] {
+        let piece_max = self.kept(PIECE_MAX);
         let segment = &mut self.segments[at];
-        segment.reads += 1;
+        segment.reads = segment.reads.saturating_add(1);
         let find = |fence: &Fence| head.blocks.partition_point(|other| other.byte_offset < fence.byte_offset);
         let (mut from, mut to) = (find(first), find(last) + 1);
-        if self.backend.kind() == PlaceKind::Remote && segment.reads > FEW_READS {
-            let doublings = (segment.reads - FEW_READS).min(PIECE_MAX.ilog2());
-            let len = first.byte_len.saturating_mul(1 << doublings).min(PIECE_MAX);
+        if self.backend.kind() == PlaceKind::Remote {
+            let len = PIECE.saturating_mul(4u64.saturating_pow(segment.reads - 1)).min(piece_max);
             let is_short = |from: usize, to: usize| {
                 let (first, last) = (&head.blocks[from], &head.blocks[to - 1]);
                 last.byte_offset + last.byte_len - first.byte_offset < len

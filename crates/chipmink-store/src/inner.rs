@@ -211,7 +211,7 @@ impl Inner {
         let mut index = self.index();
         let entry = &read.entry;
         for pack in &entry.packs_added {
-            index.add_pack(pack.name, pack.byte_len);
+            index.add_pack(pack);
         }
         entry.packs_condemned.iter().for_each(|name| index.condemn(name));
         if entry.segments_added.is_empty() && entry.packs_condemned.is_empty() {
@@ -401,7 +401,7 @@ fn own_segment(pack: &PackInfo) -> SegmentInForce {
 
 fn index_all(index: &mut Index, log: &Log) {
     for pack in &log.state.packs {
-        index.add_pack(pack.name, pack.byte_len);
+        index.add_pack(pack);
     }
     index.set_segments(segments(log));
 }

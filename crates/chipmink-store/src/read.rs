@@ -6,7 +6,7 @@ use crate::error::{Result, StoreError};
 use crate::index::{Found, Location, Pack, harm_of};
 use crate::inner::Inner;
 use crate::parallel::in_parallel;
-use crate::read_ahead::{Pieces, join};
+use crate::read_ahead::{Pieces, cut, join};
 use bytes::Bytes;
 use chipmink_digest::digest;
 use chipmink_format::{Codec, DELTA_CHAIN_MAX, decode_blob, decode_delta, expansion_max, pack_path};
@@ -40,11 +40,11 @@ impl Inner {
 
     /// A range of a pack, in pieces. Far away what lies around it is read, too.
     fn stored(&self, ordinal: u32, range: &Range<u64>) -> Result<Pieces> {
-        let Pack { name, byte_len, .. } = *self.index().pack(ordinal);
+        let Pack { name, blobs_end, .. } = *self.index().pack(ordinal);
         let path = pack_path(name);
         let read = |range: Range<u64>| self.backend.get_range(&path, range);
         match self.backend.kind() {
-            PlaceKind::Remote => self.read_ahead.get(ordinal, byte_len, range, read),
+            PlaceKind::Remote => self.read_ahead.get(ordinal, blobs_end, range, read),
             _ => Ok(Pieces::from_iter([read(range.clone())?])),
         }
     }
@@ -211,14 +211,13 @@ impl Inner {
             rest = after;
             runs.push((pack, start..end, run));
         }
-        let read = in_parallel(&runs, self.backend.ranges_at_once(), |(pack, range, _)| {
-            self.stored(*pack, range).map(join)
-        });
-        for ((_, range, run), bytes) in runs.iter().zip(read) {
-            let Ok(bytes) = bytes else { continue };
+        let read =
+            in_parallel(&runs, self.backend.ranges_at_once(), |(pack, range, _)| self.stored(*pack, range));
+        for ((_, range, run), pieces) in runs.iter().zip(read) {
+            let Ok(pieces) = pieces else { continue };
             for (at, location) in *run {
                 let from = (location.byte_offset - range.start) as usize;
-                blobs[*at] = Some(bytes.slice(from..from + location.stored_len as usize));
+                blobs[*at] = Some(cut(&pieces, from..from + location.stored_len as usize));
             }
         }
         blobs

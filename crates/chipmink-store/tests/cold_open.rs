@@ -2,9 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use chipmink_format::read_manifest;
-use chipmink_store::{Backend, Place, Store, StoreOptions};
-use chipmink_testkit::MeteredStore;
+use chipmink_store::{Backend, Place, Store, StoreOptions, TransferOptions};
 use chipmink_testkit::toy::{self, Namespace, REF};
+use chipmink_testkit::{MeteredStore, Random};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -75,6 +75,35 @@ fn what_is_looked_up_one_by_one_in_a_long_index_takes_few_requests() {
         assert!(store.contains(&chipmink_digest::digest(value)).unwrap());
     }
     assert!(far.requests() <= 20, "{} requests", far.requests());
+}
+
+/// What stands before its first chunk, index, tables and nodes, takes requests that nobody can send at once.
+#[test]
+fn a_large_version_takes_few_requests_beside_those_of_its_bytes() {
+    let options = StoreOptions { durable: false, ..StoreOptions::default() };
+    let objects = InMemory::new();
+    let near =
+        Store::create_in(Backend::remote(Arc::new(objects.clone()), "near://"), options.clone()).unwrap();
+    // Its index is longer than what is read of one without a thought.
+    let mebibytes = 200;
+    let values = Namespace::from([("x".to_owned(), Random::new(4).bytes(mebibytes << 20))]);
+    let time = toy::save(&near, &values, "").unwrap();
+    let pieces = mebibytes as u64 / 8;
+    let far = MeteredStore::new(Arc::new(objects));
+    let open = || Store::open_in(Backend::remote(Arc::new(far.clone()), "far://"), options.clone()).unwrap();
+    let store = open();
+    far.reset(u64::MAX);
+    assert!(toy::load(&store, time).unwrap() == values);
+    assert!(far.requests() <= pieces + 5, "{} requests for {pieces} pieces", far.requests());
+    let directory = tempfile::tempdir().unwrap();
+    let here = Place::parse(directory.path().join("here").to_str().unwrap()).unwrap();
+    let identity = StoreOptions { repository: Some(store.repository()), ..options.clone() };
+    let (store, here) = (open(), Store::create(here, identity).unwrap());
+    far.reset(u64::MAX);
+    store.transfer(&here, &TransferOptions::default(), &mut |_| true).unwrap();
+    assert!(toy::load(&here, time).unwrap() == values);
+    // Each pack of the copy begins and ends inside a piece.
+    assert!(far.requests() <= pieces + 20, "{} requests to pull {pieces} pieces", far.requests());
 }
 
 /// How long this thread has run; what else the machine does is not counted.

@@ -8,6 +8,7 @@
 use super::history::{Selection, Version};
 use super::options::TransferOptions;
 use super::partial::{Partial, Rows};
+use crate::compression::PlaceKind;
 use crate::error::{Result, StoreError};
 use crate::generations::DigestSet;
 use crate::index::Found;
@@ -15,7 +16,8 @@ use crate::inner::Inner;
 use bytes::Bytes;
 use chipmink_digest::{Grid, NodeKind, TreeError, visit_tree, visit_tree_beside};
 use chipmink_format::{
-    CovariableRef, FormatError, GROUP_DEPTH_MAX, ManifestRow, ManifestValue, PodRow, Text, Tree, root_path,
+    CovariableRef, FormatError, GROUP_DEPTH_MAX, ManifestRow, ManifestValue, PodRow, RefTarget, Text, Tree,
+    root_path,
 };
 use chipmink_types::{BlobError, BlobKind, BlobSource, Digest, RegionRecord};
 use hashbrown::{HashMap, HashSet};
@@ -103,6 +105,19 @@ pub(super) struct Closure<'a> {
 
 /// A row of a manifest, and the one beside it.
 pub(super) type Pair = (Bytes, Option<Bytes>);
+
+/// Reads the first table of what the newest refs of a source far away point at, unless the destination has it: what lies around it is
+/// kept. What cannot be had is told when it is needed.
+pub(super) fn fetch_ahead(source: &Inner, target: &Inner) {
+    if source.backend.kind() != PlaceKind::Remote {
+        return;
+    }
+    let newest = source.log().state.refs.values().max_by_key(|target| target.time).copied();
+    let has_it = |tip: &RefTarget| target.log().state.refs.values().any(|other| other.commit == tip.commit);
+    if let Some(tip) = newest.filter(|tip| !has_it(tip)) {
+        let _ = source.get(&tip.manifest);
+    }
+}
 
 fn is_missing(error: &FormatError) -> bool {
     matches!(error, FormatError::Blob(BlobError::Missing { .. }))

@@ -92,10 +92,17 @@ fn once(
     pace.begin(Phase::Comparing, 0, 0);
     pace.tell(watch)?;
     target.check_writable()?;
-    source.refresh()?;
-    target.refresh()?;
-    let planned = target.log().head.number;
-    let selection = history::select(source, target, options)?;
+    // What the newest versions are walked by is on its way while the logs are compared.
+    let (selected, ()) = source.backend.both(
+        || -> Result<(TimeId, Selection)> {
+            source.refresh()?;
+            target.refresh()?;
+            let planned = target.log().head.number;
+            Ok((planned, history::select(source, target, options)?))
+        },
+        || closure::fetch_ahead(source, target),
+    );
+    let (planned, selection) = selected?;
     carry(source, target, &selection, planned, options, pace, watch)
 }
 
