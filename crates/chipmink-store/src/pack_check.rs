@@ -63,7 +63,7 @@ pub(crate) fn pass_pack(
             let row_end = row.byte_offset + row.stored_len;
             let stored = part(row.byte_offset..row_end);
             filled = filled.max(row_end);
-            if row.codec == Codec::Raw && row.decoded_len == row.stored_len && digest(stored) == row.digest {
+            if is_digested(row, stored) {
                 continue;
             }
             check_blob(row, Bytes::copy_from_slice(stored), blob_bytes_max)
@@ -93,14 +93,26 @@ pub(crate) fn check_blobs(
     by_place.sort_unstable_by_key(|row| row.byte_offset);
     let mut rest = by_place.as_slice();
     let mut filled = PACK_HEADER_LEN as u64;
+    // Files are read into the same memory again and again: to have the kernel find more takes longer than to read and digest.
+    let is_file = backend.files().is_some();
+    let window_len = if is_file { PASS_LEN } else { WINDOW };
+    let mut buffer = Vec::new();
     while let Some(first) = rest.first() {
         check_zeros(backend, pack, filled, first.byte_offset).or_else(|error| bad(None, error))?;
         filled = filled.max(first.byte_offset);
-        let ends = |row: &&IndexRow| row.byte_offset + row.stored_len - first.byte_offset <= WINDOW;
+        let ends = |row: &&IndexRow| row.byte_offset + row.stored_len - first.byte_offset <= window_len;
         let (window, after) = rest.split_at(rest.iter().take_while(|row| ends(row)).count().max(1));
         rest = after;
         let end = window.iter().map(|row| row.byte_offset + row.stored_len).max().unwrap_or(0);
-        let bytes = match backend.get_range(&pack_path(pack.name), first.byte_offset..end) {
+        let path = pack_path(pack.name);
+        let read = match is_file {
+            true => {
+                buffer.resize((end - first.byte_offset) as usize, 0);
+                backend.read_into(&path, first.byte_offset, &mut buffer).map(|()| Bytes::new())
+            }
+            false => backend.get_range(&path, first.byte_offset..end),
+        };
+        let found = match read {
             Ok(bytes) => bytes,
             Err(error) => {
                 bad(None, error)?;
@@ -108,6 +120,7 @@ pub(crate) fn check_blobs(
                 continue;
             }
         };
+        let bytes = if is_file { &buffer[..] } else { &found[..] };
         for row in window {
             let from = (row.byte_offset - first.byte_offset) as usize;
             if row.byte_offset > filled
@@ -116,14 +129,24 @@ pub(crate) fn check_blobs(
                 bad(None, no_zeros(backend, pack, filled))?;
             }
             filled = filled.max(row.byte_offset + row.stored_len);
-            let stored = bytes.slice(from..from + row.stored_len as usize);
-            match check_blob(row, stored, blob_bytes_max) {
+            let stored = from..from + row.stored_len as usize;
+            let checked = match is_digested(row, &bytes[stored.clone()]) {
+                true => Ok(()),
+                false if is_file => check_blob(row, Bytes::copy_from_slice(&bytes[stored]), blob_bytes_max),
+                false => check_blob(row, found.slice(stored), blob_bytes_max),
+            };
+            match checked {
                 Ok(()) => good(row),
                 Err(source) => bad(Some(row), damage(backend, pack, source))?,
             }
         }
     }
     check_zeros(backend, pack, filled, pack.index.byte_offset).or_else(|error| bad(None, error))
+}
+
+/// Whether a blob lies as it is, and has its digest.
+fn is_digested(row: &IndexRow, stored: &[u8]) -> bool {
+    row.codec == Codec::Raw && row.decoded_len == row.stored_len && digest(stored) == row.digest
 }
 
 fn check_blob(row: &IndexRow, stored: Bytes, blob_bytes_max: u64) -> Result<(), FormatError> {

@@ -1,4 +1,5 @@
-//! Copying blobs: read where they lie side by side, decoded and checked, written into new packs by several threads.
+//! Copying blobs: read where they lie side by side, decoded and checked, written into new packs by several pairs of threads, of
+//! which one reads and one writes.
 //!
 //! Blobs keep the encoding that they have; a delta whose base the destination will not have is written out whole. Where
 //! every byte takes its time, what lies raw is compressed if that pays.
@@ -12,7 +13,7 @@ use crate::compression::{Chooser, PlaceKind};
 use crate::error::{Result, StoreError};
 use crate::index::Found;
 use crate::inner::Inner;
-use crate::pack_check::check_pack;
+use crate::pack_check::{check_pack, check_structure};
 use crate::pack_writer::{PackWriter, SealedPack};
 use bytes::Bytes;
 use chipmink_digest::digest;
@@ -22,11 +23,14 @@ use hashbrown::HashMap;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
-/// Bytes of blobs that a thread has in memory at once, as they are stored.
+/// Bytes of blobs that are read at once, as they are stored; from far away as many as a request brings.
 const WINDOW: u64 = 4 << 20;
+const FAR_WINDOW: u64 = 8 << 20;
+/// Such windows that wait for a thread that writes, beside the one that it writes and the one that is being read.
+const LOADS_AHEAD: usize = 1;
 /// Bytes of a pack: what an interruption costs at most, for each thread.
 const PACK_MAX: u64 = 64 << 20;
 /// Below, another thread is not worth a pack more.
@@ -119,6 +123,17 @@ pub(super) fn copy(
     Ok(Copied { packs, features })
 }
 
+/// Bytes of the raw chunks that follow each other from each blob on.
+fn runs_of(jobs: &[Job]) -> Vec<u64> {
+    let mut runs = vec![0u64; jobs.len() + 1];
+    for (at, job) in jobs.iter().enumerate().rev() {
+        if job.is_raw_chunk() {
+            runs[at] = runs[at + 1] + job.stored_len();
+        }
+    }
+    runs
+}
+
 /// What is to be done for each blob, in the order in which they lie in the source. `adopted`: what is there already, and
 /// whether as a delta.
 fn jobs(target: &Inner, mut missing: Vec<Missing>, adopted: &HashMap<Digest, bool>) -> Vec<Job> {
@@ -148,17 +163,18 @@ fn jobs(target: &Inner, mut missing: Vec<Missing>, adopted: &HashMap<Digest, boo
     jobs
 }
 
-/// The blobs of each pack.
+/// The blobs of each pack. Towards the end packs get smaller, so that the threads are done at about the same time.
 fn units(jobs: &[Job], parallel: u64) -> Vec<Range<usize>> {
-    let total: u64 = jobs.iter().map(Job::stored_len).sum();
-    let limit = (total / parallel).clamp(PACK_MIN, PACK_MAX);
+    let mut left: u64 = jobs.iter().map(Job::stored_len).sum();
+    let limit = |left: u64| (left / parallel).clamp(PACK_MIN, PACK_MAX);
     let mut units = Vec::new();
-    let (mut start, mut byte_len) = (0, 0);
+    let (mut start, mut byte_len, mut unit_max) = (0, 0, limit(left));
     for (at, job) in jobs.iter().enumerate() {
         byte_len += job.stored_len();
-        if byte_len >= limit || at + 1 == jobs.len() {
+        if byte_len >= unit_max || at + 1 == jobs.len() {
             units.push(start..at + 1);
-            (start, byte_len) = (at + 1, 0);
+            left -= byte_len;
+            (start, byte_len, unit_max) = (at + 1, 0, limit(left));
         }
     }
     units
@@ -173,6 +189,25 @@ struct Work<'a> {
     born: TimeId,
     prefix: leftovers::Prefix,
     verify: bool,
+}
+
+/// Blobs that were read at once, on their way to a pack.
+struct Load {
+    /// The pack's place among all, and those of the blobs.
+    unit: usize,
+    jobs: Range<usize>,
+    /// Bytes as they are stored; `None` where they could not be had.
+    stored: Vec<Option<Bytes>>,
+    /// What those are based on that are deltas, in their order.
+    bases: Vec<Bytes>,
+}
+
+/// A pack that is being written.
+struct Pack {
+    writer: PackWriter,
+    chooser: Chooser,
+    /// The chunk before lies raw in this pack.
+    is_run: bool,
 }
 
 impl Work<'_> {
@@ -190,20 +225,18 @@ impl Work<'_> {
         std::thread::scope(|scope| {
             for _ in 0..threads.min(units.len()) {
                 let (next, results, done) = (&next, &results, done.clone());
+                // Where one waits for the source, the other goes on writing and checking, also from one pack to the next.
+                let (give, loads) = sync_channel(LOADS_AHEAD);
+                scope.spawn(move || self.read(jobs, units, next, &give));
                 scope.spawn(move || {
-                    while let Some(unit) = units.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let result = self.unit(&jobs[unit.clone()]);
+                    self.write(jobs, units, loads, &mut |result| {
                         if result.is_err() {
                             self.pace.stop();
                         }
-                        let is_over = result.is_err();
                         results.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(result);
                         // Nobody listens any more only if this is over.
                         let _ = done.send(());
-                        if is_over {
-                            return;
-                        }
-                    }
+                    });
                 });
             }
             drop(done);
@@ -215,68 +248,121 @@ impl Work<'_> {
         results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Writes one pack.
-    fn unit(&self, jobs: &[Job]) -> Result<SealedPack> {
+    /// Reads what belongs into one pack after another, until nobody takes it.
+    fn read(
+        &self,
+        jobs: &[Job],
+        units: &[Range<usize>],
+        next: &AtomicUsize,
+        give: &SyncSender<Result<Load>>,
+    ) {
+        let is_far = self.source.backend.kind() == PlaceKind::Remote;
+        let window = if is_far { FAR_WINDOW } else { WINDOW };
+        loop {
+            let unit = next.fetch_add(1, Ordering::Relaxed);
+            let Some(range) = units.get(unit) else { return };
+            let mut at = range.start;
+            while at < range.end {
+                let (start, mut byte_len) = (at, jobs[at].stored_len());
+                at += 1;
+                while at < range.end && byte_len + jobs[at].stored_len() <= window {
+                    byte_len += jobs[at].stored_len();
+                    at += 1;
+                }
+                let load = self.pace.take(byte_len).map(|()| self.load(jobs, unit, start..at));
+                let is_over = load.is_err();
+                if give.send(load).is_err() || is_over {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn load(&self, jobs: &[Job], unit: usize, range: Range<usize>) -> Load {
+        let found: Vec<Option<Found>> = jobs[range.clone()].iter().map(|job| job.found().copied()).collect();
+        let stored = self.source.read_stored(&found);
+        let bases: Vec<Digest> = found.iter().flatten().filter_map(|found| found.base).collect();
+        // If one of them cannot be had, each delta is read by itself later.
+        let bases = self.source.read_many(&bases).unwrap_or_default();
+        Load { unit, jobs: range, stored, bases }
+    }
+
+    /// Writes one pack after another, and tells what became of each. A failure ends it.
+    fn write(
+        &self,
+        jobs: &[Job],
+        units: &[Range<usize>],
+        loads: Receiver<Result<Load>>,
+        tell: &mut dyn FnMut(Result<SealedPack>),
+    ) {
+        let mut pack: Option<Pack> = None;
+        // Bytes of the chunks that follow each other in the pack, from each of its blobs on.
+        let mut runs = Vec::new();
+        for load in loads {
+            let written = load.and_then(|load| {
+                let unit = &units[load.unit];
+                let mut now = match pack.take() {
+                    Some(pack) => pack,
+                    None => {
+                        runs = runs_of(&jobs[unit.clone()]);
+                        self.begin()?
+                    }
+                };
+                let (is_last, own) = (load.jobs.end == unit.end, load.jobs.start - unit.start);
+                self.put(jobs, &runs[own..], load, &mut now)?;
+                if !is_last {
+                    pack = Some(now);
+                    return Ok(None);
+                }
+                self.seal(now.writer).map(Some)
+            });
+            let Some(result) = written.transpose() else { continue };
+            let is_over = result.is_err();
+            tell(result);
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    fn begin(&self) -> Result<Pack> {
         let target = self.target;
         let header = PackHeader { name: self.prefix.name(), repository: self.repository, born: self.born };
-        let mut writer = PackWriter::begin_as(&target.backend, header)?;
-        let mut chooser = Chooser::new(target.backend.kind(), target.options.compression);
-        // Bytes of the chunks that follow each other from each on.
-        let mut runs = vec![0u64; jobs.len() + 1];
-        for (at, job) in jobs.iter().enumerate().rev() {
-            if job.is_raw_chunk() {
-                runs[at] = runs[at + 1] + job.stored_len();
-            }
-        }
-        let mut at = 0;
-        while at < jobs.len() {
-            let mut end = at + 1;
-            let mut byte_len = jobs[at].stored_len();
-            while end < jobs.len() && byte_len + jobs[end].stored_len() <= WINDOW {
-                byte_len += jobs[end].stored_len();
-                end += 1;
-            }
-            self.pace.take(byte_len)?;
-            self.window(
-                &jobs[at..end],
-                &runs[at..end],
-                at > 0 && runs[at - 1] > 0,
-                &mut writer,
-                &mut chooser,
-            )?;
-            self.pace.add(byte_len);
-            at = end;
-        }
+        let writer = PackWriter::begin_as(&target.backend, header)?;
+        let chooser = Chooser::new(target.backend.kind(), target.options.compression);
+        Ok(Pack { writer, chooser, is_run: false })
+    }
+
+    fn seal(&self, writer: PackWriter) -> Result<SealedPack> {
+        let target = self.target;
         let sealed = writer.seal(None, target.options.durable)?;
         if self.verify {
-            self.pace.take(0)?;
-            check_pack(&target.backend, &sealed.info, target.options.blob_bytes_max)?;
+            self.pace.check()?;
+            // What is read back of a disk of this machine a moment later comes from the kernel's memory: it would say what the digests
+            // have said that were compared just before it was written.
+            match target.backend.kind() {
+                PlaceKind::Remote => {
+                    check_pack(&target.backend, &sealed.info, target.options.blob_bytes_max)?
+                }
+                PlaceKind::LocalDisk | PlaceKind::Memory => check_structure(&target.backend, &sealed.info)?,
+            };
         }
         Ok(sealed)
     }
 
-    /// Copies blobs that are read at once. `goes_on`: the chunk before the first lies raw in this pack.
-    fn window(
-        &self,
-        jobs: &[Job],
-        runs: &[u64],
-        goes_on: bool,
-        writer: &mut PackWriter,
-        chooser: &mut Chooser,
-    ) -> Result<()> {
-        let found: Vec<Option<Found>> = jobs.iter().map(|job| job.found().copied()).collect();
-        let stored = self.source.read_stored(&found);
-        let bases: Vec<Digest> = found.iter().flatten().filter_map(|found| found.base).collect();
-        // If one of them cannot be had, each delta is read by itself below.
-        let mut bases = self.source.read_many(&bases).unwrap_or_default().into_iter();
+    /// Writes blobs that were read at once. `runs` begins with the first of them.
+    fn put(&self, jobs: &[Job], runs: &[u64], load: Load, pack: &mut Pack) -> Result<()> {
+        let Pack { writer, chooser, is_run } = pack;
+        let mut bases = load.bases.into_iter();
         let is_far = self.target.backend.kind() == PlaceKind::Remote;
-        let mut is_run = goes_on;
-        for ((job, stored), run) in jobs.iter().zip(stored).zip(runs) {
+        let mut byte_len = 0;
+        for ((job, stored), run) in jobs[load.jobs].iter().zip(load.stored).zip(runs) {
+            byte_len += job.stored_len();
             let Missing { digest: name, kind, origin } = &job.blob;
-            if !is_run {
+            if !*is_run {
                 writer.begin_region();
             }
-            is_run = *run > 0;
+            *is_run = *run > 0;
             let found = match origin {
                 Origin::Stored(found) => found,
                 Origin::Made(bytes) => {
@@ -313,6 +399,7 @@ impl Work<'_> {
                 }
             }
         }
+        self.pace.add(byte_len);
         Ok(())
     }
 
