@@ -1,13 +1,14 @@
 //! Root entries: how each begins, creating it, and finding out what became of it. An answer decides nothing, what stands
 //! there does.
 
+use crate::compression::PlaceKind;
 use crate::creation::now_micros;
 use crate::error::{Result, StoreError};
 use crate::inner::Inner;
-use crate::log::{Log, ReadEntry, note_boot, read_entry};
+use crate::log::{Log, ReadEntry, decode_entry, note_boot, read_entry};
 use crate::turn::Held;
 use bytes::Bytes;
-use chipmink_format::{ConditionalWrites, FormatError, RootEntry, root_path};
+use chipmink_format::{ConditionalWrites, FormatError, ROOT_ENTRY_LEN_MAX, RootEntry, root_path};
 use chipmink_types::{TimeId, WriteId};
 use std::time::Duration;
 
@@ -20,12 +21,21 @@ const WAITS: usize = 1000;
 /// How long at once.
 const WAIT: Duration = Duration::from_millis(2);
 
+/// Entries that are looked for above one that was faster.
+const ABOVE: u64 = 2;
+
 /// What became of an attempt to create an entry.
 pub(crate) enum Outcome {
     /// It is there.
     Won,
-    /// Another entry has its number.
-    Lost(Box<ReadEntry>),
+    /// Another entry has its number: that, and those above it, as far as they were read along. Nobody has to look for more if there
+    /// was nothing above them.
+    Lost {
+        /// Those that stand there, in order.
+        read: Vec<ReadEntry>,
+        /// Nothing stood above the last one.
+        is_newest: bool,
+    },
     /// Its number is spent, without a sound entry.
     Spent,
 }
@@ -99,7 +109,8 @@ fn try_to_create(
             Ok(()) => return Ok(Outcome::Won),
             Err(failure) => failure,
         };
-        match read_entry(&inner.backend, entry.number) {
+        let (found, above) = read_with_above(inner, entry.number, &failure);
+        match found {
             Ok(read) if read.entry.write_id == entry.write_id => {
                 let is_doubtful = !matches!(failure, object_store::Error::AlreadyExists { .. });
                 if is_doubtful && inner.options.durable {
@@ -108,7 +119,11 @@ fn try_to_create(
                 }
                 return Ok(Outcome::Won);
             }
-            Ok(read) => return Ok(Outcome::Lost(Box::new(read))),
+            Ok(read) => {
+                let is_newest = above.as_ref().is_some_and(|above| above.len() < ABOVE as usize);
+                let read = std::iter::once(read).chain(above.unwrap_or_default()).collect();
+                return Ok(Outcome::Lost { read, is_newest });
+            }
             Err(StoreError::Format { source: FormatError::Void { .. }, .. }) => {
                 return Ok(Outcome::Spent);
             }
@@ -137,4 +152,26 @@ fn try_to_create(
             Err(_) => {}
         }
     }
+}
+
+/// An entry, and those above it, if it is likely that somebody was faster: far away, what follows would be one more request, during
+/// which the next one publishes. `None` if they were not looked for.
+fn read_with_above(
+    inner: &Inner,
+    number: TimeId,
+    failure: &object_store::Error,
+) -> (Result<ReadEntry>, Option<Vec<ReadEntry>>) {
+    let is_taken = matches!(failure, object_store::Error::AlreadyExists { .. });
+    if inner.backend.kind() != PlaceKind::Remote || !is_taken {
+        return (read_entry(&inner.backend, number), None);
+    }
+    let above = || {
+        let numbers: Vec<TimeId> =
+            (1..=ABOVE).filter_map(|step| number.0.checked_add(step)).map(TimeId).collect();
+        let paths: Vec<String> = numbers.iter().map(|number| root_path(*number)).collect();
+        let found = inner.backend.get_all(&paths, ROOT_ENTRY_LEN_MAX).ok()?;
+        let found = numbers.into_iter().zip(found).map_while(|(number, bytes)| Some((number, bytes?)));
+        found.map(|(number, bytes)| decode_entry(&inner.backend, number, &bytes).ok()).collect()
+    };
+    inner.backend.both(|| read_entry(&inner.backend, number), above)
 }

@@ -331,6 +331,15 @@ impl Inner {
         self.take(read)
     }
 
+    /// Takes the entries of others that were found where one was to be created.
+    pub(crate) fn take_winners(
+        &self,
+        read: &[ReadEntry],
+        repository: chipmink_types::RepositoryId,
+    ) -> Result<()> {
+        read.iter().try_for_each(|read| self.take_foreign(read, repository))
+    }
+
     /// Makes everything up to the head survive a power cut. Returns the head's number.
     pub(crate) fn sync_all(&self) -> Result<TimeId> {
         loop {

@@ -436,9 +436,11 @@ impl PackTransaction {
                     self.adopt(inner, &ReadEntry { entry, digest: digest(&bytes) })?;
                     return Ok(number);
                 }
-                Outcome::Lost(read) => {
-                    inner.take_foreign(&read, entry.repository)?;
-                    inner.refresh()?;
+                Outcome::Lost { read, is_newest } => {
+                    inner.take_winners(&read, entry.repository)?;
+                    if !is_newest {
+                        inner.refresh()?;
+                    }
                 }
                 Outcome::Spent => inner.note_void(entry.number),
             }

@@ -49,7 +49,7 @@ impl Inner {
                     self.take(&ReadEntry { digest: digest(&bytes), entry })?;
                     return Ok(published);
                 }
-                Outcome::Lost(read) => self.take_foreign(&read, staged.repository)?,
+                Outcome::Lost { read, .. } => self.take_winners(&read, staged.repository)?,
                 Outcome::Spent => self.note_void(entry.number),
             }
         }

@@ -45,7 +45,7 @@ fn publish(inner: &Inner, change: LeaseChange) -> Result<()> {
         let bytes = Bytes::from(entry.encode());
         match create_entry(inner, &mut turn, &entry, &bytes, verdict)? {
             Outcome::Won => return inner.take(&ReadEntry { entry, digest: digest(&bytes) }),
-            Outcome::Lost(read) => inner.take_foreign(&read, entry.repository)?,
+            Outcome::Lost { read, .. } => inner.take_winners(&read, entry.repository)?,
             Outcome::Spent => inner.note_void(entry.number),
         }
     }

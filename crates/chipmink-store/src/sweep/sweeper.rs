@@ -384,8 +384,8 @@ impl Sweeper<'_> {
                     inner.take(&ReadEntry { entry, digest: digest(&bytes) })?;
                     return Ok(Some(Some(number)));
                 }
-                Outcome::Lost(read) => {
-                    inner.take_foreign(&read, entry.repository)?;
+                Outcome::Lost { read, .. } => {
+                    inner.take_winners(&read, entry.repository)?;
                     return Ok(None);
                 }
                 Outcome::Spent => inner.note_void(entry.number),

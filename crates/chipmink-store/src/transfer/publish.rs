@@ -130,7 +130,7 @@ impl Publisher<'_> {
             let verdict = state.map_or(target.log().state.conditional_writes, |(_, verdict)| verdict);
             match create_entry(target, &mut turn, &entry, &bytes, verdict)? {
                 Outcome::Won => return self.adopt(step, ReadEntry { digest: digest(&bytes), entry }, state),
-                Outcome::Lost(read) => target.take_foreign(&read, entry.repository)?,
+                Outcome::Lost { read, .. } => target.take_winners(&read, entry.repository)?,
                 Outcome::Spent => target.note_void(entry.number),
             }
         }
