@@ -23,6 +23,7 @@ import chipmink
 __all__ = [
     "KEYS",
     "Moto",
+    "PlainServer",
     "answering",
     "ask",
     "forward",
@@ -65,6 +66,20 @@ class Moto:
     def make_bucket(self, name: str) -> None:
         request = urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")
         _opener.open(request, timeout=60).close()
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+class PlainServer:
+    """A server whose buckets are files in a folder: as fast as the disk's cache, so that it takes much data."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        folder.mkdir()
+        self.endpoint = f"http://127.0.0.1:{port}"
+        self._process = started([sys.executable, str(Path(__file__).with_name("plain_server.py")), str(port), str(folder)], port)
 
     def stop(self) -> None:
         self._process.kill()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from buckets import KEYS, Moto, without_credentials
+from buckets import KEYS, PlainServer, without_credentials
 
 MEBIBYTE = 1 << 20
 BYTE_LEN = 512 * MEBIBYTE
@@ -53,9 +53,8 @@ def memory_of(what: str, place: str, options: dict[str, str]) -> int:
 
 def test_a_version_that_is_larger_than_the_memory_it_may_take(monkeypatch, tmp_path):
     without_credentials(monkeypatch, tmp_path)
-    server = Moto()
+    server = PlainServer(tmp_path / "server")
     try:
-        server.make_bucket("bucket")
         options = {"endpoint": server.endpoint, "region": "us-east-1", **KEYS}
         for what in ("save", "load"):
             taken = memory_of(what, "s3://bucket/memory", options)
