@@ -367,9 +367,14 @@ impl PackTransaction {
                 return Err(error);
             }
         }
+        // Far away that takes as long as to send the packs, which are removed again if it fails.
+        let is_far = inner.backend.kind() == PlaceKind::Remote;
+        if !is_far {
+            inner.check_head()?;
+        }
         let coming = inner.backend.turn().come();
-        let (checked, claims) =
-            inner.backend.both(|| inner.check_head(), || self.send(inner, coming.others()));
+        let check = || if is_far { inner.check_head() } else { Ok(()) };
+        let (checked, claims) = inner.backend.both(check, || self.send(inner, coming.others()));
         checked?;
         let claims = claims?;
         let number = self.publish_in_turn(inner, publication, &mut inner.publishing())?;
