@@ -150,6 +150,57 @@ def test_fork_during_a_save(repo, tmp_path):
     assert loaded["x"][1].content == [2] and loaded["x"][2] == [3] and loaded["y"] == {"k": [4]}
 
 
+def wait_for(event: threading.Event) -> None:
+    if not event.wait(60):
+        raise TimeoutError
+
+
+def test_fork_while_another_thread_saves_and_one_loads(repo, monkeypatch):
+    """The child has no such threads: what they hold must not be waited for."""
+    view = repo.at(repo.save({"slow": Custom([1]), "other": Custom([2])}))
+    assert view["other"].content == [2]
+    begun = [threading.Event(), threading.Event()]
+    forked = threading.Event()
+
+    def slowly(self: Any) -> Any:
+        begun[0].set()
+        wait_for(forked)
+        return (rebuilt, (self.content,))
+
+    def slow_state(self: Any, state: Any) -> None:
+        begun[1].set()
+        wait_for(forked)
+        self.__dict__.update(state)
+
+    def outcome(use: Any) -> str:
+        try:
+            return repr(use())
+        except chipmink.ChipminkError as error:
+            return type(error).__name__
+
+    def in_the_child() -> Any:
+        uses = (lambda: repo.save({}), lambda: view["slow"], lambda: view["other"], repo.close, lambda: repo.closed)
+        return [outcome(use) for use in uses]
+
+    threads = [
+        threading.Thread(target=lambda: repo.save({"slow": Custom([3])})),
+        threading.Thread(target=lambda: view["slow"]),
+    ]
+    monkeypatch.setattr(Custom, "__setstate__", slow_state, raising=False)
+    with reduced_by(slowly):
+        for thread, has_begun in zip(threads, begun, strict=True):
+            thread.start()
+            wait_for(has_begun)
+        try:
+            said = in_child(in_the_child, seconds=10)
+        finally:
+            forked.set()
+            for thread in threads:
+                thread.join()
+    assert said == repr(["ClosedError", "ClosedError", "ClosedError", "None", "True"])
+    assert view["slow"].content == [1] and repo.load()["slow"].content == [3]
+
+
 def test_worker_processes(repo, tmp_path):
     import multiprocessing
 

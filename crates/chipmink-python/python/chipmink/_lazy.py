@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from chipmink import _chipmink, _rebuild
+from chipmink import _chipmink, _rebuild, _registry
 from chipmink._device import placing
 from chipmink._errors import NotFoundError
 from chipmink._live import live_namespace
@@ -34,6 +34,7 @@ class LazyVersion(Mapping[str, Any]):
         # What functions of the version are bound to.
         self._loaded: dict[str, Any] = {}
         self.version = version
+        _registry.note_lazy(self)
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._names:
@@ -68,6 +69,13 @@ class LazyVersion(Mapping[str, Any]):
                 del self._loaded[other]
             raise
         self._loaded.update(loaded or ())
+
+    def _abandon(self) -> None:
+        # After a fork: a thread that is not there may hold the lock, and have made half of what is loaded.
+        if self._lock.acquire(blocking=False):
+            self._lock.release()
+        else:
+            self._lock, self._loaded = threading.RLock(), {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -1,4 +1,5 @@
 """The repository objects of this process that are open: found by their place, given up in forked children, closed at the end.
+Lazy versions of them are given up in forked children, too.
 
 They are held weakly.
 """
@@ -12,17 +13,25 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from chipmink._lazy import LazyVersion
     from chipmink._repository import Repository
 
-__all__ = ["abandon", "find_open", "note"]
+__all__ = ["abandon", "find_open", "note", "note_lazy"]
 
 _open_repositories: weakref.WeakSet[Repository] = weakref.WeakSet()
+# By address: a mapping cannot be hashed.
+_lazy_versions: weakref.WeakValueDictionary[int, LazyVersion] = weakref.WeakValueDictionary()
 _abandoned: list[Any] = []
 
 
 def note(repository: Repository) -> None:
     """Remembers a repository object that was just opened."""
     _open_repositories.add(repository)
+
+
+def note_lazy(version: LazyVersion) -> None:
+    """Remembers a lazy version that was just made."""
+    _lazy_versions[id(version)] = version
 
 
 def find_open(url: str) -> Repository | None:
@@ -38,6 +47,8 @@ def abandon(handle: Any) -> None:
 def _after_fork_in_child() -> None:
     for repository in list(_open_repositories):
         repository._abandon()
+    for version in list(_lazy_versions.values()):
+        version._abandon()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

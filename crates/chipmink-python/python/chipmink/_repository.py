@@ -562,7 +562,8 @@ class Repository(LoadingRepository):
         return number
 
     def _abandon(self) -> None:
-        # After a fork: the threads and locks of the native side are the parent's, so it must not even be dropped.
+        # After a fork: the threads and locks are the parent's, so the native side must not even be dropped.
+        self._turn = threading.RLock()
         if self._handle is not None:
             _registry.abandon(self._handle)
             self._handle = None
