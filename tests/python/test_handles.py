@@ -178,9 +178,9 @@ def test_a_kind_that_nobody_resolves_here(repo):
 
 
 def test_kinds_have_names_of_their_own():
-    for kind in ("", "ray.mine", "spark", "dask.future"):
+    for kind in ("", "ray.mine", "spark", "dask.future", "session", "mine.", ".session", 3):
         with pytest.raises(ValueError, match="a name of its own"):
-            chipmink.register_handle(kind, Session, capture, resolve)
+            chipmink.register_handle(kind, Session, capture, resolve)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="two functions"):
         chipmink.register_handle("tests.other", Session, capture, None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="longer than none"), chipmink.time_limit(0):

@@ -218,10 +218,14 @@ def test_a_staged_repository_is_swept_below(tmp_path):
         ({"keep_last": 0}, "keep_last is at least 1"),
         ({"keep_every": 0}, "keep_every is at least 1"),
         ({"keep_every": "0d"}, "longer than no time"),
+        ({"keep_every": numpy.int64(0)}, "keep_every is at least 1"),
         ({"keep_every": "1 day"}, "keep_every is a timedelta or text"),
+        ({"older_than": "9" * 400 + "w"}, "older_than is a timedelta or text"),
         ({"older_than": 3600}, "older_than is a timedelta or text"),
         ({"grace": datetime.timedelta(-1)}, "grace cannot be negative"),
         ({"max_bytes": "1 parsec"}, "is no size"),
+        ({"max_bytes": numpy.int64(0)}, "is no size"),
+        ({"drop": [1, -1]}, "one of .* is none"),
     ],
 )
 def test_arguments_that_mean_nothing(repo, arguments, match):

@@ -20,7 +20,7 @@ def parse_duration(duration: Duration | None, name: str) -> float | None:
     if isinstance(duration, datetime.timedelta):
         seconds = duration.total_seconds()
     else:
-        found = re.fullmatch(r"(\d+)([smhdw])", duration) if isinstance(duration, str) else None
+        found = re.fullmatch(r"(\d{1,12})([smhdw])", duration) if isinstance(duration, str) else None
         if found is None:
             raise ValueError(f'{name} is a timedelta or text such as "45s", "30m", "12h", "7d" or "2w", not {duration!r}')
         seconds = float(int(found[1]) * _UNITS[found[2]])

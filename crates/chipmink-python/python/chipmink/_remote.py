@@ -161,7 +161,8 @@ def register_handle(kind: str, type: type, capture: Capture, resolve: Resolve) -
     """
     from chipmink import _reducers
 
-    if not kind or kind.partition(".")[0] in _RESERVED:
+    library, _, what = kind.partition(".") if isinstance(kind, str) else ("", "", "")
+    if not library or not what or library in _RESERVED:
         raise ValueError(f"a kind has a name of its own, such as 'mylibrary.session', not {kind!r}")
     if not callable(capture) or not callable(resolve):
         raise TypeError(f"the rules of {kind!r} are two functions")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 import re
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TextIO, TypeVar
 
-__all__ = ["Progress", "Status", "parse_size", "watcher"]
+__all__ = ["Progress", "Status", "require_callable", "parse_size", "watcher"]
+
+T = TypeVar("T")
 
 _UNITS = {"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}
 
@@ -39,16 +42,25 @@ Progress = bool | Callable[[Status], None]
 
 def parse_size(size: int | str | None) -> int | None:
     """Bytes, given as a number or as text like ``"2GiB"``."""
-    if size is None or isinstance(size, int):
-        number = size
+    if size is None:
+        return None
+    if not isinstance(size, str):
+        number = operator.index(size)
     else:
         found = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", size.strip())
         if found is None or found[2] not in _UNITS:
             raise ValueError(f'{size!r} is no size: give bytes, or text such as "64MiB" or "2GiB"')
         number = int(found[1]) << _UNITS[found[2]]
-    if number is not None and not 0 < number < 1 << 63:
+    if not 0 < number < 1 << 63:
         raise ValueError(f"{size!r} is no size: it must be positive and below 2**63 bytes")
     return number
+
+
+def require_callable(progress: T) -> T:
+    """``progress`` itself, if it can be called."""
+    if not callable(progress):
+        raise TypeError(f"progress is True, False or a function, not {progress!r}")
+    return progress
 
 
 def watcher(progress: Progress) -> Callable[[Status | None], None] | None:
@@ -57,7 +69,7 @@ def watcher(progress: Progress) -> Callable[[Status | None], None] | None:
         return None
     if progress is True:
         return _Bar(sys.stderr) if sys.stderr is not None and sys.stderr.isatty() else None
-    callback = progress
+    callback = require_callable(progress)
 
     def call(status: Status | None) -> None:
         if status is not None:

@@ -266,8 +266,11 @@ class StoredRepository(abc.ABC):
         Packs that nothing needs are condemned, and deleted by the first sweep after ``grace`` (an hour if not given), so that
         who still reads a dropped version can finish. ``dry_run=True`` changes nothing and says what would be done.
         """
-        numbers = keep_every if isinstance(keep_every, int) else None
-        seconds = None if isinstance(keep_every, int) else parse_duration(keep_every, "keep_every")
+        numbers = seconds = None
+        if hasattr(keep_every, "__index__"):
+            numbers = operator.index(keep_every)
+        else:
+            seconds = parse_duration(keep_every, "keep_every")
         if keep_last is not None and keep_last < 1:
             raise ValueError(f"keep_last is at least 1, not {keep_last}: the newest version of a branch always stays")
         if numbers is not None and numbers < 1:
@@ -276,6 +279,9 @@ class StoredRepository(abc.ABC):
             raise ValueError("keep_every must be longer than no time")
         if isinstance(drop, str):
             raise TypeError(f"versions to drop are given as a list of numbers, not as {drop!r}")
+        dropped_numbers = [operator.index(number) for number in drop]
+        if any(not 0 <= number < 1 << 64 for number in dropped_numbers):
+            raise ValueError(f"versions to drop are given by their numbers, and one of {dropped_numbers} is none")
         seconds_left = parse_duration(grace, "grace")
         figures = self._usable().sweep(
             keep_last,
@@ -284,7 +290,7 @@ class StoredRepository(abc.ABC):
             keep_tagged,
             parse_size(max_bytes),
             parse_duration(older_than, "older_than"),
-            [operator.index(number) for number in drop],
+            dropped_numbers,
             seconds_left,
             dry_run,
         )

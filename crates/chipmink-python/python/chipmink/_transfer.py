@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import operator
 import re
 import sys
 import time
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TextIO
 
-from chipmink._staging import parse_size
+from chipmink._staging import require_callable, parse_size
 
 __all__ = ["Transfer", "TransferProgress", "Watch", "parse_limit", "parse_refs", "parse_since", "watcher"]
 
@@ -77,7 +78,12 @@ def parse_since(since: int | datetime.datetime | None) -> tuple[int | None, int 
         epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
         # One without a zone is in that of this machine, as `timestamp` has it.
         return None, (since.astimezone(datetime.UTC) - epoch) // datetime.timedelta(microseconds=1)
-    return int(since), None
+    if not hasattr(since, "__index__"):
+        raise TypeError(f"since is the number of a version or a datetime, not {since!r}")
+    first = operator.index(since)
+    if not 0 <= first < 1 << 64:
+        raise ValueError(f"since is the number of a version, and {first} is none")
+    return first, None
 
 
 _DECIMAL = {"kB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -101,7 +107,7 @@ def watcher(progress: Watch) -> tuple[Callable[[str, int, int], None] | None, Ca
         return bar, bar.clear
     if progress is False:
         return None, lambda: None
-    callback = progress
+    callback = require_callable(progress)
 
     def call(phase: str, done: int, total: int) -> None:
         callback(TransferProgress(phase, done, total))
