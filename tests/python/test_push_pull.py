@@ -141,6 +141,11 @@ def test_what_it_is_asked_for_is_checked(tmp_path):
     for wrong, error in [
         ({"limit": "fast"}, ValueError),
         ({"limit": 0}, ValueError),
+        ({"limit": 1e6}, TypeError),
+        ({"since": -1}, ValueError),
+        ({"since": 1.5}, TypeError),
+        ({"since": "2026-01-01"}, TypeError),
+        ({"progress": None}, TypeError),
         ({"refs": []}, ValueError),
         ({"refs": "main:"}, chipmink.UnsupportedError),
         ({"refs": "none"}, chipmink.NotFoundError),
@@ -151,6 +156,8 @@ def test_what_it_is_asked_for_is_checked(tmp_path):
             repo.push(tmp_path / "backup", **wrong)
     with pytest.raises(chipmink.UnsupportedError):
         repo.push("ftp://somewhere")
+    assert not (tmp_path / "backup").exists()
+    assert repo.push(tmp_path / "backup", since=numpy.int64(0), limit=numpy.int64(1 << 40)).versions == 1
 
 
 def test_progress_and_limit(tmp_path):
@@ -195,12 +202,16 @@ def test_the_command(tmp_path):
     assert_same(saved[1][1], pickle.loads((tmp_path / "out.pkl").read_bytes()))
     assert "cannot be pickled" in _export_of_a_lambda(tmp_path, run)
     assert "no chipmink repository" in run("export", tmp_path / "none", 1, "--to", tmp_path / "x", status=1)
+    for version, name, missing in ((99, "array", "99"), ("²", "array", "²"), (1, "nobody", "nobody")):
+        told = run("export", tmp_path / "backup", version, "--to", tmp_path / "x", "--names", name, "--json", status=1)
+        error = json.loads(told)["error"]
+        assert error["kind"] == "not-found" and missing in error["message"]
 
 
 def _export_of_a_lambda(tmp_path, run):
     saver = "import chipmink, sys; chipmink.open(sys.argv[1]).save({'f': lambda x: x, 'y': 2})"
     subprocess.run([sys.executable, "-c", saver, str(tmp_path / "functions")], check=True)
-    text = run("export", tmp_path / "functions", 1, "--to", tmp_path / "f.pkl", status=2)
+    text = run("export", tmp_path / "functions", 1, "--to", tmp_path / "f.pkl", status=1)
     assert not (tmp_path / "f.pkl").exists()
     run("export", tmp_path / "functions", 1, "--to", tmp_path / "f.pkl", "--names", "y")
     assert pickle.loads((tmp_path / "f.pkl").read_bytes()) == {"y": 2}

@@ -244,7 +244,7 @@ pub(crate) enum ShmCommand {
     Rm {
         /// Its name, with or without shm://
         name: String,
-        /// Remove it even if versions in it are durable nowhere
+        /// Remove a staging tier even if versions in it are durable nowhere
         #[arg(long)]
         force: bool,
         /// Print errors as JSON

@@ -22,6 +22,8 @@ pub(crate) enum Failure {
     Repository(Error),
     /// An argument has no meaning.
     Argument(String),
+    /// A program that does part of the work failed: kind of the error, and message.
+    Foreign(String, String),
     /// The output failed.
     Output(io::Error),
 }
@@ -71,9 +73,10 @@ pub fn run(
         Err(failure) => {
             let _ = out.flush();
             let (kind, message) = match failure {
-                Failure::Repository(error) => (error.kind().code(), error.to_string()),
-                Failure::Argument(message) => ("argument", message),
-                Failure::Output(error) => ("output", format!("the output failed: {error}")),
+                Failure::Repository(error) => (error.kind().code().to_owned(), error.to_string()),
+                Failure::Argument(message) => ("argument".to_owned(), message),
+                Failure::Foreign(kind, message) => (kind, message),
+                Failure::Output(error) => ("output".to_owned(), format!("the output failed: {error}")),
             };
             let _ = match is_json {
                 true => writeln!(errors, "{}", json!({ "error": { "kind": kind, "message": message } })),

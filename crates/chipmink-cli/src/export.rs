@@ -2,7 +2,7 @@
 
 use crate::arguments::ExportArguments;
 use crate::command::{Failure, open};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::process::Command;
 
@@ -30,13 +30,23 @@ pub(crate) fn run(arguments: &ExportArguments, out: &mut dyn Write) -> Result<()
     if !done.status.success() {
         let text = String::from_utf8_lossy(&done.stderr);
         let last = text.lines().last().unwrap_or_default();
-        let is_foreign = text.contains("No module named 'chipmink");
-        let reason = if is_foreign { format!("{needs}: {last}") } else { last.to_owned() };
-        return Err(Failure::Argument(reason));
+        return Err(match told(last) {
+            Some((kind, message)) => Failure::Foreign(kind, message),
+            None if text.contains("No module named 'chipmink") => {
+                Failure::Argument(format!("{needs}: {last}"))
+            }
+            None => Failure::Foreign("output".to_owned(), format!("Python ended with {}: {last}", done.status)),
+        });
     }
     match arguments.common.json {
         true => writeln!(out, "{}", json!({ "file": arguments.to }))?,
         false => writeln!(out, "{}", arguments.to)?,
     }
     Ok(())
+}
+
+/// Kind and message of the line with which the exporter ends.
+fn told(line: &str) -> Option<(String, String)> {
+    let error: Value = serde_json::from_str(line).ok()?;
+    Some((error["kind"].as_str()?.to_owned(), error["message"].as_str()?.to_owned()))
 }

@@ -1,7 +1,11 @@
-"""Writes a version as a plain pickle: ``python -m chipmink._export PLACE VERSION FILE [NAME ...]``."""
+"""Writes a version as a plain pickle: ``python -m chipmink._export PLACE VERSION FILE [NAME ...]``.
+
+It is what ``chipmink export`` runs; why it cannot it says there in the last line, as JSON with ``kind`` and ``message``.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import sys
@@ -42,12 +46,14 @@ def _dump(namespace: dict[str, Any], stream: Any) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Exports, and says in one line why it cannot."""
+    """Exports, or says why it cannot."""
     place, version, file, *names = arguments
     try:
-        export(place, int(version) if version.isdigit() else version, file, names or None)
-    except (ChipminkError, OSError) as error:
-        print(error, file=sys.stderr)
+        export(place, int(version) if version.isdecimal() else version, file, names or None)
+    except Exception as error:
+        kind = error.kind if isinstance(error, ChipminkError) else "output" if isinstance(error, OSError) else ChipminkError.kind
+        message = str(error) if isinstance(error, (ChipminkError, OSError)) else f"{type(error).__name__}: {error}"
+        print(json.dumps({"kind": kind, "message": message}), file=sys.stderr)
         return 1
     return 0
 
