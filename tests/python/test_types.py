@@ -413,6 +413,14 @@ def test_out_of_band_buffers():
     assert_same(canonical({"x": value}), {"x": chipmink.loads(data, buffers=iter(writable))})
 
 
+def test_out_of_band_arrays_of_numbers():
+    numbers = array.array("d", range(20_000))
+    kept: list[Any] = []
+    stream = chipmink.dumps([numbers, numbers[:0]], buffer_callback=kept.append)
+    for given in (kept, [buffer.raw() for buffer in kept]):
+        assert len(stream) < 2_000 and chipmink.loads(stream, buffers=given) == [numbers, numbers[:0]]
+
+
 def test_buffers_in_band_on_request():
     import pickle
 

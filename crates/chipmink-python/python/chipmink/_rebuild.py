@@ -550,7 +550,8 @@ def make_array(typecode: str, itemsize: int, byteorder: str, content: Any) -> ar
     made: array.array[Any] = array.array(typecode)
     if made.itemsize != itemsize:
         raise UnsupportedError(f"numbers of type {typecode!r} took {itemsize} bytes where they were saved, here {made.itemsize}")
-    made.frombytes(content)
+    # A buffer that was kept out of a stream comes back with items of its own kind.
+    made.frombytes(memoryview(content).cast("B"))
     if byteorder != sys.byteorder:
         made.byteswap()
     return made
