@@ -96,9 +96,9 @@ fn load_compiler(options: &CompilerOptions) -> Result<()> {
     }
     // SAFETY: as above.
     if !unsafe { sys::is_culib_present() } {
-        let tried: Vec<_> = options.libraries.iter().map(|file| file.display().to_string()).collect();
-        let tried = if tried.is_empty() { "no file was named".to_owned() } else { tried.join(", ") };
-        return Err(CudaError::NoCompiler { reason: format!("tried {tried}, and libnvrtc by its name") });
+        let files = options.libraries.iter().map(|file| file.display().to_string());
+        let tried: Vec<_> = files.chain(["libnvrtc by its name".to_owned()]).collect();
+        return Err(CudaError::NoCompiler { reason: format!("tried {}", tried.join(", ")) });
     }
     *is_loaded = true;
     Ok(())

@@ -33,8 +33,8 @@ pub struct LiveDefinitions {
 ///
 /// 1. A name is asked about before its module is imported, and again, under the found object's own module and
 ///    qualname, before the object is used.
-/// 2. Only what was found so may be called. Once `chipmink._rebuild.make_class` or `make_function` is granted, what
-///    they made may be called too.
+/// 2. Only what was found so may be called. Once `chipmink._rebuild.make_class` or `make_function` is granted, anything may
+///    be called that the bytes can make: what these make could call it, too.
 /// 3. `__setstate__` of a class is a name of its own: `module.Class.__setstate__`.
 pub struct Allowlist {
     rule: Rule,

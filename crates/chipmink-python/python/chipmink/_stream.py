@@ -32,7 +32,8 @@ def loads(data: Any, /, *, buffers: Iterable[Any] | None = None, allow: Allow | 
 
     Loading runs code that the stream names, as unpickling does. ``allow`` restricts it to the names (as
     ``"module.qualname"``) or to those that the predicate ``allow(module, qualname)`` accepts; anything else raises
-    ``NotAllowedError`` before it is imported. ``buffers`` gives back what ``buffer_callback`` was given, in order.
+    ``NotAllowedError`` before it is imported. Who allows classes or functions by value (``chipmink._rebuild.make_class``,
+    ``make_function``) lets them call whatever the stream holds. ``buffers`` gives back what ``buffer_callback`` was given, in order.
     """
     if type(data) is not bytes:
         # The code that a stream names could write into any other buffer while it is being read.
