@@ -104,7 +104,9 @@ def download(checkpoint: Any, folder: str | os.PathLike[str], rank: int = 0, **o
     into = Path(folder).resolve()
     into.mkdir(parents=True, exist_ok=True)
     with open_repository(note["place"], **options) as repository:
-        for name, content in repository.at(note["version"]).items():
+        for name in repository.names(note["version"]):
+            # One after another: all of them need not fit in memory.
+            content = repository.load(note["version"], [name])[name]
             file = (into / name).resolve()
             if not file.is_relative_to(into):
                 raise DamagedError(f"a checkpoint names {name!r}, which lies outside of the folder that it is written to")
