@@ -35,7 +35,9 @@ pub(crate) fn run(arguments: &ExportArguments, out: &mut dyn Write) -> Result<()
             None if text.contains("No module named 'chipmink") => {
                 Failure::Argument(format!("{needs}: {last}"))
             }
-            None => Failure::Foreign("output".to_owned(), format!("Python ended with {}: {last}", done.status)),
+            None => {
+                Failure::Foreign("output".to_owned(), format!("Python ended with {}: {last}", done.status))
+            }
         });
     }
     match arguments.common.json {

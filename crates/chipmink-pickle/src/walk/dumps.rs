@@ -7,7 +7,6 @@ use super::session::{PySession, SessionOptions};
 use super::walker::{Stop, Walker};
 use crate::py::Obj;
 use chipmink_format::{StreamParts, StreamPod, StreamRegion as FormatRegion, encode_stream};
-use chipmink_podding::BundleAll;
 use chipmink_types::{BlobError, BlobKind, BlobSink, Digest, Export, WalkError};
 use pyo3::prelude::*;
 use std::borrow::Cow;
@@ -52,14 +51,7 @@ pub fn dumps(
     object: &Bound<'_, PyAny>,
     buffer_callback: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Vec<u8>> {
-    let options = SessionOptions {
-        policy: Box::new(BundleAll),
-        shadow_bytes: 0,
-        live: None,
-        shared: None,
-        device: None,
-    };
-    let mut session = PySession::new(py, options)?;
+    let mut session = PySession::new(py, SessionOptions::for_one_walk())?;
     let mut sink = NoSink;
     let mut may_repeat = true;
     let result = loop {

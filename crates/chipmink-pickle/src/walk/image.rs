@@ -10,7 +10,6 @@ use super::session::{NONE, PySession, SessionOptions};
 use super::source::Walked;
 use super::walker::Walker;
 use crate::py::Obj;
-use chipmink_podding::BundleAll;
 use chipmink_types::{PodRecord, WalkError};
 use hashbrown::HashMap;
 use pyo3::exceptions::PyRuntimeError;
@@ -43,14 +42,7 @@ pub(crate) fn image(
     namespace: &Bound<'_, PyDict>,
     objects: &[Bound<'_, PyAny>],
 ) -> PyResult<Image> {
-    let options = SessionOptions {
-        policy: Box::new(BundleAll),
-        shadow_bytes: 0,
-        live: None,
-        shared: None,
-        device: None,
-    };
-    let mut session = PySession::new(py, options)?;
+    let mut session = PySession::new(py, SessionOptions::for_one_walk())?;
     let dict = Obj::of(namespace.as_any());
     let context = session.context(py, Some(dict))?;
     let mut sink = NoSink;

@@ -15,7 +15,7 @@ use super::shadow::Shadow;
 use super::shapes::Shapes;
 use super::tracker::Tracker;
 use crate::py::Obj;
-use chipmink_podding::{Policy, TypePrior, Volatility};
+use chipmink_podding::{BundleAll, Policy, TypePrior, Volatility};
 use chipmink_types::{DeviceMemory, LiveDigests, PodRecord, SharedMemory};
 use hashbrown::HashMap;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -45,6 +45,19 @@ pub struct SessionOptions {
     pub shared: Option<Box<dyn SharedMemory>>,
     /// Captures memory of devices; `None`: reducers bring it to the host.
     pub device: Option<Box<dyn DeviceMemory>>,
+}
+
+impl SessionOptions {
+    /// For a walk of which nothing is remembered: no more pods than must be, no shadow, and all memory is read.
+    pub(crate) fn for_one_walk() -> Self {
+        SessionOptions {
+            policy: Box::new(BundleAll),
+            shadow_bytes: 0,
+            live: None,
+            shared: None,
+            device: None,
+        }
+    }
 }
 
 /// What is known of a pod.

@@ -150,16 +150,9 @@ def make_shared_tensor(
     return _finished(made, requires_grad, flags)
 
 
-def make_shared_parameter(
-    segment: Any,
-    dtype: str,
-    first: int,
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    requires_grad: bool,
-    flags: int,
-) -> Any:
+def make_shared_parameter(segment: Any, dtype: str, first: int, *rest: Any) -> Any:
     """Makes a parameter in shared memory, of what such a tensor is made of."""
+    shape, strides, requires_grad, flags = rest
     tensor = make_shared_tensor(segment, dtype, first, shape, strides, False, flags)
     return _library().nn.Parameter(tensor, requires_grad)
 
