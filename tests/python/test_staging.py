@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -214,6 +215,39 @@ def test_a_saver_beside_an_agent_waits_for_it(tmp_path: Path, segment: str) -> N
             assert repository.status().persister == os.getpid()
         with chipmink.open(tmp_path) as below:
             assert len(below.log()) == 6
+    finally:
+        stop(process)
+
+
+def test_who_waits_hears_that_the_repository_was_closed(tmp_path: Path, segment: str) -> None:
+    chipmink.open(tmp_path).close()
+    process = agent(segment, tmp_path, "--size", "8MiB")
+    try:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["event"] == "attached"
+        # It has the lease, and does nothing with it.
+        process.send_signal(signal.SIGSTOP)
+
+        def enough(_: chipmink.Status) -> None:
+            raise InterruptedError("enough")
+
+        repository = chipmink.open(tmp_path, staging=segment, progress=enough)
+        saved = repository.save({"x": 1})
+        heard: list[BaseException] = []
+
+        def wait() -> None:
+            try:
+                saved.wait(timeout=20)
+            except BaseException as error:
+                heard.append(error)
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(0.3)
+        with pytest.raises(InterruptedError, match="enough"):
+            repository.close()
+        waiting.join()
+        assert isinstance(heard[0], chipmink.ClosedError), heard
     finally:
         stop(process)
 

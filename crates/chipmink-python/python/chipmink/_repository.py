@@ -374,15 +374,15 @@ class Repository(LoadingRepository):
                 scope.settle()
 
     def _waiter(self, number: int) -> Callable[[float | None, Progress], bool]:
-        def wait(timeout: float | None, progress: Progress) -> bool:
+        def is_durable(seconds: float) -> bool:
             handle = self._handle
             if handle is None:
                 if self._all_durable:
                     return True
                 raise ClosedError(f"version {number} of {self._url!r} cannot be waited for: {self._closed}")
-            return self._wait_for(lambda seconds: handle.wait_durable(number, seconds), timeout, progress)
+            return handle.wait_durable(number, seconds)
 
-        return wait
+        return lambda timeout, progress: self._wait_for(is_durable, timeout, progress)
 
     def _wait_for(self, is_reached: Callable[[float], bool], timeout: float | None, progress: Progress) -> bool:
         deadline = None if timeout is None else time.monotonic() + timeout
