@@ -79,7 +79,7 @@ pub enum Error {
     #[error(transparent)]
     Walk(#[from] WalkError),
     /// The version has no such variable.
-    #[error("version {time} has no variable {name:?}; `chipmink show {time}` lists what it has")]
+    #[error("version {time} has no variable {name:?}; `chipmink show PLACE {time}` lists what it has")]
     UnknownName {
         /// The version.
         time: TimeId,
@@ -99,7 +99,7 @@ pub enum Error {
         second: TimeId,
     },
     /// There is no such ref.
-    #[error("there is no ref {name:?} in {place}; save to it first")]
+    #[error("there is no ref {name:?} in {place}; check the name, or save to it first")]
     UnknownRef {
         /// Where the repository is.
         place: String,
