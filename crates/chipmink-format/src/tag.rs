@@ -161,9 +161,6 @@ pub const fn unzigzag(value: u64) -> i64 {
 /// Buffers, str, bytes and ints of at least this many bytes leave the stream as regions.
 pub const REGION_THRESHOLD: usize = 64 * 1024;
 
-/// An atom of at most this many bytes is never asked about by the podding policy.
-pub const ATOM_LIMIT: usize = 512;
-
 /// A str or bytes of at most this many bytes is always written out, never as `REF`, so that a pod's bytes do not depend
 /// on which equal strings the interpreter happens to share.
 pub const ALWAYS_INLINE: usize = 32;
