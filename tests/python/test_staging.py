@@ -219,6 +219,31 @@ def test_a_saver_beside_an_agent_waits_for_it(tmp_path: Path, segment: str) -> N
         stop(process)
 
 
+def test_one_that_is_let_go_of_without_being_closed_lets_others_run(tmp_path: Path, segment: str) -> None:
+    repository = chipmink.open(tmp_path, staging=segment, size="300MiB")
+    repository.save({"x": np.random.default_rng(1).bytes(200 << 20)})
+    ticks: list[float] = []
+    is_over = threading.Event()
+
+    def tick() -> None:
+        while not is_over.wait(0.001):
+            ticks.append(time.monotonic())
+
+    other = threading.Thread(target=tick)
+    other.start()
+    while not ticks:
+        time.sleep(0.001)
+    begun = time.monotonic()
+    del repository
+    ended = time.monotonic()
+    is_over.set()
+    other.join()
+    # What is persisted at that moment is persisted to its end.
+    assert ended - begun < 0.05 or sum(begun < at < ended for at in ticks) > 10
+    with chipmink.open(tmp_path, staging=segment) as again:
+        assert len(again.load()["x"]) == 200 << 20
+
+
 def test_who_waits_hears_that_the_repository_was_closed(tmp_path: Path, segment: str) -> None:
     chipmink.open(tmp_path).close()
     process = agent(segment, tmp_path, "--size", "8MiB")

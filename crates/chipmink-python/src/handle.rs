@@ -92,6 +92,14 @@ impl Handle {
     }
 }
 
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let repository = &self.repository;
+        // Who persists ends the version that it is at, which may take its time.
+        Python::attach(|py| py.detach(|| repository.stop_staging()));
+    }
+}
+
 pub(crate) fn closed() -> PyErr {
     crate::errors::exception("ClosedError", "the repository is closed; open it again with chipmink.open")
 }
