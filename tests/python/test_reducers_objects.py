@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import copyreg
+import ctypes
 import gc
 import hashlib
 import json
@@ -20,9 +21,10 @@ import types
 import weakref
 
 import chipmink
+import numpy
 import pytest
 import reference_pickler
-from chipmink import _reducers
+from chipmink import _numpy, _reducers
 from chipmink._placeholder import Placeholder
 from reducing import run
 
@@ -80,6 +82,31 @@ def test_memoryviews(copy):
     assert part.tobytes() == b"34" and not part.readonly
     assert copy(memoryview(b"abc")).obj == b"abc"
     assert copy(memoryview(base)[::2]).tobytes() == b"1357"
+
+
+@pytest.mark.parametrize("with_numpy", [True, False])
+def test_parts_of_buffers_with_other_items(copy, with_numpy, monkeypatch):
+    if not with_numpy:
+        monkeypatch.setattr(_numpy, "array_over", lambda view: None)
+    for kind, numbers in ((ctypes.c_int, [1, -2, 3]), (ctypes.c_long, [1, 1 << 40, 3]), (ctypes.c_double, [0.5, 1.5, 2.5])):
+        buffer = memoryview((kind * 3)(*numbers))
+        for part in (slice(1, 3), slice(None, None, 2)):
+            assert copy(buffer[part]).tolist() == numbers[part]
+    for dtype in ("f2", ">i4", "c16", "S3", "i4,f8"):
+        array = numpy.arange(6).astype(dtype)[1:]
+        if with_numpy:
+            made = copy(memoryview(array))
+            assert (made.format, made.tobytes()) == (memoryview(array).format, array.tobytes())
+
+
+def test_views_that_cannot_be_made_of_a_copy_are_placeholders(repo):
+    class Pair(ctypes.Structure):
+        _fields_ = (("a", ctypes.c_int), ("b", ctypes.c_double))
+
+    with pytest.warns(chipmink.SkippedVariableWarning, match="no view of a copy"):
+        version = repo.save({"pairs": memoryview((Pair * 3)())[1:], "other": 1})
+    loaded = repo.load(version)
+    assert loaded["other"] == 1 and isinstance(loaded["pairs"], chipmink.Placeholder)
 
 
 class Node:

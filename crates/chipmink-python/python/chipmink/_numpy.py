@@ -17,6 +17,7 @@ import mmap
 import os
 import sys
 import time
+import warnings
 import weakref
 from typing import Any
 
@@ -127,13 +128,21 @@ def array_over(view: memoryview) -> Any:
     if numpy is None:
         return None
     try:
-        made = numpy.asarray(view)
+        made = _asarray(numpy, view)
         again = memoryview(made)
-    except (TypeError, ValueError):
+    except (RuntimeError, TypeError, ValueError):
         return None
     if again.itemsize != view.itemsize or (again.format != view.format and not view.c_contiguous):
         return None
     return made
+
+
+def _asarray(numpy: Any, view: memoryview) -> Any:
+    if not view.format.startswith("T{"):
+        return numpy.asarray(view)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of structures of ctypes, which tell their size wrongly
+        return numpy.asarray(view)
 
 
 # --- files mapped into memory ----------------------------------------------------------------------------------------

@@ -529,8 +529,26 @@ def make_memoryview(base: Any, format: str, shape: tuple[int, ...]) -> memoryvie
         return view
     flat = view if view.format == "B" and view.ndim == 1 else view.cast("B")
     cast: Any = flat.cast
+    format = native_format(format) or format
     made: memoryview = cast(format, shape) if len(shape) != 1 else cast(format)
     return made
+
+
+def native_format(format: str) -> str | None:
+    """The format of items in which ``memoryview.cast`` gives the same numbers; ``None`` if there is none."""
+    import struct
+
+    order, kind = (format[0], format[1:]) if format[:1] in ("@", "=", "<", ">", "!") else ("@", format)
+    if order == "@":
+        return kind if kind in _CASTS else None
+    if order != "=" and (order == "<") != (sys.byteorder == "little"):
+        return None
+    alike = next((kinds for kinds in ("bhilq", "BHILQ", "fd", "c", "?") if kind and kind in kinds), "")
+    # In another order than the machine's own, the types have other sizes.
+    return next((native for native in alike if struct.calcsize(native) == struct.calcsize(order + kind)), None)
+
+
+_CASTS = frozenset("c b B h H i I l L q Q n N f d ? P".split())
 
 
 def view_of_array(shown: Any, format: str) -> memoryview:

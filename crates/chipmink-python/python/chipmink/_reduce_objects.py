@@ -56,13 +56,20 @@ def reduce_memoryview(view: memoryview, ctx: Context) -> tuple[Any, ...] | Stub:
         if part is not None:
             return part
         whole = whole and ctx.namespace is not None and _shared.has_value(base)
-    if not whole and view.nbytes and view.format in _NATIVE_FORMATS:
-        part = _numpy.array_over(view)
+    format: str | None = view.format
+    if not whole:
+        format = _rebuild.native_format(view.format)
+        part = _numpy.array_over(view) if view.nbytes else None
         if part is not None:
-            return _rebuild.view_of_array, (part, view.format)
-    if not whole or isinstance(base, memoryview):
+            shown = memoryview(part).format
+            if format in _NATIVE_FORMATS and _rebuild.native_format(shown) in _NATIVE_FORMATS:
+                return _rebuild.view_of_array, (part, format)
+            if format is None and shown == view.format:
+                return _rebuild.view_of_array, (part, shown)
+        if format is None:
+            return Stub("memoryview", "builtins.memoryview", f"no view of a copy can have items {view.format!r}; save what it shows as a list")
         base = bytes(view) if view.readonly else bytearray(view)
-    arguments = (base, view.format, view.shape)
+    arguments = (base, format, view.shape)
     if view.readonly and not memoryview(base).readonly:
         return _rebuild.make_readonly_memoryview, arguments
     return _rebuild.make_memoryview, arguments
