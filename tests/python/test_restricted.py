@@ -125,3 +125,31 @@ def test_long_paths_are_cut(repo):
     with pytest.raises(NotAllowedError, match="…") as failure:
         repo.load(repo.save({"x": value}), allow=[])
     assert len(str(failure.value)) < 400
+
+
+class Fails:
+    def __setstate__(self, state):
+        raise RuntimeError("not again")
+
+
+def test_an_exception_of_the_program_says_where(repo):
+    failing = Fails()
+    failing.x = 1
+    version = repo.save({"good": 1, "bad": [0, {"key": failing}], "gone": os.getcwd})
+    with pytest.raises(RuntimeError, match="^not again$") as failure:
+        repo.load(version)
+    assert failure.value.__notes__ == ["raised while bad[1]['key'] was loaded; load the other variables by their names"]
+    assert repo.load(version, names=["good"]) == {"good": 1}
+    with pytest.raises(RuntimeError) as failure:
+        chipmink.loads(chipmink.dumps([failing]))
+    assert failure.value.__notes__ == ["raised while [0] was loaded"]
+
+
+def test_a_name_that_is_gone_says_where(repo, monkeypatch):
+    monkeypatch.setattr(kinds, "gone_later", kinds.Record, raising=False)
+    monkeypatch.setattr(kinds.Record, "__qualname__", "gone_later")
+    version = repo.save({"alone": kinds.Record, "other": 1})
+    monkeypatch.undo()
+    with pytest.raises(AttributeError, match="gone_later") as failure:
+        repo.load(version)
+    assert failure.value.__notes__ == ["raised while alone was loaded; load the other variables by their names"]

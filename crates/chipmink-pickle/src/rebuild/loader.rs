@@ -332,7 +332,10 @@ impl<'py, 'a> Loader<'py, 'a> {
     /// Says where a failure happened, as a Python exception.
     pub(super) fn explain(&self, failure: Failure) -> PyErr {
         match failure.into_cause() {
-            Cause::Python(error) => error,
+            Cause::Python(error) => {
+                self.note_place(&error);
+                error
+            }
             Cause::Known(error) => self.with_place(error).into_exception(self.py),
             Cause::Damaged(reason) => {
                 let pod = match self.active.last() {

@@ -4,6 +4,7 @@ use super::error::{Cause, Failure, RebuildError, Result};
 use super::frame::{Build, Frame};
 use super::loader::{Loader, Step};
 use chipmink_types::LoadRoot;
+use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyAnyMethods, PyList, PyString};
@@ -74,6 +75,15 @@ impl<'py> Loader<'py, '_> {
         }
     }
 
+    /// Lets an exception of the program say where it was raised.
+    #[cold]
+    pub(super) fn note_place(&self, error: &PyErr) {
+        let place = self.path();
+        if !place.is_empty() {
+            note(self.py, error, &place, !self.variables.is_empty());
+        }
+    }
+
     /// Adds to a refusal where it happened.
     #[cold]
     pub(super) fn with_place(&self, error: RebuildError) -> RebuildError {
@@ -88,11 +98,24 @@ impl<'py> Loader<'py, '_> {
     }
 }
 
+fn note(py: Python<'_>, error: &PyErr, place: &str, has_variables: bool) {
+    if !error.is_instance_of::<PyException>(py) {
+        return;
+    }
+    let others = if has_variables { "; load the other variables by their names" } else { "" };
+    // Without the note, the exception says what it says.
+    drop(error.value(py).call_method1("add_note", (format!("raised while {place} was loaded{others}"),)));
+}
+
 impl Failure {
-    /// Says of a refusal that the variable itself is what was refused.
+    /// Says of a refusal, or of an exception of the program, that the variable itself is what was met.
     #[cold]
     pub(super) fn in_variable(self, variable: &str) -> Self {
         match self.into_cause() {
+            Cause::Python(error) => {
+                Python::attach(|py| note(py, &error, variable, true));
+                error.into()
+            }
             Cause::Known(RebuildError::Refused { name, place }) if place.is_empty() => {
                 RebuildError::Refused { name, place: format!(" at {variable}") }.into()
             }
