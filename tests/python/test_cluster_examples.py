@@ -34,7 +34,7 @@ def test_a_session_of_ray_is_taken_up_again():
     assert all(f"by {mode}:" in said for mode in ("reference", "pin", "materialize") for said in (first, resumed, restarted))
     # The driver that owned the table is gone; its copy and its value are not.
     assert "counter: live, and says 2" in resumed and "table: live, [0, 1, 4, 9, 16]" in resumed
-    assert "live" not in restarted and restarted.count("table: [0, 1, 4, 9, 16]") == 1
+    assert ": live" not in restarted and restarted.count("table: [0, 1, 4, 9, 16]") == 1
     assert "counter: {'count': 1}" in restarted
 
 
