@@ -11,7 +11,7 @@ import datetime
 import operator
 import os
 from collections.abc import Iterable
-from typing import Unpack
+from typing import SupportsIndex, Unpack
 
 from chipmink import _chipmink
 from chipmink._durations import Duration, parse_duration
@@ -267,7 +267,7 @@ class StoredRepository(abc.ABC):
         who still reads a dropped version can finish. ``dry_run=True`` changes nothing and says what would be done.
         """
         numbers = seconds = None
-        if hasattr(keep_every, "__index__"):
+        if isinstance(keep_every, SupportsIndex):
             numbers = operator.index(keep_every)
         else:
             seconds = parse_duration(keep_every, "keep_every")
