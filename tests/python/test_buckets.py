@@ -10,10 +10,10 @@ import pickle
 import socket
 import subprocess
 import sys
-import threading
 import time
 import traceback
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import chipmink
@@ -157,22 +157,14 @@ def test_writers_of_lines_of_their_own(opened):
     """Each save of the one makes the other rewrite its entry: none is lost, none waits for the other."""
     opened().save({"start": [0]})
     numbers: dict[str, list[int]] = {}
-    errors: list[BaseException] = []
 
     def write(line: str) -> None:
-        try:
-            repo = opened(ref=line)
-            for step in range(6):
-                numbers.setdefault(line, []).append(int(repo.save({"line": line, "step": [step]})))
-        except BaseException as error:
-            errors.append(error)
+        repo = opened(ref=line)
+        for step in range(6):
+            numbers.setdefault(line, []).append(int(repo.save({"line": line, "step": [step]})))
 
-    threads = [threading.Thread(target=write, args=(f"line-{i}",)) for i in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    assert not errors, errors[0]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(write, [f"line-{i}" for i in range(3)]))
     repo = opened()
     assert sorted(sum(numbers.values(), [])) == list(range(2, 20))
     for line, found in numbers.items():
@@ -199,11 +191,8 @@ def test_repositories_of_one_process_save_in_turn(opened):
     def write(which: int) -> None:
         numbers.extend(int(repos[which].save({"line": which, "step": [step]})) for step in range(10))
 
-    threads = [threading.Thread(target=write, args=(which,)) for which in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
     assert sorted(numbers) == list(range(2, 42))
     assert opened().verify().ok
 

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import chipmink
@@ -213,29 +214,21 @@ def test_worker_processes(repo, tmp_path):
 
 def test_two_threads_save_to_one_repository_object(repo):
     versions: dict[int, list[Any]] = {}
-    errors: list[BaseException] = []
 
     def work(which: int) -> None:
         namespace: dict[str, Any] = {f"t{which}": [which], "list": [[i] for i in range(200)]}
-        try:
-            for step in range(25):
-                namespace[f"t{which}"].append(step)
-                expected = list(namespace[f"t{which}"])
-                number = int(repo.save(namespace))
-                if number in versions:
-                    raise AssertionError(f"number {number} was given out twice")
-                versions[number] = [f"t{which}", expected]
-                if step % 5 == 0:
-                    assert repo.load(number, names=[f"t{which}"]) == {f"t{which}": expected}
-        except BaseException as error:
-            errors.append(error)
+        for step in range(25):
+            namespace[f"t{which}"].append(step)
+            expected = list(namespace[f"t{which}"])
+            number = int(repo.save(namespace))
+            if number in versions:
+                raise AssertionError(f"number {number} was given out twice")
+            versions[number] = [f"t{which}", expected]
+            if step % 5 == 0:
+                assert repo.load(number, names=[f"t{which}"]) == {f"t{which}": expected}
 
-    threads = [threading.Thread(target=work, args=(which,)) for which in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    assert not errors, errors[0]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, range(2)))
     assert len(versions) == 50
     for number, (name, expected) in versions.items():
         loaded = repo.load(number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import chipmink
 import pytest
@@ -140,23 +140,15 @@ def test_a_conflict_begins_a_branch(opened):
 def test_writers_that_meet_all_the_time(opened, on_conflict):
     opened().save({"start": [0]})
     saved: dict[int, dict] = {}
-    errors: list[BaseException] = []
 
     def write(who: int) -> None:
-        try:
-            repo = opened(on_conflict=on_conflict)
-            for step in range(15):
-                namespace = {"who": [who], "step": [step]}
-                saved[int(repo.save(namespace))] = namespace
-        except BaseException as error:
-            errors.append(error)
+        repo = opened(on_conflict=on_conflict)
+        for step in range(15):
+            namespace = {"who": [who], "step": [step]}
+            saved[int(repo.save(namespace))] = namespace
 
-    threads = [threading.Thread(target=write, args=(who,)) for who in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    assert not errors, errors[0]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
     repo = opened()
     assert len(saved) == 60 and repo.verify(full=True) == []
     assert all(repo.load(number) == namespace for number, namespace in saved.items())
