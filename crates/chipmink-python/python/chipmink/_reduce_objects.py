@@ -46,7 +46,7 @@ def reduce_memoryview(view: memoryview, ctx: Context) -> tuple[Any, ...] | Stub:
     """A view of the same buffer, or of an array over the part that it shows; where that cannot be told, of a copy."""
     try:
         base: Any = view.obj
-        whole = memoryview(base).nbytes == view.nbytes and view.c_contiguous
+        whole = memoryview(base).nbytes == view.nbytes and view.c_contiguous and not isinstance(base, memoryview)
     except ValueError:
         return Stub("memoryview", "builtins.memoryview", "it was released")
     except TypeError:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TextIO, TypeVar
 
-__all__ = ["Progress", "Status", "require_callable", "parse_size", "watcher"]
+__all__ = ["Progress", "Status", "parse_size", "require_callable", "watcher"]
 
 T = TypeVar("T")
 

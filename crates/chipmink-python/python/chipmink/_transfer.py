@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TextIO
 
-from chipmink._staging import require_callable, parse_size
+from chipmink._staging import parse_size, require_callable
 
 __all__ = ["Transfer", "TransferProgress", "Watch", "parse_limit", "parse_refs", "parse_since", "watcher"]
 
