@@ -1,5 +1,6 @@
 //! Digests of live memory that need not be computed again, because nobody has written to it since.
 
+use super::helpers::{Found, Helpers};
 use super::live_hash::{digest_with_edges, edges_of};
 use super::memory::Span;
 use super::regions::live_digest;
@@ -10,7 +11,6 @@ use chipmink_types::{Digest, Edges, LiveRegion, Look, RegionRecord};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 impl Walker<'_, '_> {
@@ -57,12 +57,14 @@ impl Walker<'_, '_> {
         let mut edges = Vec::new();
         let mut hashed = 0;
         let mut unknown: Vec<Chunk> = Vec::new();
-        let mut hash = |unknown: &mut Vec<Chunk>, digests: &mut [Digest]| {
-            for (chunk, (digest, of_it)) in unknown.iter().zip(digest_all(unknown)) {
-                digests[chunk.ordinal] = digest;
-                edges.extend(of_it.map(|edges| (chunk.ordinal as u64, edges)));
+        let mut hash = |helpers: &mut Helpers, unknown: &mut Vec<Chunk>, digests: &mut [Digest]| {
+            let ordinals: Vec<usize> = unknown.iter().map(|chunk| chunk.ordinal).collect();
+            for (ordinal, (digest, of_it)) in
+                ordinals.into_iter().zip(helpers.digest(std::mem::take(unknown)))
+            {
+                digests[ordinal] = digest;
+                edges.extend(of_it.map(|edges| (ordinal as u64, edges)));
             }
-            unknown.clear();
         };
         for (ordinal, (offset, len)) in grid.chunks().enumerate() {
             if let Some(known) = look.digest(ordinal as u64) {
@@ -74,11 +76,11 @@ impl Walker<'_, '_> {
             let start = span.start + offset as usize;
             unknown.push(Chunk { ordinal, start, len: len as usize, page_len: look.page_len });
             if unknown.len() == SIGNALS_EVERY {
-                hash(&mut unknown, &mut digests);
+                hash(&mut self.helpers, &mut unknown, &mut digests);
                 self.check_signals()?;
             }
         }
-        hash(&mut unknown, &mut digests);
+        hash(&mut self.helpers, &mut unknown, &mut digests);
         self.stats.detection_nanos += began.elapsed().as_nanos() as u64;
         self.learn(span, record, &look, &digests, edges, hashed);
         Ok(digests)
@@ -92,10 +94,14 @@ impl Walker<'_, '_> {
             len: len as usize,
             page_len: 0,
         };
-        let chunks: Vec<Chunk> = grid.chunks().enumerate().map(chunk).collect();
-        let mut digests = Vec::with_capacity(chunks.len());
-        for part in chunks.chunks(SIGNALS_EVERY) {
-            digests.extend(digest_all(part).into_iter().map(|(digest, _)| digest));
+        let mut chunks = grid.chunks().enumerate().map(chunk);
+        let mut digests = Vec::with_capacity(grid.chunk_count() as usize);
+        loop {
+            let part: Vec<Chunk> = chunks.by_ref().take(SIGNALS_EVERY).collect();
+            if part.is_empty() {
+                break;
+            }
+            digests.extend(self.helpers.digest(part).into_iter().map(|(digest, _)| digest));
             self.check_signals()?;
         }
         Ok(digests)
@@ -127,26 +133,20 @@ fn settle(look: &mut Look, span: Span, grid: &Grid) {
 
 /// Chunks that are hashed between two looks at signals.
 const SIGNALS_EVERY: usize = 1024;
-/// Bytes for which another thread is worth its start, some 30 microseconds.
-const THREAD_LEN: usize = 1 << 20;
-/// More threads than these do not make memory any faster.
-const THREADS_MAX: usize = 4;
-/// Chunks that a thread takes at once.
-const SHARE: usize = 8;
 /// Stands where a digest will be.
 const NOT_YET: Digest = Digest::xxh3([0; 16]);
 
 /// A chunk of live memory whose digest is wanted.
-struct Chunk {
-    ordinal: usize,
-    start: usize,
-    len: usize,
+pub(crate) struct Chunk {
+    pub ordinal: usize,
+    pub start: usize,
+    pub len: usize,
     /// Bytes of a page, if edges are wanted; else 0.
-    page_len: usize,
+    pub page_len: usize,
 }
 
 impl Chunk {
-    fn digest(&self, scratch: &mut Vec<u8>) -> (Digest, Option<Edges>) {
+    pub(crate) fn digest(&self, scratch: &mut Vec<u8>) -> Found {
         let Some(lens) = edge_lens(self.start, self.len, self.page_len) else {
             return (live_digest(self.start as *const u8, self.len), None);
         };
@@ -165,35 +165,6 @@ fn edge_lens(start: usize, len: usize, page_len: usize) -> Option<(usize, usize)
 /// The edges of a chunk that has been copied from an address, if they are wanted.
 pub(crate) fn edges_of_copy(start: usize, copy: &[u8], page_len: usize) -> Option<Edges> {
     Some(edges_of(copy, copy, edge_lens(start, copy.len(), page_len)?))
-}
-
-/// What chunks are, which several threads compute if they are many. The caller keeps the memory alive.
-fn digest_all(chunks: &[Chunk]) -> Vec<(Digest, Option<Edges>)> {
-    let byte_len: usize = chunks.iter().map(|chunk| chunk.len).sum();
-    let wanted = (byte_len / THREAD_LEN).min(THREADS_MAX);
-    let threads = match wanted {
-        0 | 1 => 1,
-        _ => wanted.min(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)),
-    };
-    let mut found = vec![(NOT_YET, None); chunks.len()];
-    let shares = Mutex::new(chunks.chunks(SHARE).zip(found.chunks_mut(SHARE)).collect::<Vec<_>>());
-    // Taken and given back with nothing in between that could fail.
-    let next = || shares.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    let work = || {
-        let mut scratch = Vec::new();
-        while let Some((chunks, found)) = next() {
-            found.iter_mut().zip(chunks).for_each(|(found, chunk)| *found = chunk.digest(&mut scratch));
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            // With fewer threads it takes longer.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
-        }
-        work();
-    });
-    drop(shares);
-    found
 }
 
 impl PySession {
@@ -241,33 +212,5 @@ fn live_region(span: Span, record: &RegionRecord) -> LiveRegion {
         grid: record.grid,
         row_len: record.row_len,
         first_chunk_len: record.first_chunk_len,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn threads_find_the_same_digests() {
-        let bytes: Vec<u8> = (0..5_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 23) as u8).collect();
-        for len in [0, 1, 65_536, 1 << 20, 3 << 20, bytes.len()] {
-            let parts: Vec<&[u8]> = bytes[..len].chunks(65_536).collect();
-            for page_len in [0, 4096] {
-                let chunk = |(ordinal, part): (usize, &&[u8])| Chunk {
-                    ordinal,
-                    start: part.as_ptr() as usize,
-                    len: part.len(),
-                    page_len,
-                };
-                let chunks: Vec<Chunk> = parts.iter().enumerate().map(chunk).collect();
-                let found = digest_all(&chunks);
-                assert_eq!(found.len(), parts.len());
-                for ((digest, edges), part) in found.iter().zip(&parts) {
-                    assert_eq!(*digest, chipmink_digest::digest(part), "{len} bytes");
-                    assert_eq!(edges.is_some(), page_len > 0 && part.len() >= 4 * page_len);
-                }
-            }
-        }
     }
 }

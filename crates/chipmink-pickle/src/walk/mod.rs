@@ -11,6 +11,7 @@ mod dumps;
 mod earlier;
 mod exports;
 mod frames;
+mod helpers;
 mod identified;
 mod image;
 mod instances;

@@ -101,6 +101,8 @@ pub(crate) struct Walker<'w, 'py> {
     pub hints: Vec<Hint>,
     /// Roots of the regions digested in this walk, by first and last address and row length.
     pub hashed: HashMap<(usize, usize, u64), Digest>,
+    /// Threads that digest memory beside it.
+    pub helpers: super::helpers::Helpers,
     /// What regions of new objects may resemble.
     pub earlier: super::earlier::Earlier<'w>,
     /// Everything goes into one pod (`dumps`).
@@ -190,6 +192,7 @@ impl<'w, 'py> Walker<'w, 'py> {
             memory,
             hints: Vec::new(),
             hashed: HashMap::new(),
+            helpers: super::helpers::Helpers::default(),
             earlier: super::earlier::Earlier::default(),
             single,
             stream: None,
