@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from typing import Any
 
 import chipmink
@@ -148,3 +150,54 @@ def test_a_model_trains_on_after_a_restore_of_what_its_graph_refers_to(tmp_path)
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             loss.backward()
         model(torch.ones(2, 1024)).sum().backward()
+
+
+def anonymous(tensors: list[Any]) -> int:
+    """Bytes that the process has for itself of the memory of tensors."""
+    starts = sorted((each.data_ptr(), each.numel() * each.element_size()) for each in tensors)
+    found, within = 0, False
+    with open("/proc/self/smaps") as lines:
+        for line in lines:
+            head = line.split(maxsplit=1)[0]
+            if "-" in head and not head.endswith(":"):
+                first, end = (int(part, 16) for part in head.split("-"))
+                within = any(first < start + size and start < end for start, size in starts)
+            elif within and head == "Anonymous:":
+                found += int(line.split()[1]) * 1024
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel of Linux")
+@pytest.mark.parametrize("learns", [True, False])
+def test_the_state_that_the_next_step_writes_is_made_ready_for_it(tmp_path, learns):
+    def run() -> tuple[Any, Any]:
+        parameter = torch.nn.Parameter(noise())
+        return parameter, torch.optim.Adam([parameter])
+
+    parameter, optimizer = run()
+    parameter.grad = noise(seed=2)
+    optimizer.step()
+    kept = {name: value.clone() for name, value in optimizer.state[parameter].items()}
+    with Checkpointer(tmp_path / "runs", optimizer=optimizer) as made:
+        made.save(0)
+    parameter, optimizer = run()
+    parameter.requires_grad_(learns)
+    with Checkpointer(tmp_path / "runs", optimizer=optimizer) as again:
+        again.restore()
+        state = optimizer.state[parameter]
+        large = [state["exp_avg"], state["exp_avg_sq"]]
+        size = sum(each.numel() * each.element_size() for each in large)
+        ends = time.monotonic() + (20 if learns else 0.3)
+        while anonymous(large) < size and time.monotonic() < ends:
+            time.sleep(0.01)
+        # What was never written by the program is its own only if it was about to be.
+        assert (anonymous(large) >= size) == learns
+        for name, value in kept.items():
+            assert torch.equal(state[name], value), name
+    with Checkpointer(tmp_path / "runs", optimizer=optimizer) as last:
+        parameter.requires_grad_(True)
+        parameter.grad = noise(seed=3)
+        optimizer.step()
+        # What is stored has not changed with it.
+        last.restore()
+        assert all(torch.equal(optimizer.state[parameter][name], value) for name, value in kept.items())

@@ -108,9 +108,14 @@ impl Loaded {
         Ok(())
     }
 
-    /// Lets what was mapped, and not read otherwise, be checked as the handle says.
-    fn end(&self, handle: &Handle) {
+    /// Lets what was mapped, and not read otherwise, be checked as the handle says. The program is about to write to the
+    /// regions at the addresses `written`.
+    fn end(&self, handle: &Handle, written: Vec<usize>) {
         if let Some(Load { mapper, plan, time }) = self.load().take() {
+            if let Some(mapper) = &mapper {
+                let regions: Vec<RegionRecord> = written.into_iter().filter_map(region_at).collect();
+                mapper.expect_writes(&regions);
+            }
             handle.mapping().check_later(mapper.as_ref(), &plan, time);
         }
     }

@@ -115,6 +115,12 @@ impl Mapper {
         let roots: Vec<Digest> = regions.iter().map(|region| region.root).collect();
         self.0.forget_unchecked(&roots);
     }
+
+    /// The program is about to write to all of these regions.
+    pub(crate) fn expect_writes(&self, regions: &[RegionRecord]) {
+        let roots: Vec<Digest> = regions.iter().map(|region| region.root).collect();
+        self.0.expect_writes(&roots);
+    }
 }
 
 impl Mapper {

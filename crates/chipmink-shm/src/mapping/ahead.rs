@@ -1,13 +1,24 @@
 //! [`FaultAhead`]: the page tables of a region filled by another thread, before they are asked for.
+//!
+//! What the program will write to is given its own pages at once: a page that was looked up first costs more to write to
+//! than one that was not (each must then be taken from the other processors, too).
 
-use rustix::mm::Advice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes looked up at a time: a drop of the region waits for one such step at most, some tens of microseconds.
 const STEP_LEN: usize = 2 << 20;
+/// Bytes copied at a time, some hundred microseconds: as long as every change of what this process has mapped may wait.
+const COPY_LEN: usize = 256 << 10;
 
 /// Where a region is, for as long as it is mapped: address and length in whole pages.
 pub(super) type Place = Arc<Mutex<Option<(usize, usize)>>>;
+
+/// What the program is about to do with the pages.
+#[derive(Clone, Copy)]
+enum Use {
+    Read,
+    Write,
+}
 
 /// The place of a region, held while it is used.
 pub(super) fn held(place: &Place) -> MutexGuard<'_, Option<(usize, usize)>> {
@@ -24,31 +35,50 @@ impl FaultAhead {
     /// Looks up all pages, from the first on. It stops, without a word, where the region is no longer mapped or the system
     /// cannot do it (Linux before 5.14, other systems): the pages come when they are used, as without it.
     pub fn run(&self) {
+        self.run_with(Use::Read);
+    }
+
+    /// As [`FaultAhead::run`], for a program that is about to write to all of the region: each page becomes memory of the
+    /// process' own, with the bytes that it has.
+    pub fn run_for_writing(&self) {
+        self.run_with(Use::Write);
+    }
+
+    fn run_with(&self, next: Use) {
+        let step_len = match next {
+            Use::Read => STEP_LEN,
+            Use::Write => COPY_LEN,
+        };
         let mut at = 0;
-        while self.step(at) {
-            at += STEP_LEN;
+        while self.step(at, step_len, next) {
+            at += step_len;
         }
     }
 
-    fn step(&self, at: usize) -> bool {
+    fn step(&self, at: usize, step_len: usize, next: Use) -> bool {
         let place = held(&self.0);
         let Some((start, mapped_len)) = *place else { return false };
         if at >= mapped_len {
             return false;
         }
-        let byte_len = STEP_LEN.min(mapped_len - at);
-        populate((start + at) as *mut std::ffi::c_void, byte_len)
+        let byte_len = step_len.min(mapped_len - at);
+        populate((start + at) as *mut std::ffi::c_void, byte_len, next)
     }
 }
 
 #[cfg(target_os = "linux")]
-fn populate(start: *mut std::ffi::c_void, byte_len: usize) -> bool {
-    // SAFETY: the range is within a mapping that its owner cannot unmap while its place is held. Pages of a file that was
-    // cut are an error of the call, not a signal.
-    unsafe { rustix::mm::madvise(start, byte_len, Advice::LinuxPopulateRead) }.is_ok()
+fn populate(start: *mut std::ffi::c_void, byte_len: usize, next: Use) -> bool {
+    use rustix::mm::Advice;
+    let advice = match next {
+        Use::Read => Advice::LinuxPopulateRead,
+        Use::Write => Advice::LinuxPopulateWrite,
+    };
+    // SAFETY: the range is within a mapping that its owner cannot unmap while its place is held; no byte of it changes. Pages
+    // of a file that was cut are an error of the call, not a signal.
+    unsafe { rustix::mm::madvise(start, byte_len, advice) }.is_ok()
 }
 
 #[cfg(not(target_os = "linux"))]
-fn populate(_: *mut std::ffi::c_void, _: usize) -> bool {
+fn populate(_: *mut std::ffi::c_void, _: usize, _: Use) -> bool {
     false
 }

@@ -221,11 +221,11 @@ fn a_long_piece_lies_in_large_pages_as_it_does_in_its_file() {
 #[cfg(target_os = "linux")]
 #[test]
 fn pages_are_there_before_they_are_used() {
-    let resident = |region: &MappedRegion| {
+    let bytes_of = |region: &MappedRegion, field: &str| {
         let start = format!("{:x}-", region.start().as_ptr() as usize);
         let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let lines = smaps.lines().skip_while(|line| !line.starts_with(&start));
-        let field = lines.skip(1).find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        let field = lines.skip(1).find_map(|line| line.strip_prefix(field)).unwrap();
         field.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     };
     let dir = tempfile::tempdir().unwrap();
@@ -233,9 +233,12 @@ fn pages_are_there_before_they_are_used() {
     let mut region = MappedRegion::map(&[piece(&a, 0, 5_000_000)], &budget()).unwrap();
     region.write_at(PAGE as usize, b"of the program").unwrap();
     let ahead = region.fault_ahead();
-    assert!(resident(&region) < 4_000_000);
+    assert!(bytes_of(&region, "Rss:") < 4_000_000);
     ahead.run();
-    assert!(resident(&region) >= 5_000_000);
+    assert!(bytes_of(&region, "Rss:") >= 5_000_000);
+    assert!(bytes_of(&region, "Anonymous:") < 1_000_000, "what is read stays the file's");
+    ahead.run_for_writing();
+    assert!(bytes_of(&region, "Anonymous:") >= 5_000_000, "what is written is the process' own");
     let mut expected = a.2.clone();
     expected[PAGE as usize..][..14].copy_from_slice(b"of the program");
     assert!(all(&region) == expected);
@@ -250,7 +253,8 @@ fn a_region_may_go_while_its_pages_are_looked_up() {
         let mut region = MappedRegion::map(&[piece(&a, 0, 40_000_000)], &budget()).unwrap();
         let ahead = region.fault_ahead();
         let again = region.fault_ahead();
-        let threads = [ahead, again].map(|ahead| std::thread::spawn(move || ahead.run()));
+        let threads =
+            [std::thread::spawn(move || ahead.run()), std::thread::spawn(move || again.run_for_writing())];
         std::thread::sleep(std::time::Duration::from_micros(round * 20));
         drop(region);
         // Others take the addresses at once: nothing may be done to them.
@@ -267,4 +271,5 @@ fn pages_of_a_file_that_was_cut_are_not_looked_up() {
     let mut region = MappedRegion::map(&[piece(&a, 0, 5_000_000)], &budget()).unwrap();
     File::options().write(true).open(&a.1).unwrap().set_len(10_000).unwrap();
     region.fault_ahead().run();
+    region.fault_ahead().run_for_writing();
 }

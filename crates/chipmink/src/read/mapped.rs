@@ -13,6 +13,7 @@ use chipmink_digest::digest;
 use chipmink_shm::{FaultAhead, MOST_RUNS, MapBudget, MappedRegion, Piece, keeps_unlinked_files, page_len};
 use chipmink_store::{RawPlaces, Store};
 use chipmink_types::{BlobError, BlobSource, Digest, RegionRecord};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -37,12 +38,22 @@ pub struct Unchecked {
     /// Digest, length, and ordinal of its place.
     chunks: Vec<(Digest, u64, usize)>,
     ahead: FaultAhead,
+    /// Whether the program is about to write to all of it.
+    is_written: bool,
 }
 
 impl Unchecked {
-    /// Looks up the pages of the region if it is still there, so that its reader need not.
+    /// Looks up the pages of the region if it is still there, so that its reader, or its writer, need not.
     pub(super) fn fault_ahead(&self) {
-        self.ahead.run();
+        match self.is_written {
+            true => self.ahead.run_for_writing(),
+            false => self.ahead.run(),
+        }
+    }
+
+    /// The program is about to write to all of the region.
+    fn expect_writes(&mut self) {
+        self.is_written = true;
     }
 
     /// Compares the bytes in the files with their digests.
@@ -129,10 +140,16 @@ impl RegionMapper {
 
     /// The bytes of regions go elsewhere, so what was mapped of each need not be checked.
     pub fn forget_unchecked(&self, roots: &[Digest]) {
-        let mut unchecked = self.unchecked();
-        for root in roots {
-            if let Some(at) = unchecked.iter().position(|(known, _)| known == root) {
-                unchecked.swap_remove(at);
+        let mut times = counted(roots);
+        self.unchecked().retain(|(root, _)| !taken(&mut times, root));
+    }
+
+    /// The program is about to write to all of these regions. It has to be said before they are taken to be checked.
+    pub fn expect_writes(&self, roots: &[Digest]) {
+        let mut times = counted(roots);
+        for (root, unchecked) in self.unchecked().iter_mut() {
+            if taken(&mut times, root) {
+                unchecked.expect_writes();
             }
         }
     }
@@ -140,6 +157,23 @@ impl RegionMapper {
     /// What was mapped and not checked, each with the root of its region, to be checked by the caller.
     pub fn take_unchecked(&self) -> Vec<(Digest, Unchecked)> {
         std::mem::take(&mut *self.unchecked())
+    }
+}
+
+/// How often each of them is there: regions of the same content are mapped each for itself.
+fn counted(roots: &[Digest]) -> HashMap<Digest, usize> {
+    let mut times = HashMap::new();
+    roots.iter().for_each(|root| *times.entry(*root).or_default() += 1);
+    times
+}
+
+fn taken(times: &mut HashMap<Digest, usize>, root: &Digest) -> bool {
+    match times.get_mut(root) {
+        Some(left) if *left > 0 => {
+            *left -= 1;
+            true
+        }
+        _ => false,
     }
 }
 
@@ -196,8 +230,12 @@ fn map_region(
         }
         memory.write_at(at, &bytes).map_err(|error| damaged(region, error.to_string()))?;
     }
-    let unchecked =
-        (!unchecked.is_empty()).then(|| Unchecked { places, chunks: unchecked, ahead: memory.fault_ahead() });
+    let unchecked = (!unchecked.is_empty()).then(|| Unchecked {
+        places,
+        chunks: unchecked,
+        ahead: memory.fault_ahead(),
+        is_written: false,
+    });
     Ok(Some((memory, unchecked)))
 }
 

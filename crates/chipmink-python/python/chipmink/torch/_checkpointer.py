@@ -301,7 +301,9 @@ class Checkpointer:
                     raise UnsupportedError(f"{name} is a {part.kind} here and a {kind} in the checkpoint of step {about['step']}")
                 part.plan(loaded[name], writes, strict)
             writes.apply(fill.copy)
-            fill.end()
+            # What was only copied goes first: memory cannot be given back while the rest is being made ready.
+            del loaded
+            fill.end(writes.stepped)
         if names is None:
             repository._continue_from(number)
             self._recognise()

@@ -14,6 +14,7 @@ import torch
 from chipmink import _chipmink
 from chipmink._errors import DamagedError
 from chipmink._repository import Repository
+from chipmink.torch._writes import address
 
 __all__ = ["Fill"]
 
@@ -63,11 +64,11 @@ class Fill:
         filled = {id(target) for target, _ in fitting}
         return [pair for pair in copies if id(pair[0]) not in filled]
 
-    def end(self) -> None:
-        """Lets the rest be checked that the program has got."""
+    def end(self, written: list[torch.Tensor]) -> None:
+        """Lets the rest be checked that the program has got. ``written`` is what it will write to with its next step."""
         loaded, self._loaded = self._loaded, None
         if loaded is not None:
-            loaded.end(self._handle)
+            loaded.end(self._handle, [each.data_ptr() for each in written if address(each) is not None])
 
 
 def _fits(target: torch.Tensor, source: torch.Tensor) -> bool:

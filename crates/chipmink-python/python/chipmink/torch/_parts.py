@@ -221,6 +221,8 @@ class _Optimizer:
                 made[field] = now
             else:
                 made[field] = writes.make(value, _home(parameter, field, group))
+                if parameter.requires_grad:
+                    writes.stepped.append(made[field])
         return made
 
     def _options_of(self, group: dict[str, Any], stored: dict[str, Any], writes: Writes) -> dict[str, Any]:

@@ -29,6 +29,8 @@ class Writes:
         self._copies: list[Copy] = []
         self._sources: dict[Any, tuple[str, torch.Tensor]] = {}
         self._made: dict[tuple[int, str], tuple[torch.Tensor, torch.Tensor]] = {}
+        self.stepped: list[torch.Tensor] = []
+        """What was made, and what the next step of the training will write to."""
         self._calls: list[Callable[[], Any]] = []
 
     def copy(self, name: str, target: torch.Tensor, source: torch.Tensor) -> None:
@@ -64,7 +66,7 @@ class Writes:
         self._calls.append(action)
 
     def apply(self, fast: Callable[[list[Copy]], list[Copy]] = lambda copies: copies) -> None:
-        """Does what was planned. ``fast`` copies what it can, and returns the rest."""
+        """Does what was planned, and lets go of it. ``fast`` copies what it can, and returns the rest."""
         with torch.no_grad():
             for target, source in fast(self._copies):
                 if not fill_tensor(target, source):
@@ -73,6 +75,7 @@ class Writes:
                         target.copy_(source)
             for action in self._calls:
                 action()
+        self._copies, self._sources, self._made, self._calls = [], {}, {}, []
 
 
 def address(tensor: torch.Tensor) -> int | None:
