@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import chipmink
+import numpy
 from custom import Custom, rebuilt, reduced_by
 from workers import in_child, load_first
 
@@ -200,6 +201,14 @@ def test_fork_while_another_thread_saves_and_one_loads(repo, monkeypatch):
                 thread.join()
     assert said == repr(["ClosedError", "ClosedError", "ClosedError", "None", "True"])
     assert view["slow"].content == [1] and repo.load()["slow"].content == [3]
+
+
+def test_fork_while_the_pages_of_what_was_loaded_are_looked_up(repo):
+    """The thread that looks them up is not in the child, which lets go of what was loaded all the same."""
+    repo.save({"array": numpy.random.default_rng(0).integers(0, 256, 200 << 20, dtype="u1")})
+    for _ in range(5):
+        loaded = repo.load()
+        assert in_child(loaded.clear, seconds=20) == "None"
 
 
 def test_worker_processes(repo, tmp_path):

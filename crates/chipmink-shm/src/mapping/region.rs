@@ -1,13 +1,13 @@
 //! [`MappedRegion`]: one range of memory made of pieces of files.
 
-use super::ahead::{FaultAhead, Place, held};
+use super::ahead::{FaultAhead, Place};
 use super::budget::{MapBudget, Permit};
 use crate::error::{Result, ShmError};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::fs::File;
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 /// Mappings of which one region may consist.
 pub const MOST_RUNS: usize = 256;
@@ -71,7 +71,7 @@ pub struct MappedRegion {
     mapped_len: usize,
     permit: Option<Permit>,
     /// What another thread knows of it.
-    place: Option<Place>,
+    place: Option<Arc<Place>>,
 }
 
 // SAFETY: the memory belongs to this value and nothing in it is bound to a thread.
@@ -165,7 +165,7 @@ impl MappedRegion {
     /// What lets another thread look up its pages. There is one per region, which each call gives again.
     pub fn fault_ahead(&mut self) -> FaultAhead {
         let extent = (self.start.as_ptr() as usize, self.mapped_len);
-        FaultAhead(Arc::clone(self.place.get_or_insert_with(|| Arc::new(Mutex::new(Some(extent))))))
+        FaultAhead(Arc::clone(self.place.get_or_insert_with(|| Arc::new(Place::new(extent)))))
     }
 
     /// Length in bytes.
@@ -225,8 +225,9 @@ impl Drop for MappedRegion {
         if self.mapped_len == 0 {
             return;
         }
-        if let Some(place) = &self.place {
-            held(place).take();
+        if self.place.as_ref().is_some_and(|place| !place.leave()) {
+            // It stays mapped in this process.
+            return;
         }
         // SAFETY: mapped by `map`, and nobody may use the pointer any more. A failure would leak it.
         let _ = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.mapped_len) };
