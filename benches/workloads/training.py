@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+#: Of a run at full scale: 2.4 GB with the state of Adam.
+PARAMETERS = 200_000_000
 #: Layers, so that a two-hundredth of them can learn.
 LAYERS = 200
 #: What Adam keeps of a parameter, and the parameter.
