@@ -19,7 +19,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from buckets import KEYS, Moto, without_credentials  # noqa: E402
-from chipmink.torch import Best, Checkpointer  # noqa: E402
+from chipmink.torch import Best, Checkpointer, PendingCheckpoint  # noqa: E402
+from workers import in_child  # noqa: E402
 
 
 class Run:
@@ -433,6 +434,11 @@ def test_a_failure_in_the_background_is_raised_by_the_next_call(checkpointer, mo
     with pytest.raises(chipmink.StorageError, match="the disk is gone"):
         made.wait()
     made.wait()
+
+
+def test_a_child_does_not_wait_for_a_thread_that_it_has_not():
+    pending = PendingCheckpoint(7)
+    assert in_child(pending.wait).startswith("ClosedError: the checkpoint of step 7 is saved by the process that this one was forked from")
 
 
 def test_preemption(checkpointer):

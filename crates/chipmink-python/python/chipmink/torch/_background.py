@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextvars
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 
 from chipmink import _chipmink, _device
+from chipmink._errors import ClosedError
 from chipmink._results import Report, Saved
 from chipmink._staging import Progress
 from chipmink.torch._checkpoints import SavedCheckpoint
@@ -40,6 +42,7 @@ class PendingCheckpoint:
         """Seconds for which the training stood still."""
         self._captured = threading.Event()
         self._over = threading.Event()
+        self._process = os.getpid()
         self._saved: SavedCheckpoint | None = None
         self._failure: BaseException | None = None
         self._is_raised = False
@@ -89,6 +92,10 @@ class PendingCheckpoint:
 
     def _end(self, timeout: float | None = None) -> None:
         """Waits until nothing is done for it any more, and raises its failure if nobody has."""
+        if not self._over.is_set() and self._process != os.getpid():
+            raise ClosedError(
+                f"the checkpoint of step {self.step} is saved by the process that this one was forked from; wait for it there"
+            )
         if not self._over.wait(timeout):
             raise TimeoutError(f"the checkpoint of step {self.step} is not saved after {timeout} seconds; it goes on")
         if self._failure is not None and not self._is_raised:
