@@ -47,7 +47,7 @@ def results(name: str, found: list[dict[str, Any]]) -> list[Result]:
     for row in found:
         what = row["what"]
         peer = peers.get(what, "object_store")
-        note = {"push": "reads again what it wrote", "pull": "to a folder, each blob digested"}.get(what, "")
+        note = {"push": "reads again what it wrote", "pull": "to a folder, and reads again what it wrote"}.get(what, "")
         rows.append(Result(f"objects/{name}/{what}", peer, row["ours"], row["theirs"], SLOWER_MAX, "s", note=note))
         if row["memory"] is not None:
             rows.append(Result(f"objects/{name}/{what}, memory", "256 MiB", row["memory"], MEMORY_MAX, 1.0, "B"))

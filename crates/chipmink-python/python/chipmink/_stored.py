@@ -136,8 +136,8 @@ class StoredRepository(abc.ABC):
 
         What the versions name outside of themselves (values of a cluster, files that Spark has written) goes before them.
         Only what the destination lacks is moved, by several threads, each blob checked against its digest; what was written
-        is read back before it becomes visible (``verify=False`` does without): from a bucket all of it, from a folder the header,
-        footer and index of each pack, since more would come from this machine's memory. Whatever interrupts it, the next call goes on. A new destination becomes a copy with the same numbers; in another repository a version gets a new number.
+        is read back before it becomes visible (``verify=False`` does without). Whatever interrupts it, the next call goes
+        on. A new destination becomes a copy with the same numbers; in another repository a version gets a new number.
 
         ``refs`` are the branches, and tags as ``"tag/NAME"``, to carry (all of them if not given), each with another name in the
         destination if it is ``"NAME:OTHER"``. A branch that has newer versions there is left alone; one that went another way

@@ -13,7 +13,7 @@ use crate::compression::{Chooser, PlaceKind};
 use crate::error::{Result, StoreError};
 use crate::index::Found;
 use crate::inner::Inner;
-use crate::pack_check::{check_pack, check_structure};
+use crate::pack_check::check_pack;
 use crate::pack_writer::{PackWriter, SealedPack};
 use bytes::Bytes;
 use chipmink_digest::digest;
@@ -337,14 +337,7 @@ impl Work<'_> {
         let sealed = writer.seal(None, target.options.durable)?;
         if self.verify {
             self.pace.check()?;
-            // What is read back of a disk of this machine a moment later comes from the kernel's memory: it would say what the digests
-            // have said that were compared just before it was written.
-            match target.backend.kind() {
-                PlaceKind::Remote => {
-                    check_pack(&target.backend, &sealed.info, target.options.blob_bytes_max)?
-                }
-                PlaceKind::LocalDisk | PlaceKind::Memory => check_structure(&target.backend, &sealed.info)?,
-            };
+            check_pack(&target.backend, &sealed.info, target.options.blob_bytes_max)?;
         }
         Ok(sealed)
     }

@@ -10,8 +10,7 @@
 //! Invariants:
 //! 1. Nothing is visible before all that it needs is there: packs first, then commits, parents before children.
 //! 2. Each blob is decoded and compared with its digest before it is written; what was written is read back before an
-//!    entry names it, unless the caller does without: all of it from far away; from this machine, whose memory would
-//!    answer, the header, footer and index of each pack.
+//!    entry names it, unless the caller does without.
 //! 3. Whatever ends a transfer, the next one goes on: blobs that are published are found by their digests, whole packs
 //!    that are not by their names, and both are not sent again.
 //! 4. What the destination holds is relied on only blob by blob, or below what its refs point at; if packs are condemned

@@ -49,8 +49,7 @@ pub struct TransferOptions {
     pub mirror: bool,
     /// Bytes per second at most.
     pub limit: Option<u64>,
-    /// Whether what was written is read back before it becomes visible: from a place far away all of it; from this machine, whose
-    /// memory would answer, header, footer and index of each pack.
+    /// Whether what was written is read back, and compared with its digests, before it becomes visible.
     pub verify: bool,
     /// Packs that are written at once.
     pub parallel: usize,
