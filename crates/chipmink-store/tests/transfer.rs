@@ -355,6 +355,24 @@ fn whatever_call_fails_on_a_disk_the_next_push_goes_on() {
 }
 
 #[test]
+fn what_a_disk_has_garbled_is_found_before_it_is_visible() {
+    let source = memory();
+    let values = Namespace::from([("large".to_owned(), Random::new(16).bytes(8 << 20))]);
+    let time = toy::save(&source, &values, "").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let calls = FaultDisk::new(Arc::new(System));
+    let disk = LocalDisk::new(directory.path().to_owned(), Arc::new(calls.clone()), true);
+    let target = copy_of(&source, Backend::local(disk));
+    calls.garble(true);
+    let error = push(&source, &target).unwrap_err();
+    assert!(error.to_string().contains("damaged"), "{error}");
+    assert!(target.head().refs.is_empty());
+    calls.garble(false);
+    push(&source, &target).unwrap();
+    assert_holds(&target, &[(time, values)]);
+}
+
+#[test]
 fn two_transfers_at_once_do_no_harm() {
     let source = memory();
     let mut random = Random::new(10);

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A kind of system call.
@@ -80,6 +81,7 @@ struct Plan {
 pub struct FaultDisk {
     calls: Arc<dyn Syscalls>,
     plan: Arc<Mutex<Plan>>,
+    garbles: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for FaultDisk {
@@ -91,7 +93,7 @@ impl fmt::Debug for FaultDisk {
 impl FaultDisk {
     /// Calls that all go through to `calls` until a fault is set.
     pub fn new(calls: Arc<dyn Syscalls>) -> Self {
-        FaultDisk { calls, plan: Arc::default() }
+        FaultDisk { calls, plan: Arc::default(), garbles: Arc::default() }
     }
 
     fn plan(&self) -> std::sync::MutexGuard<'_, Plan> {
@@ -101,6 +103,11 @@ impl FaultDisk {
     /// Sets the fault, or none, and counts from 0 again.
     pub fn set(&self, fault: Option<Fault>) {
         *self.plan() = Plan { fault, seen: 0, failed: 0 };
+    }
+
+    /// From now on, a bit in the middle of each write arrives wrong, and nobody says so; or no longer.
+    pub fn garble(&self, does: bool) {
+        self.garbles.store(does, Ordering::Relaxed);
     }
 
     /// How many calls have failed since the fault was set.
@@ -140,7 +147,15 @@ struct FaultOutput(FaultDisk, Box<dyn Output>);
 impl Output for FaultOutput {
     fn write_all(&mut self, parts: &[IoSlice<'_>]) -> io::Result<()> {
         let FaultOutput(disk, output) = self;
-        disk.run(Call::Write, || output.write_all(parts))
+        if !disk.garbles.load(Ordering::Relaxed) {
+            return disk.run(Call::Write, || output.write_all(parts));
+        }
+        let mut bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        let middle = bytes.len() / 2;
+        if let Some(byte) = bytes.get_mut(middle) {
+            *byte ^= 1;
+        }
+        disk.run(Call::Write, || output.write_all(&[IoSlice::new(&bytes)]))
     }
 
     fn sync_ahead(&mut self) {
