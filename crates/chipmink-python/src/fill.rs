@@ -8,6 +8,7 @@
 use crate::errors::raise;
 use crate::handle::Handle;
 use crate::mapping::Mapper;
+use chipmink::copy_streamed;
 use chipmink_pickle::rebuild::region_at;
 use chipmink_types::{LoadPlan, RegionRecord, TimeId};
 use pyo3::buffer::PyBuffer;
@@ -69,13 +70,7 @@ impl Loaded {
     }
 
     /// Reads the regions that are mapped at `sources` into buffers of their lengths, which do not overlap.
-    fn fill(
-        &self,
-        py: Python<'_>,
-        handle: &Handle,
-        sources: Vec<usize>,
-        targets: Vec<PyBuffer<u8>>,
-    ) -> PyResult<()> {
+    fn fill(&self, py: Python<'_>, sources: Vec<usize>, targets: Vec<PyBuffer<u8>>) -> PyResult<()> {
         let refused = |reason: String| Err(PyValueError::new_err(reason));
         if sources.len() != targets.len() {
             return refused(format!("{} regions for {} buffers", sources.len(), targets.len()));
@@ -97,14 +92,14 @@ impl Loaded {
             // SAFETY: a chunk lies within its region, and the buffer is as long. The export keeps it alive and where it is;
             // nobody else of this call writes to that part of it.
             unsafe {
-                let at = places[ordinal].0.add(byte_offset as usize);
-                std::ptr::copy_nonoverlapping(bytes.as_ptr(), at, bytes.len());
+                copy_streamed(bytes, places[ordinal].0.add(byte_offset as usize));
             }
         };
-        py.detach(|| handle.repository().read_regions(&regions, &take)).map_err(raise)?;
-        if let Some(mapper) = self.load().as_ref().and_then(|load| load.mapper.as_ref()) {
-            mapper.forget_unchecked(&regions);
-        }
+        // (Not held while others run: who waits for it might hold the interpreter.)
+        let mapper = self.load().as_ref().and_then(|load| load.mapper.clone());
+        let Some(mapper) = mapper else { return refused("nothing was mapped by this load".to_owned()) };
+        py.detach(|| mapper.read_regions(&regions, &take)).map_err(|error| raise(error.into()))?;
+        mapper.forget_unchecked(&regions);
         Ok(())
     }
 

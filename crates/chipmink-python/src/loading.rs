@@ -46,8 +46,8 @@ impl Handle {
     ) -> PyResult<Variables> {
         let plan = py.detach(|| self.repository().plan(time, names)).map_err(raise)?;
         let mapper = match into {
-            Some(_) => self.mapping().unchecked_mapper(self.repository()),
-            None => self.mapping().mapper(self.repository()),
+            Some(_) => self.mapping().unchecked_mapper(self.repository(), &plan),
+            None => self.mapping().mapper(self.repository(), &plan),
         };
         let options = how.options(mapper.as_ref())?;
         let mut pods = self.pods(&plan, cancel);
@@ -71,7 +71,7 @@ impl Handle {
         only_live: bool,
     ) -> PyResult<Option<Variables>> {
         let plan = py.detach(|| self.repository().plan_only(time, names)).map_err(raise)?;
-        let mapper = self.mapping().mapper(self.repository());
+        let mapper = self.mapping().mapper(self.repository(), &plan);
         let options = how.options(mapper.as_ref())?;
         let mut pods = self.pods(&plan, None);
         let loaded = match only_live {

@@ -39,16 +39,16 @@ impl Mapping {
         Ok(Mapping { verify: maps.then_some(verify), checker: MapChecker::default() })
     }
 
-    /// Maps the regions of one load.
-    pub(crate) fn mapper(&self, repository: &Repository) -> Option<Mapper> {
+    /// Maps the regions of the load of a plan.
+    pub(crate) fn mapper(&self, repository: &Repository, plan: &LoadPlan) -> Option<Mapper> {
         let check = if self.verify? == Verify::Eager { MapCheck::Eager } else { MapCheck::Later };
-        Some(Mapper(Arc::new(repository.mapper(check))))
+        Some(Mapper(Arc::new(repository.mapper(plan, check))))
     }
 
     /// As [`Mapping::mapper`], for a load whose caller sees to the checks.
-    pub(crate) fn unchecked_mapper(&self, repository: &Repository) -> Option<Mapper> {
+    pub(crate) fn unchecked_mapper(&self, repository: &Repository, plan: &LoadPlan) -> Option<Mapper> {
         self.verify?;
-        Some(Mapper(Arc::new(repository.mapper(MapCheck::Later))))
+        Some(Mapper(Arc::new(repository.mapper(plan, MapCheck::Later))))
     }
 
     /// Whether what is mapped is compared with its digests before anybody sees it.
@@ -102,12 +102,22 @@ fn variables_of(plan: &LoadPlan, root: Digest) -> String {
 }
 
 /// Maps the regions of one load.
+#[derive(Clone)]
 pub(crate) struct Mapper(Arc<RegionMapper>);
 
 impl Mapper {
     /// Compares all that was mapped with its digests.
     pub(crate) fn check_all(&self) -> Result<(), BlobError> {
         self.0.check_all()
+    }
+
+    /// Reads regions, as [`RegionMapper::read_regions`].
+    pub(crate) fn read_regions(
+        &self,
+        regions: &[RegionRecord],
+        take: &(dyn Fn(usize, u64, &[u8]) + Sync),
+    ) -> Result<(), BlobError> {
+        self.0.read_regions(regions, take)
     }
 
     /// What was mapped of these regions need not be checked.
@@ -126,7 +136,7 @@ impl Mapper {
 impl Mapper {
     /// The same for the rebuild.
     pub(crate) fn boxed(&self) -> Box<dyn MapRegions> {
-        Box::new(Mapper(Arc::clone(&self.0)))
+        Box::new(self.clone())
     }
 }
 

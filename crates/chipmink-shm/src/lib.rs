@@ -9,6 +9,7 @@
 //! - [`pool`]: named objects in shared memory, which hold versions and outlive their writer; Linux only.
 //! - [`mapping_at`], [`shared_memory`]: what others share with this process, told by address and read without touching it;
 //!   Linux only.
+//! - [`copy_streamed`]: copies to memory that the program does not look at soon.
 //! - [`segment`]: named shared memory in which processes publish bytes for each other; Linux only.
 //!
 //! It knows neither Python nor repositories. It refuses to guess: memory of which it cannot prove that it is unchanged
@@ -25,6 +26,7 @@ mod mapping;
 pub mod pool;
 #[cfg(target_os = "linux")]
 pub mod segment;
+mod streamed;
 
 pub use dirty::{DirtyPages, Untracked, Verdict};
 pub use error::{Result, ShmError};
@@ -36,3 +38,4 @@ pub use mapping::{
     FaultAhead, MOST_MAPPINGS, MOST_RUNS, MapBudget, MappedRegion, Permit, Piece, keeps_unlinked_files,
     page_len,
 };
+pub use streamed::copy_streamed;

@@ -114,6 +114,17 @@ pub(crate) struct Index {
     cache_bytes: u64,
 }
 
+/// Ordinal of the first row that is not before a digest. It is looked for from the front in ever longer steps: who looks for
+/// many finds the next one near.
+fn first_at_or_behind(rows: &[IndexRow], digest: &Digest) -> usize {
+    let mut end = 1;
+    while rows.get(end - 1).is_some_and(|row| row.digest < *digest) {
+        end *= 2;
+    }
+    let start = end / 2;
+    start + rows[start..end.min(rows.len())].partition_point(|row| row.digest < *digest)
+}
+
 fn rows_bytes(rows: &Arc<[IndexRow]>) -> u64 {
     (rows.len() * size_of::<IndexRow>()) as u64
 }
@@ -362,8 +373,10 @@ impl Index {
             let fences: Vec<&Fence> = wanted[first..end].iter().map(|(fence, _)| *fence).collect();
             let blocks = self.blocks(segment, &head, &fences)?;
             for (rows, (_, range)) in blocks.iter().zip(&wanted[first..end]) {
+                let mut rest = &rows[..];
                 for &at in &candidates[range.clone()] {
-                    found[at] = self.choose(rows, &digests[at], &ordinals, except, segment)?;
+                    rest = &rest[first_at_or_behind(rest, &digests[at])..];
+                    found[at] = self.choose(rest, &digests[at], &ordinals, except, segment)?;
                 }
             }
             first = end;
@@ -371,7 +384,7 @@ impl Index {
         Ok(())
     }
 
-    /// The best of a blob's rows in a block: in a live pack, and whole rather than a delta.
+    /// The best of a blob's rows, which are the first of `rows`: in a live pack, and whole rather than a delta.
     fn choose(
         &mut self,
         rows: &[IndexRow],
@@ -380,9 +393,8 @@ impl Index {
         except: Option<&[u32]>,
         segment: usize,
     ) -> Result<Option<Found>> {
-        let start = rows.partition_point(|row| row.digest < *digest);
         let mut best: Option<Found> = None;
-        for row in rows[start..].iter().take_while(|row| row.digest == *digest) {
+        for row in rows.iter().take_while(|row| row.digest == *digest) {
             let ordinal = ordinals[row.pack as usize];
             let pack = &self.packs[ordinal as usize];
             if !pack.is_live || except.is_some_and(|except| except.contains(&ordinal)) {
@@ -497,5 +509,34 @@ impl Index {
             }
         }
         &head.blocks[from..to]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_found_from_the_front_as_from_the_middle() {
+        let name = |i: u8| Digest::xxh3([i; 16]);
+        for count in 0..40u8 {
+            // Each second digest is missing, and some are there twice.
+            let rows: Vec<IndexRow> = (0..count)
+                .map(|i| IndexRow {
+                    digest: name(2 * (i - i % 3 / 2)),
+                    pack: 0,
+                    byte_offset: 0,
+                    stored_len: 1,
+                    decoded_len: 1,
+                    codec: Codec::Raw,
+                    kind: None,
+                    base: None,
+                })
+                .collect();
+            for wanted in 0..2 * count + 3 {
+                let expected = rows.partition_point(|row| row.digest < name(wanted));
+                assert_eq!(first_at_or_behind(&rows, &name(wanted)), expected);
+            }
+        }
     }
 }

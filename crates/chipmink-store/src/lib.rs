@@ -73,7 +73,7 @@ pub use error::{Result, StoreError};
 pub use file_sets::{FileSet, SetFile};
 pub use options::{Compression, StoreOptions, parse_byte_len};
 pub use place::Place;
-pub use raw::{RawFile, RawPlaces};
+pub use raw::{OpenPacks, RawFile, RawPlaces};
 pub use remote::{FailureKind, RemoteFailure, RemoteKind, RemoteOptions, RemotePlace};
 pub use repair::RepairReport;
 pub use staging::{Persisted, StagedState, Staging};

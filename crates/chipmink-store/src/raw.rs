@@ -30,9 +30,29 @@ pub struct RawPlaces {
     pub places: Vec<Option<(usize, u64)>>,
 }
 
+/// Packs that are kept open by one who asks for places again and again; fewer than a process may have open.
+const OPEN_MAX: usize = 256;
+
+/// Packs that were opened, so that they need not be opened once more.
+#[derive(Debug, Default)]
+pub struct OpenPacks(HashMap<u32, Option<RawFile>>);
+
+impl OpenPacks {
+    fn get(&mut self, pack: u32, open: impl FnOnce() -> Option<RawFile>) -> Option<RawFile> {
+        if self.0.len() >= OPEN_MAX && !self.0.contains_key(&pack) {
+            self.0.clear();
+        }
+        self.0.entry(pack).or_insert_with(open).clone()
+    }
+}
+
 impl Inner {
     /// Where blobs, given with their lengths, lie as they are. Nothing is read, and nothing checked.
-    pub(crate) fn raw_places(&self, blobs: &[(Digest, u64)]) -> Result<RawPlaces, BlobError> {
+    pub(crate) fn raw_places(
+        &self,
+        blobs: &[(Digest, u64)],
+        packs: &mut OpenPacks,
+    ) -> Result<RawPlaces, BlobError> {
         let Some(files) = self.backend.files() else {
             return Ok(RawPlaces { files: Vec::new(), places: vec![None; blobs.len()] });
         };
@@ -47,14 +67,16 @@ impl Inner {
                 continue;
             }
             let ordinal = *opened.entry(location.pack).or_insert_with(|| {
-                let (path, byte_len) = {
-                    let index = self.index();
-                    let pack = index.pack(location.pack);
-                    (pack_path(pack.name), pack.byte_len)
-                };
-                // A pack that cannot be opened is not mapped; reading finds another copy, or says what is wrong.
-                let file = Arc::new(files.open_file(&Path::from(path.as_str())).ok()?);
-                places.files.push(RawFile { file, path, byte_len });
+                places.files.push(packs.get(location.pack, || {
+                    let (path, byte_len) = {
+                        let index = self.index();
+                        let pack = index.pack(location.pack);
+                        (pack_path(pack.name), pack.byte_len)
+                    };
+                    // A pack that cannot be opened is not mapped; reading finds another copy, or says what is wrong.
+                    let file = Arc::new(files.open_file(&Path::from(path.as_str())).ok()?);
+                    Some(RawFile { file, path, byte_len })
+                })?);
                 Some(places.files.len() - 1)
             });
             places.places.push(ordinal.map(|ordinal| (ordinal, location.byte_offset)));

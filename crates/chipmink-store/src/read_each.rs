@@ -65,21 +65,22 @@ fn read_exact(_file: &File, _buffer: &mut [u8], _byte_offset: u64) -> io::Result
 }
 
 impl Inner {
-    /// Reads blobs, given with their lengths, and hands each to `take` with its ordinal: in no order, and by several threads.
+    /// Reads blobs, given with their lengths and places, and hands each to `take` with its ordinal: in no order, and by
+    /// several threads.
     pub(crate) fn read_each(
         &self,
         blobs: &[(Digest, u64)],
+        places: &RawPlaces,
         take: &(dyn Fn(usize, &[u8]) + Sync),
     ) -> Result<(), BlobError> {
-        let places = self.raw_places(blobs)?;
-        let pieces = pieces_of(blobs, &places);
+        let pieces = pieces_of(blobs, places);
         let (next, has_failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let work = || {
             let mut buffer = Vec::new();
             while !has_failed.load(Ordering::Relaxed)
                 && let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed))
             {
-                self.read_piece(blobs, &places, piece, &mut buffer, take)
+                self.read_piece(blobs, places, piece, &mut buffer, take)
                     .inspect_err(|_| has_failed.store(true, Ordering::Relaxed))?;
             }
             Ok(())

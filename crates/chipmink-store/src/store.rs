@@ -10,7 +10,7 @@ use crate::local::{LocalDisk, System};
 use crate::log::{Log, ReadEntry, decode_entry, read_entry};
 use crate::options::StoreOptions;
 use crate::place::Place;
-use crate::raw::RawPlaces;
+use crate::raw::{OpenPacks, RawPlaces};
 use crate::sweep::{self, SweepReport, SweepRequest};
 use crate::transaction::PackTransaction;
 use crate::verify::{self, VerifyReport};
@@ -281,26 +281,31 @@ impl Store {
         self.inner.read_into(blobs, into, Some(cancel))
     }
 
-    /// Reads blobs, each given with its length, and hands each on with its ordinal once it is checked: in no order, and
-    /// by several threads.
+    /// Reads blobs, each given with its length and its place as [`Store::raw_places`] has found it, and hands each on with
+    /// its ordinal once it is checked: in no order, and by several threads.
     ///
     /// # Errors
     /// When a blob is missing, damaged or of another length. Others may have been handed on by then.
+    ///
+    /// # Panics
+    /// If there are not as many places as blobs.
     pub fn read_each(
         &self,
         blobs: &[(Digest, u64)],
+        places: &RawPlaces,
         take: &(dyn Fn(usize, &[u8]) + Sync),
     ) -> Result<(), BlobError> {
-        self.inner.read_each(blobs, take)
+        assert_eq!(blobs.len(), places.places.len(), "each blob has a place");
+        self.inner.read_each(blobs, places, take)
     }
 
     /// Where blobs, given with their lengths, lie as they are in files, so that they can be mapped. Nothing is read, and
-    /// nothing is compared with the digests.
+    /// nothing is compared with the digests. Packs that are open in `packs` are not opened again.
     ///
     /// # Errors
     /// When a blob is missing, or the index cannot be read.
-    pub fn raw_places(&self, blobs: &[(Digest, u64)]) -> Result<RawPlaces, BlobError> {
-        self.inner.raw_places(blobs)
+    pub fn raw_places(&self, blobs: &[(Digest, u64)], packs: &mut OpenPacks) -> Result<RawPlaces, BlobError> {
+        self.inner.raw_places(blobs, packs)
     }
 
     /// Whether this process may publish here, as far as is known without asking.

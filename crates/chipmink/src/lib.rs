@@ -54,7 +54,7 @@ pub use chipmink_cuda::{
 };
 pub use chipmink_digest::Grid;
 pub use chipmink_shm::pool::{SegmentKind, SegmentSummary};
-pub use chipmink_shm::{MappedRegion, live_digests};
+pub use chipmink_shm::{MappedRegion, copy_streamed, live_digests};
 #[cfg(target_os = "linux")]
 pub use chipmink_shm::{Mapping, MappingKind, mapping_at, shared_memory};
 pub use chipmink_store::{

@@ -5,9 +5,7 @@ use crate::diff::{Diff, diff};
 use crate::error::{Error, Result};
 use crate::history::{Log, Version};
 use crate::options::{OpenOptions, SaveRequest};
-use crate::read::{
-    MapCheck, Pieces, PlanPods, Planner, RegionMapper, names_of, read_difference, read_regions, together,
-};
+use crate::read::{MapCheck, Pieces, PlanPods, Planner, RegionMapper, names_of, read_difference, together};
 use crate::save::{Begun, Prepared, Saved};
 use crate::shared::Shared;
 use crate::staging::{self, Status};
@@ -197,22 +195,9 @@ impl Repository {
         PlanPods::new(self.shared.store.clone(), plan)
     }
 
-    /// Maps large regions of one load instead of reading them.
-    pub fn mapper(&self, check: MapCheck) -> RegionMapper {
-        RegionMapper::new(self.shared.store.clone(), check)
-    }
-
-    /// Reads regions, and hands their chunks on once they are checked: the ordinal of the region, where the chunk begins in
-    /// it, and its bytes; in no order, and from several threads.
-    ///
-    /// # Errors
-    /// When a chunk or node is missing or damaged. Other chunks may have been handed on by then.
-    pub fn read_regions(
-        &self,
-        regions: &[RegionRecord],
-        take: &(dyn Fn(usize, u64, &[u8]) + Sync),
-    ) -> Result<()> {
-        Ok(read_regions(&self.shared.store, regions, take)?)
+    /// Maps large regions of the load of a plan instead of reading them.
+    pub fn mapper(&self, plan: &LoadPlan, check: MapCheck) -> RegionMapper {
+        RegionMapper::new(self.shared.store.clone(), plan, check)
     }
 
     /// The names of a version, in the order of the namespace.

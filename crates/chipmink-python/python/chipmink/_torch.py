@@ -10,6 +10,7 @@ The names of the ``make_`` and ``_setstate`` functions are part of format versio
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 import warnings
@@ -194,12 +195,13 @@ def _storage(shown: Any) -> tuple[Any, int]:
     root = shown
     while type(root.base) is numpy.ndarray:
         root = root.base
-    start = shown.__array_interface__["data"][0] - root.__array_interface__["data"][0]
     address = root.__array_interface__["data"][0]
+    start = 0 if root is shown else shown.__array_interface__["data"][0] - address
     known = _storages.get(address)
     if known is None or known.nbytes() != root.nbytes or not root.nbytes:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of memory that is not writable; what was saved was
+        # torch warns of memory that is not writable; what was saved was. (To turn warnings off takes as long as all the rest.)
+        quiet = contextlib.nullcontext() if root.flags.writeable else warnings.catch_warnings(action="ignore")
+        with quiet:
             known = torch.from_numpy(root.reshape(-1).view(numpy.uint8)).untyped_storage()
         _storages[address] = known
     return known, start

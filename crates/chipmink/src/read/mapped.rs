@@ -8,16 +8,17 @@
 
 use super::checker::check_at_once;
 use super::layout::{Chunk, Segment, segments};
-use super::pods::{damaged, region_chunks};
+use super::located::{Located, Locator};
+use super::pods::damaged;
 use chipmink_digest::digest;
 use chipmink_shm::{FaultAhead, MOST_RUNS, MapBudget, MappedRegion, Piece, keeps_unlinked_files, page_len};
-use chipmink_store::{RawPlaces, Store};
-use chipmink_types::{BlobError, BlobSource, Digest, RegionRecord};
+use chipmink_store::{RawFile, RawPlaces, Store};
+use chipmink_types::{BlobError, BlobSource, Digest, LoadPlan, RegionRecord};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Shorter regions are read: a mapping costs the kernel about as much as copying so many bytes.
 const LEAST_LEN: u64 = 256 << 10;
@@ -34,8 +35,8 @@ pub enum MapCheck {
 /// Chunks that were mapped and have not been compared with their digests.
 #[derive(Debug)]
 pub struct Unchecked {
-    places: RawPlaces,
-    /// Digest, length, and ordinal of its place.
+    located: Arc<Located>,
+    /// Digest, length, and ordinal in the region.
     chunks: Vec<(Digest, u64, usize)>,
     ahead: FaultAhead,
     /// Whether the program is about to write to all of it.
@@ -72,9 +73,9 @@ impl Unchecked {
     /// The same for some of the chunks.
     pub(super) fn check_part(&self, part: Range<usize>) -> Result<(), BlobError> {
         let mut bytes = Vec::new();
-        for (name, byte_len, place) in &self.chunks[part] {
-            let Some((file, byte_offset)) = self.places.places[*place] else { continue };
-            let file = &self.places.files[file];
+        for (name, byte_len, ordinal) in &self.chunks[part] {
+            let Some((file, byte_offset)) = self.located.places()[*ordinal] else { continue };
+            let file = &self.located.all().files[file];
             bytes.resize(*byte_len as usize, 0);
             file.file.read_exact_at(&mut bytes, byte_offset).map_err(|error| BlobError::Storage {
                 context: format!("checking what was mapped of {}", file.path),
@@ -95,14 +96,14 @@ impl Unchecked {
 /// Maps the regions of one load.
 #[derive(Debug)]
 pub struct RegionMapper {
-    store: Store,
+    locator: Locator,
     check: MapCheck,
     unchecked: Mutex<Vec<(Digest, Unchecked)>>,
 }
 
 impl RegionMapper {
-    pub(crate) fn new(store: Store, check: MapCheck) -> Self {
-        RegionMapper { store, check, unchecked: Mutex::default() }
+    pub(crate) fn new(store: Store, plan: &LoadPlan, check: MapCheck) -> Self {
+        RegionMapper { locator: Locator::new(store, plan, LEAST_LEN), check, unchecked: Mutex::default() }
     }
 
     /// Maps a region copy-on-write; `None`: it must be read. Its owner may write to it.
@@ -111,17 +112,54 @@ impl RegionMapper {
     /// When a chunk or node is missing, or damaged as far as it was checked.
     pub fn map(&self, region: &RegionRecord) -> Result<Option<MappedRegion>, BlobError> {
         // The interpreter waits for this, so a place that may be far away is not asked.
-        if region.byte_len < LEAST_LEN || self.store.backend().files().is_none() {
+        if region.byte_len < LEAST_LEN || self.locator.store().backend().files().is_none() {
             return Ok(None);
         }
-        let chunks = region_chunks(&self.store, region)?;
-        let Some((memory, unchecked)) = map_region(&self.store, region, &chunks, self.check)? else {
+        let located = self.locator.find(region)?;
+        let Some((memory, unchecked)) = map_region(self.locator.store(), region, &located, self.check)?
+        else {
             return Ok(None);
         };
         if let Some(unchecked) = unchecked {
             self.unchecked().push((region.root, unchecked));
         }
         Ok(Some(memory))
+    }
+
+    /// Reads regions, and hands their chunks on once they are checked: the ordinal of the region, where the chunk begins in
+    /// it, and its bytes; in no order, and from several threads.
+    ///
+    /// # Errors
+    /// When a chunk or node is missing or damaged. Other chunks may have been handed on by then.
+    pub fn read_regions(
+        &self,
+        regions: &[RegionRecord],
+        take: &(dyn Fn(usize, u64, &[u8]) + Sync),
+    ) -> Result<(), BlobError> {
+        let mut blobs = Vec::new();
+        let mut goes_to = Vec::new();
+        let mut places = RawPlaces::default();
+        // Regions that were found together have the same files.
+        let mut first_files: HashMap<*const RawPlaces, usize> = HashMap::new();
+        for (ordinal, region) in regions.iter().enumerate() {
+            let located = self.locator.find(region)?;
+            let first = *first_files.entry(Arc::as_ptr(located.all())).or_insert_with(|| {
+                places.files.extend_from_slice(&located.all().files);
+                places.files.len() - located.all().files.len()
+            });
+            let among_all = |place: &Option<(usize, u64)>| place.map(|(file, at)| (first + file, at));
+            places.places.extend(located.places().iter().map(among_all));
+            let mut at = 0;
+            for (digest, len) in &located.chunks {
+                blobs.push((*digest, *len));
+                goes_to.push((ordinal, at));
+                at += len;
+            }
+        }
+        self.locator.store().read_each(&blobs, &places, &|blob, bytes| {
+            let (ordinal, at) = goes_to[blob];
+            take(ordinal, at, bytes);
+        })
     }
 
     fn unchecked(&self) -> MutexGuard<'_, Vec<(Digest, Unchecked)>> {
@@ -180,17 +218,17 @@ fn taken(times: &mut HashMap<Digest, usize>, root: &Digest) -> bool {
 /// A region in memory, and what of it has still to be checked.
 type Mapped = (MappedRegion, Option<Unchecked>);
 
-/// Maps a region of which the chunks are given with their lengths; `None`: it must be read.
+/// Maps a region whose chunks were found; `None`: it must be read.
 fn map_region(
     store: &Store,
     region: &RegionRecord,
-    chunks: &[(Digest, u64)],
+    located: &Arc<Located>,
     check: MapCheck,
 ) -> Result<Option<Mapped>, BlobError> {
-    let places = store.raw_places(chunks)?;
-    let laid = lay(&places, chunks);
+    let (chunks, files) = (&located.chunks, &located.all().files);
+    let laid = lay(located);
     let Some(segments) = segments(&laid, MOST_RUNS) else { return Ok(None) };
-    let pieces = pieces(&places, &laid, &segments);
+    let pieces = pieces(files, &laid, &segments);
     // No mappings are left, a pack is cut: reading does without, or says what is wrong.
     let Ok(mut memory) = MappedRegion::map(&pieces, &MapBudget::of_process()) else { return Ok(None) };
     let mut is_mapped = vec![false; chunks.len()];
@@ -206,14 +244,12 @@ fn map_region(
         }
         let at = laid[i].at as usize;
         buffer.resize(*byte_len as usize, 0);
-        let read = match places.places[i] {
+        let read = match located.places()[i] {
             _ if is_mapped[i] => {
                 memory.read_at(at, &mut buffer).map_err(|error| damaged(region, error.to_string()))?;
                 true
             }
-            Some((file, byte_offset)) => {
-                places.files[file].file.read_exact_at(&mut buffer, byte_offset).is_ok()
-            }
+            Some((file, byte_offset)) => files[file].file.read_exact_at(&mut buffer, byte_offset).is_ok(),
             None => false,
         };
         if read && digest(&buffer) == *name {
@@ -231,7 +267,7 @@ fn map_region(
         memory.write_at(at, &bytes).map_err(|error| damaged(region, error.to_string()))?;
     }
     let unchecked = (!unchecked.is_empty()).then(|| Unchecked {
-        places,
+        located: Arc::clone(located),
         chunks: unchecked,
         ahead: memory.fault_ahead(),
         is_written: false,
@@ -240,14 +276,18 @@ fn map_region(
 }
 
 /// The chunks, with the places of those that can be mapped from them.
-fn lay(places: &RawPlaces, chunks: &[(Digest, u64)]) -> Vec<Chunk> {
-    let keeps: Vec<bool> = places.files.iter().map(|file| keeps_unlinked_files(&file.file)).collect();
+fn lay(located: &Located) -> Vec<Chunk> {
+    let Located { chunks, .. } = located;
+    let mut keeps: HashMap<usize, bool> = HashMap::new();
     let mut laid = Vec::with_capacity(chunks.len());
     let mut at = 0u64;
-    for (i, (place, (_, byte_len))) in places.places.iter().zip(chunks).enumerate() {
+    for (i, (place, (_, byte_len))) in located.places().iter().zip(chunks).enumerate() {
         let is_whole = byte_len.is_multiple_of(page_len()) || i + 1 == chunks.len();
+        let mut keeps_file = |file: usize| {
+            *keeps.entry(file).or_insert_with(|| keeps_unlinked_files(&located.all().files[file].file))
+        };
         let fits = |(file, byte_offset): &(usize, u64)| {
-            keeps[*file]
+            keeps_file(*file)
                 && is_whole
                 && at.is_multiple_of(page_len())
                 && byte_offset.is_multiple_of(page_len())
@@ -259,11 +299,11 @@ fn lay(places: &RawPlaces, chunks: &[(Digest, u64)]) -> Vec<Chunk> {
 }
 
 /// The segments, and zeros where there are none.
-fn pieces<'a>(places: &'a RawPlaces, chunks: &[Chunk], segments: &[Segment]) -> Vec<Piece<'a>> {
+fn pieces<'a>(files: &'a [RawFile], chunks: &[Chunk], segments: &[Segment]) -> Vec<Piece<'a>> {
     let mut pieces = Vec::with_capacity(2 * segments.len() + 1);
     let mut end = 0;
     for segment in segments {
-        let file = &places.files[segment.file];
+        let file = &files[segment.file];
         let at = chunks[segment.chunks.start].at;
         let byte_len = segment.byte_len(chunks);
         pieces.extend([

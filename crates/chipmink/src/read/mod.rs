@@ -3,6 +3,7 @@
 mod checker;
 mod descriptors;
 mod layout;
+mod located;
 mod mapped;
 mod plan;
 mod pods;
@@ -13,6 +14,6 @@ pub use checker::MapChecker;
 pub(crate) use descriptors::Descriptors;
 pub use mapped::{MapCheck, RegionMapper, Unchecked};
 pub(crate) use plan::{Planner, names_of};
+pub(crate) use pods::read_difference;
 pub use pods::{Pieces, PlanPods};
-pub(crate) use pods::{read_difference, read_regions};
 pub(crate) use together::together;

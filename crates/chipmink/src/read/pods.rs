@@ -27,39 +27,19 @@ pub(super) fn damaged(region: &RegionRecord, reason: String) -> BlobError {
     BlobError::Damaged { digest: region.root, reason }
 }
 
-/// The chunks of a region, with their lengths.
-pub(super) fn region_chunks(store: &Store, region: &RegionRecord) -> Result<Vec<(Digest, u64)>, BlobError> {
+/// The chunks of a region, with their lengths. `get` gives the nodes of its digest tree.
+pub(super) fn region_chunks(
+    region: &RegionRecord,
+    get: &mut dyn FnMut(&Digest) -> Result<Bytes, BlobError>,
+) -> Result<Vec<(Digest, u64)>, BlobError> {
     let grid = Grid::of(region).map_err(|error| damaged(region, error.to_string()))?;
     let count = grid.chunk_count();
-    let chunks = read_tree(NodeKind::Region, region.root, count, &mut |node| store.get(node));
+    let chunks = read_tree(NodeKind::Region, region.root, count, get);
     let chunks = chunks.map_err(|error| match error {
         TreeError::Caller(error) => error,
         other => damaged(region, other.to_string()),
     })?;
     Ok(chunks.into_iter().zip(grid.chunks()).map(|(digest, (_, len))| (digest, len)).collect())
-}
-
-/// Reads regions, and hands their chunks on once they are checked: the ordinal of the region, where the chunk begins in it, and
-/// its bytes.
-pub(crate) fn read_regions(
-    store: &Store,
-    regions: &[RegionRecord],
-    take: &(dyn Fn(usize, u64, &[u8]) + Sync),
-) -> Result<(), BlobError> {
-    let mut blobs = Vec::new();
-    let mut places = Vec::new();
-    for (ordinal, region) in regions.iter().enumerate() {
-        let mut at = 0;
-        for (digest, len) in region_chunks(store, region)? {
-            blobs.push((digest, len));
-            places.push((ordinal, at));
-            at += len;
-        }
-    }
-    store.read_each(&blobs, &|blob, bytes| {
-        let (ordinal, at) = places[blob];
-        take(ordinal, at, bytes);
-    })
 }
 
 /// Parts of a region: where each begins, and its bytes.
@@ -72,7 +52,7 @@ pub(crate) fn read_difference(
     region: &RegionRecord,
     live: &[Digest],
 ) -> Result<Option<Pieces>, BlobError> {
-    let chunks = region_chunks(store, region)?;
+    let chunks = region_chunks(region, &mut |node| store.get(node))?;
     let mut runs: Vec<(u64, Vec<(Digest, u64)>)> = Vec::new();
     let (mut at, mut differing, mut end) = (0, 0, None);
     for (i, (digest, len)) in chunks.into_iter().enumerate() {
@@ -165,7 +145,7 @@ impl PodSource for PlanPods {
             return Err(damaged(region, reason));
         }
         self.check()?;
-        let chunks = region_chunks(&self.store, region)?;
+        let chunks = region_chunks(region, &mut |node| self.store.get(node))?;
         self.store.read_into_unless(&self.cancel, &chunks, into)
     }
 }

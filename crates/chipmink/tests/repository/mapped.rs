@@ -2,12 +2,13 @@
 
 use crate::graph::{Node, Root, ToySource, World};
 use crate::random_saves::open;
-use chipmink::{MapCheck, MappedRegion, Repository, SaveRequest, Unchecked};
+use chipmink::{MapCheck, MappedRegion, RegionMapper, Repository, SaveRequest, Unchecked};
 use chipmink_testkit::Random;
-use chipmink_types::{BlobError, PodSource, TimeId};
+use chipmink_types::{BlobError, BlobSource, PodSource, RegionRecord, TimeId};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 const CHUNK: usize = 64 * 1024;
 
@@ -34,7 +35,7 @@ fn map(repository: &Repository, time: TimeId, check: MapCheck) -> Result<Mapped,
     let plan = repository.plan(time, None).unwrap();
     let region = plan.pods.iter().find_map(|pod| pod.regions.first()).unwrap();
     let mut pods = repository.pods(&plan);
-    let mapper = repository.mapper(check);
+    let mapper = repository.mapper(&plan, check);
     let mapped = mapper.map(region)?;
     let mut bytes = vec![0; region.byte_len as usize];
     if let Some(mapped) = &mapped {
@@ -216,4 +217,115 @@ fn a_pack_that_was_cut_is_not_mapped() {
     for check in [MapCheck::Eager, MapCheck::Later] {
         assert!(!matches!(map(&repository, time, check), Ok((Some(_), _))));
     }
+}
+
+/// Saves regions, each of a variable of its own, in one version.
+fn save_all(repository: &Repository, regions: &[Vec<u8>]) -> TimeId {
+    let mut source = ToySource::new(World::default());
+    for (i, region) in regions.iter().enumerate() {
+        let node = Node { region: region.clone(), ..Node::default() };
+        let id = source.world.add(node);
+        source.world.bind(&format!("v{i}"), Root::Node(id));
+    }
+    repository.save(&mut source, &SaveRequest::default()).unwrap().time
+}
+
+/// The regions of a version, beside their bytes.
+fn regions_of<'a>(
+    repository: &Repository,
+    time: TimeId,
+    all: &'a [Vec<u8>],
+) -> Vec<(RegionRecord, &'a Vec<u8>)> {
+    let plan = repository.plan(time, None).unwrap();
+    let mut pods = repository.pods(&plan);
+    let mut found = Vec::new();
+    for region in plan.pods.iter().flat_map(|pod| pod.regions.clone()) {
+        let mut bytes = vec![0; region.byte_len as usize];
+        pods.read_region(&region, &mut bytes).unwrap();
+        found.push((region, all.iter().find(|each| **each == bytes).unwrap()));
+    }
+    assert_eq!(found.len(), all.len());
+    found
+}
+
+fn check_mapped(mapper: &RegionMapper, region: &RegionRecord, bytes: &[u8]) {
+    let mapped = mapper.map(region).unwrap().expect("it can be mapped");
+    let mut content = vec![0; bytes.len()];
+    mapped.read_at(0, &mut content).unwrap();
+    assert!(content == bytes);
+}
+
+#[test]
+fn regions_that_are_found_together_have_each_their_own_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    if !can_map(directory.path()) {
+        return;
+    }
+    let repository = open(directory.path());
+    let mut random = Random::new(11);
+    let mut all: Vec<Vec<u8>> = (0..40).map(|i| random.bytes(5 * CHUNK + 97 * i)).collect();
+    // One is what another is, and one is the beginning of it.
+    all[7] = all[3].clone();
+    all[9] = all[3][..5 * CHUNK].to_vec();
+    let time = save_all(&repository, &all);
+    let regions = regions_of(&repository, time, &all);
+    let repository = open(directory.path());
+    let plan = repository.plan(time, None).unwrap();
+    for turn in 0..6 {
+        let mapper = repository.mapper(&plan, MapCheck::Later);
+        let mut order: Vec<usize> = (0..regions.len()).collect();
+        match turn {
+            0 => {}
+            1 => order.reverse(),
+            _ => order.sort_by_cached_key(|_| random.below(1000)),
+        }
+        for i in &order {
+            check_mapped(&mapper, &regions[*i].0, regions[*i].1);
+        }
+        let records: Vec<RegionRecord> = order.iter().map(|i| regions[*i].0.clone()).collect();
+        let read: Vec<Mutex<Vec<u8>>> =
+            order.iter().map(|i| Mutex::new(vec![0; regions[*i].1.len()])).collect();
+        let take = |ordinal: usize, at: u64, bytes: &[u8]| {
+            read[ordinal].lock().unwrap()[at as usize..][..bytes.len()].copy_from_slice(bytes);
+        };
+        mapper.read_regions(&records, &take).unwrap();
+        for (i, bytes) in order.iter().zip(read) {
+            assert!(bytes.into_inner().unwrap() == *regions[*i].1);
+        }
+        mapper.check_all().unwrap();
+    }
+}
+
+#[test]
+fn the_damage_of_one_region_is_not_that_of_its_neighbours() {
+    let directory = tempfile::tempdir().unwrap();
+    if !can_map(directory.path()) {
+        return;
+    }
+    let repository = open(directory.path());
+    let mut random = Random::new(12);
+    let all: Vec<Vec<u8>> = (0..20).map(|_| random.bytes(5 * CHUNK)).collect();
+    let time = save_all(&repository, &all);
+    let regions = regions_of(&repository, time, &all);
+    // What says which chunks the sixth one has.
+    let node = repository.store().get(&regions[5].0.root).unwrap();
+    for pack in packs(directory.path()) {
+        let mut bytes = std::fs::read(&pack).unwrap();
+        let places: Vec<usize> =
+            (0..=bytes.len() - node.len()).filter(|at| bytes[*at..].starts_with(&node)).collect();
+        places.iter().for_each(|at| bytes[at + node.len() / 2] ^= 1);
+        std::fs::write(&pack, bytes).unwrap();
+    }
+    let repository = open(directory.path());
+    let plan = repository.plan(time, None).unwrap();
+    let mapper = repository.mapper(&plan, MapCheck::Eager);
+    for (i, (region, bytes)) in regions.iter().enumerate() {
+        match i {
+            5 => assert!(matches!(mapper.map(region), Err(BlobError::Damaged { .. }))),
+            _ => check_mapped(&mapper, region, bytes),
+        }
+    }
+    let records: Vec<RegionRecord> = regions.iter().map(|(region, _)| region.clone()).collect();
+    assert!(mapper.read_regions(&records, &|_, _, _| ()).is_err());
+    mapper.read_regions(&records[6..], &|_, _, _| ()).unwrap();
 }

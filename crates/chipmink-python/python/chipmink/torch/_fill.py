@@ -51,7 +51,7 @@ class Fill:
             return copies
         targets = [target.detach().view(-1).view(torch.uint8).numpy() for target, _ in fitting]
         try:
-            self._loaded.fill(self._handle, [source.data_ptr() for _, source in fitting], targets)
+            self._loaded.fill([source.data_ptr() for _, source in fitting], targets)
         except DamagedError as error:
             raise DamagedError(
                 f"{error}; some tensors are those of this checkpoint by now and others are not: restore another one before "
