@@ -42,12 +42,12 @@ def far_speed(place: str, options: Options, repeats: int) -> list[dict[str, Any]
 
 
 def results(name: str, found: list[dict[str, Any]]) -> list[Result]:
-    peers = {"push": "object_store, upload and download", "pull": "object_store, download"}
+    peers = {"push": "object_store, upload and download", "pull": "object_store, to a file"}
     rows = []
     for row in found:
         what = row["what"]
         peer = peers.get(what, "object_store")
-        note = {"push": "reads again what it wrote", "pull": "to a folder, and reads again what it wrote"}.get(what, "")
+        note = {"push": "reads again what it wrote", "pull": "to a folder; both read again what they wrote"}.get(what, "")
         rows.append(Result(f"objects/{name}/{what}", peer, row["ours"], row["theirs"], SLOWER_MAX, "s", note=note))
         if row["memory"] is not None:
             rows.append(Result(f"objects/{name}/{what}, memory", "256 MiB", row["memory"], MEMORY_MAX, 1.0, "B"))

@@ -16,6 +16,8 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +26,8 @@ use tokio::runtime::Runtime;
 const MEBIBYTE: usize = 1 << 20;
 /// Bytes of a part, and of a range: as the store under test sends and asks for.
 const PART: usize = 8 * MEBIBYTE;
+/// Bytes that are read at once of what was written.
+const READ: usize = 256 << 10;
 const PARTS_AT_ONCE: usize = 6;
 const RANGES_AT_ONCE: usize = 8;
 const LATENCY: Duration = Duration::from_millis(20);
@@ -117,6 +121,37 @@ fn download(runtime: &Runtime, objects: &Arc<dyn ObjectStore>, from: &Path, byte
         }
     });
     into
+}
+
+/// Downloads to a file, and reads what was written once more.
+fn fetch(
+    runtime: &Runtime,
+    objects: &Arc<dyn ObjectStore>,
+    from: &Path,
+    byte_len: usize,
+    to: &std::path::Path,
+) {
+    let file = Arc::new(File::options().read(true).write(true).create_new(true).open(to).unwrap());
+    runtime.block_on(async {
+        let part = |start: u64| {
+            let (objects, from, file) = (objects.clone(), from.clone(), Arc::clone(&file));
+            tokio::spawn(async move {
+                let range = start..(start + PART as u64).min(byte_len as u64);
+                let part = objects.get_range(&from, range).await.unwrap();
+                tokio::task::spawn_blocking(move || file.write_all_at(&part, start).unwrap()).await.unwrap();
+            })
+        };
+        let starts = (0..byte_len as u64).step_by(PART);
+        let mut parts = futures::stream::iter(starts).map(part).buffer_unordered(RANGES_AT_ONCE);
+        while let Some(written) = parts.next().await {
+            written.unwrap();
+        }
+    });
+    let mut buffer = vec![0; READ];
+    for start in (0..byte_len).step_by(READ) {
+        let piece = &mut buffer[..READ.min(byte_len - start)];
+        file.read_exact_at(piece, start as u64).unwrap();
+    }
 }
 
 /// What was measured of one thing, of each repetition.
@@ -224,10 +259,20 @@ fn main() {
         let identity = StoreOptions { repository: Some(source.repository()), ..options.clone() };
         let copy = Store::create_in(local(&back), identity).unwrap();
         let target = Store::open_in((site.backend)(&pushed), options.clone()).unwrap();
-        let (seconds, memory, _) = measured(|| target.transfer(&copy, &everything, &mut |_| true).unwrap());
+        let file = directory.path().join("file");
+        let their_pull = || measured(|| fetch(&runtime, &site.objects, &plain, byte_len, &file)).0;
+        let our_pull = || measured(|| target.transfer(&copy, &everything, &mut |_| true).unwrap());
+        let (theirs, (seconds, memory, _)) = match repetition % 2 {
+            0 => (their_pull(), our_pull()),
+            _ => {
+                let mine = our_pull();
+                (their_pull(), mine)
+            }
+        };
+        pull.theirs.push(theirs);
         pull.ours.push(seconds);
-        pull.theirs.push(down.theirs[repetition]);
         pull.memory = pull.memory.max(memory);
+        std::fs::remove_file(&file).unwrap();
         std::fs::remove_dir_all(&back).unwrap();
         // What stays takes the memory of the server, or of this process.
         runtime.block_on(async {
