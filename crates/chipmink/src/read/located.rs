@@ -103,12 +103,11 @@ impl Locator {
             return Ok(Arc::clone(found));
         }
         let guess = self.guess(&key, &mut known);
-        let together = (guess.len() > 1).then(|| self.locate(&guess, &mut known.packs));
-        let found = match together {
-            Some(Ok(found)) => found,
-            failed => {
-                // (The next guess does not try as much in vain.)
-                known.next_count = if failed.is_some() { 0 } else { known.next_count };
+        let found = match self.locate(&guess, &mut known.packs) {
+            Ok(found) if !found.is_empty() => found,
+            // (The next guess does not try as much in vain.)
+            _ => {
+                known.next_count = 0;
                 self.locate(&[(key, region)], &mut known.packs)?
             }
         };
