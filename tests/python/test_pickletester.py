@@ -28,6 +28,8 @@ _CLASSES = "tests the classes Pickler and Unpickler, which chipmink does not hav
 _FREE = "asserts that one short str or bytes object comes back as one; the identity of exact immutable atoms is free"
 _BY_VALUE = "asserts that an object cannot be pickled that chipmink saves by value; the rest is in TestKeptHalves"
 
+_NOWHERE = " (an object that reduces to a name, in no module or in one that is not there)"
+
 EXCLUDED: dict[str, str] = {
     # AbstractPickleTests
     "test_proto": "tests the protocol header of a pickle and the refusal of an unknown protocol",
@@ -69,6 +71,9 @@ EXCLUDED: dict[str, str] = {
     "test_unpickleable_newobj_ex_class": _BY_VALUE + " (a local class)",
     "test_unicode_memoization": _FREE,
     "test_bytes_memoization": _FREE,
+    "test_global_lookup_error": _BY_VALUE + _NOWHERE,
+    "test_nested_lookup_error": _BY_VALUE + _NOWHERE,
+    "test_wrong_object_lookup_error": _BY_VALUE + _NOWHERE,
     # AbstractPickleModuleTests
     "test_incomplete_input": "feeds bytes of a pickle to load; the same for our streams is in TestKeptHalves",
     "test_highest_protocol": "tests pickle.HIGHEST_PROTOCOL",
@@ -87,6 +92,9 @@ SINCE_3_13: set[str] = {
     "test_unpickleable_newobj_ex_class",
     "test_unicode_memoization",
     "test_bytes_memoization",
+    "test_global_lookup_error",
+    "test_nested_lookup_error",
+    "test_wrong_object_lookup_error",
 }
 
 #: Whole classes of the module that no test of ours derives from.
@@ -170,6 +178,16 @@ if hasattr(pickletester, "AbstractPicklingErrorTests"):  # since Python 3.13
             pickletester.protocols = (5, 5, 5)  # many loops begin at the third
 
 
+class Named:
+    """It reduces to a name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __reduce__(self) -> str:
+        return self.name
+
+
 class TestKeptHalves(_Adapter, unittest.TestCase):
     """What excluded tests check besides pickle's format."""
 
@@ -230,6 +248,21 @@ class TestKeptHalves(_Adapter, unittest.TestCase):
             self.round_trip(value)
         finally:
             saver.restore()
+
+    def test_names_that_lead_elsewhere_are_refused(self):
+        for name in ("spam", "AbstractPickleTests.spam", "AbstractPickleTests"):
+            value = Named(name)
+            value.__module__ = pickletester.__name__
+            with self.assertRaises(pickle.PicklingError):
+                self.dumps(value)
+
+    def test_objects_of_no_module_are_saved_by_value(self):
+        for module in ("nonexisting", "", None):
+            value = Named("AbstractPickleTests")
+            value.__module__ = module
+            copy = self.loads(self.dumps(value))
+            self.assertIs(type(copy), Named)
+            self.assertEqual(vars(copy), vars(value))
 
     def test_local_function_is_saved_by_value(self):
         def local():
