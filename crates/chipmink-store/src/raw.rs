@@ -84,3 +84,24 @@ impl Inner {
         Ok(places)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_packs_are_kept_than_may_be_and_each_is_opened_once() {
+        let mut packs = OpenPacks::default();
+        let mut opened = 0;
+        for pack in 0..3 * OPEN_MAX as u32 {
+            for _ in 0..2 {
+                packs.get(pack, || {
+                    opened += 1;
+                    None
+                });
+            }
+            assert!(packs.0.len() <= OPEN_MAX);
+        }
+        assert_eq!(opened, 3 * OPEN_MAX);
+    }
+}

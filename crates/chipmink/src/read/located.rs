@@ -8,7 +8,7 @@
 use super::pods::{damaged, region_chunks};
 use bytes::Bytes;
 use chipmink_digest::Grid;
-use chipmink_store::{OpenPacks, RawPlaces, Store};
+use chipmink_store::{OpenPacks, RawFile, RawPlaces, Store};
 use chipmink_types::{BlobError, BlobSource, Digest, LoadPlan, RegionRecord};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -30,9 +30,14 @@ pub(super) struct Located {
 }
 
 impl Located {
-    /// The places of these and of other chunks, and their files.
-    pub(super) fn all(&self) -> &Arc<RawPlaces> {
+    /// The places of all chunks that were found together: the same for each of their regions.
+    pub(super) fn found_together(&self) -> &Arc<RawPlaces> {
         &self.places
+    }
+
+    /// The files of all of these.
+    pub(super) fn files(&self) -> &[RawFile] {
+        &self.places.files
     }
 
     /// For each chunk the ordinal of its file and where it begins there; `None`: it must be read otherwise.
@@ -166,5 +171,26 @@ impl Known {
         }
         self.chunk_count += chunk_count;
         self.regions.extend(found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_bounded_and_the_newest() {
+        let mut known = Known::default();
+        for i in 0..10u8 {
+            let digest = Digest::xxh3([i; 16]);
+            let count = CHUNKS_MAX as usize / 3 + 1;
+            let located = Located { chunks: vec![(digest, 1); count], places: Arc::default(), range: 0..0 };
+            let key = (digest, Grid::run(count as u64));
+            known.keep(vec![(key, Arc::new(located))]);
+            assert!(known.regions.contains_key(&key));
+            let kept: usize = known.regions.values().map(|located| located.chunks.len()).sum();
+            assert_eq!(kept as u64, known.chunk_count);
+            assert!(known.chunk_count <= CHUNKS_MAX);
+        }
     }
 }

@@ -75,7 +75,7 @@ impl Unchecked {
         let mut bytes = Vec::new();
         for (name, byte_len, ordinal) in &self.chunks[part] {
             let Some((file, byte_offset)) = self.located.places()[*ordinal] else { continue };
-            let file = &self.located.all().files[file];
+            let file = &self.located.files()[file];
             bytes.resize(*byte_len as usize, 0);
             file.file.read_exact_at(&mut bytes, byte_offset).map_err(|error| BlobError::Storage {
                 context: format!("checking what was mapped of {}", file.path),
@@ -143,9 +143,9 @@ impl RegionMapper {
         let mut first_files: HashMap<*const RawPlaces, usize> = HashMap::new();
         for (ordinal, region) in regions.iter().enumerate() {
             let located = self.locator.find(region)?;
-            let first = *first_files.entry(Arc::as_ptr(located.all())).or_insert_with(|| {
-                places.files.extend_from_slice(&located.all().files);
-                places.files.len() - located.all().files.len()
+            let first = *first_files.entry(Arc::as_ptr(located.found_together())).or_insert_with(|| {
+                places.files.extend_from_slice(located.files());
+                places.files.len() - located.files().len()
             });
             let among_all = |place: &Option<(usize, u64)>| place.map(|(file, at)| (first + file, at));
             places.places.extend(located.places().iter().map(among_all));
@@ -225,7 +225,7 @@ fn map_region(
     located: &Arc<Located>,
     check: MapCheck,
 ) -> Result<Option<Mapped>, BlobError> {
-    let (chunks, files) = (&located.chunks, &located.all().files);
+    let (chunks, files) = (&located.chunks, located.files());
     let laid = lay(located);
     let Some(segments) = segments(&laid, MOST_RUNS) else { return Ok(None) };
     let pieces = pieces(files, &laid, &segments);
@@ -284,7 +284,7 @@ fn lay(located: &Located) -> Vec<Chunk> {
     for (i, (place, (_, byte_len))) in located.places().iter().zip(chunks).enumerate() {
         let is_whole = byte_len.is_multiple_of(page_len()) || i + 1 == chunks.len();
         let mut keeps_file = |file: usize| {
-            *keeps.entry(file).or_insert_with(|| keeps_unlinked_files(&located.all().files[file].file))
+            *keeps.entry(file).or_insert_with(|| keeps_unlinked_files(&located.files()[file].file))
         };
         let fits = |(file, byte_offset): &(usize, u64)| {
             keeps_file(*file)
