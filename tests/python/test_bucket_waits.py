@@ -130,9 +130,9 @@ def test_what_changes_meanwhile_is_saved_in_one_state(opened, here):
     turns = iter(range(1, 4))
 
     def change():
+        # Several threads do this. In one call: none of them, nor the walk, comes between the two lists.
         if (turn := next(turns, None)) is not None:
-            first.append(turn)
-            second.append(turn)
+            any(map(list.append, (first, second), (turn, turn)))
 
     here.meanwhile = change
     saved = opened().save({"a_first": first, "array": noise(5, 72 << 20), "z_second": second})
@@ -168,11 +168,13 @@ def test_what_never_stops_changing_is_saved_in_one_state(opened, here):
 def test_an_array_that_is_written_while_its_save_waits(opened, here):
     array = noise(8, 72 << 20)
     array[1::4096] = 0
-    turns = iter(range(2))
+    turns = iter((b"\x01", b"\x02"))
+    written = memoryview(array)[1::4096]
 
     def write():
-        if next(turns, None) is not None:
-            array[1::4096] += 1
+        # Not by numpy, which lets other threads run within one statement: what they read then is a moment of its own.
+        if (turn := next(turns, None)) is not None:
+            written[:] = turn * len(written)
 
     here.meanwhile = write
     saved = opened().save({"array": array})
