@@ -29,6 +29,9 @@ STAMPS := $(VENV)/.stamps
 export VIRTUAL_ENV := $(ROOT)/$(VENV)
 export PYO3_PYTHON := $(PY)
 unexport PYTHONHOME
+# Where the servers are that imitate object stores.
+SERVERS := $(VENV)/servers
+export PATH := $(ROOT)/$(SERVERS)/bin:$(ROOT)/$(SERVERS)/node_modules/.bin:$(PATH)
 
 RUST_SOURCES := Cargo.toml $(wildcard Cargo.lock) $(shell find crates kernels -name '*.rs' -o -name '*.cu' -o -name '*.cuh' -o -name Cargo.toml -o -name build.rs)
 FAST_TESTS := tests/python/test_api.py $(wildcard tests/python/test_reducers_*.py) tests/python/test_placeholder.py
@@ -60,6 +63,16 @@ $(STAMPS)/group-%: $(STAMPS)/venv pyproject.toml
 	$(PY) -m pip install --quiet --group $*
 	@touch $@
 
+# Azure's emulator, of npm, and a second server of S3, which needs a newer Rust than chipmink does. Where one cannot be had, its
+# tests are skipped and say so.
+$(STAMPS)/azurite: $(STAMPS)/venv
+	@npm install --silent --no-audit --no-fund --no-save --prefix $(SERVERS) azurite@3 && touch $@ \
+	  || echo "azurite could not be installed: its tests are skipped"
+
+$(STAMPS)/s3s-fs: $(STAMPS)/venv
+	@CARGO_PROFILE_DEV_DEBUG=none cargo install --quiet --locked --debug --features binary --root $(SERVERS) s3s-fs@0.14.1 \
+	  && touch $@ || echo "s3s-fs could not be installed: its tests are skipped"
+
 # --- build ------------------------------------------------------------------------------------------------------------
 
 $(STAMPS)/build: $(STAMPS)/group-build pyproject.toml $(RUST_SOURCES)
@@ -82,11 +95,11 @@ lint: $(STAMPS)/venv
 format:
 	cargo fmt --all
 
-rust-test: $(STAMPS)/group-test build
+rust-test: $(STAMPS)/group-test $(STAMPS)/azurite $(STAMPS)/s3s-fs build
 	LD_LIBRARY_PATH="$$($(PY) -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))'):$$LD_LIBRARY_PATH" \
 	  cargo test --quiet --workspace
 
-python-test: build $(STAMPS)/group-test
+python-test: build $(STAMPS)/group-test $(STAMPS)/azurite
 	$(PY) -m pytest -q tests/python
 
 test-libraries: build $(STAMPS)/group-libraries

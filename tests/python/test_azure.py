@@ -4,53 +4,41 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
-import os
-import shutil
-import urllib.request
-from email.utils import formatdate
+import subprocess
+import sys
+from pathlib import Path
 
 import chipmink
 import numpy
 import pytest
-from buckets import free_port, opening, save_from_several_threads, started, without_credentials
+from azurite_server import ACCOUNT, KEY
+from buckets import free_port, opening, save_from_several_threads, without_credentials
 from oracle import assert_same, canonical
-
-ACCOUNT, KEY = "tests", base64.b64encode(b"a key of tests, and of nothing else").decode()
 
 
 class Azurite:
     """An emulator whose containers are gone when it ends."""
 
     def __init__(self) -> None:
-        program = os.environ.get("AZURITE") or shutil.which("azurite-blob")
-        if program is None:
-            pytest.skip("needs azurite, to imitate Azure: npm install -g azurite")
         port = free_port()
         self.endpoint = f"http://127.0.0.1:{port}/{ACCOUNT}"
-        command = [program, "--inMemoryPersistence", "--silent", "--skipApiVersionCheck", "--blobPort", str(port)]
-        self._process = started(command, port, AZURITE_ACCOUNTS=f"{ACCOUNT}:{KEY}")
-
-    def make_container(self, name: str) -> None:
-        """Asks for it with the account's key, as the service's "Shared Key" authorization has it."""
-        about = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
-        signed = "".join(f"{header}:{value}\n" for header, value in sorted(about.items()))
-        text = "PUT" + "\n" * 12 + signed + f"/{ACCOUNT}/{ACCOUNT}/{name}\nrestype:container"
-        signature = base64.b64encode(hmac.digest(base64.b64decode(KEY), text.encode(), hashlib.sha256)).decode()
-        about["Authorization"] = f"SharedKey {ACCOUNT}:{signature}"
-        request = urllib.request.Request(f"{self.endpoint}/{name}?restype=container", method="PUT", headers=about)
-        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60).close()
+        command = [sys.executable, str(Path(__file__).with_name("azurite_server.py")), str(port)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        answer = self._process.stdout.readline()
+        if answer != b"ready\n":
+            self.stop()
+            assert answer == b"absent\n", "azurite does not start"
+            pytest.skip("needs azurite, to imitate Azure: npm install -g azurite")
 
     def stop(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
 
 
 @pytest.fixture(scope="module")
 def azurite():
     server = Azurite()
-    server.make_container("container")
     yield server
     server.stop()
 

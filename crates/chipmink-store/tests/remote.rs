@@ -1,8 +1,8 @@
 //! Buckets against object_store's own conformance suite and as places of repositories, on servers of this machine.
 //!
 //! One is moto, which imitates S3. Another is s3s-fs (`cargo install s3s-fs --features binary`, or say where it is by
-//! `S3S_FS=/path/to/s3s-fs`): whether it honours conditional writes is for the race to find out. What is not installed is
-//! said.
+//! `S3S_FS=/path/to/s3s-fs`): whether it honours conditional writes is for the race to find out. The third is Azurite, which
+//! imitates Azure (`npm install -g azurite`). What is not installed is said.
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails its test")]
 
@@ -10,14 +10,18 @@ mod suite;
 
 use chipmink_store::{Place, Publication, RemotePlace, Store, StoreError, StoreOptions};
 use chipmink_testkit::toy::{self, Namespace};
-use object_store::integration;
-use std::io::{Read, Write};
+use object_store::{ObjectStore, integration};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Starts it on a port, one request at a time.
 const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/python/moto_server.py");
+/// Starts Azurite on a port, and says `ready` when its container is there, or `absent`.
+const AZURITE_SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/python/azurite_server.py");
+/// Name and secret of Azurite's account.
+const AZURE_ACCOUNT: (&str, &str) = ("tests", "YSBrZXkgb2YgdGVzdHMsIGFuZCBvZiBub3RoaW5nIGVsc2U=");
 /// Name and secret of a key.
 const KEY: &str = "test";
 
@@ -28,6 +32,10 @@ struct Server {
     _root: Option<tempfile::TempDir>,
 }
 
+fn python() -> String {
+    std::env::var("PYO3_PYTHON").unwrap_or_else(|_| "python3".to_owned())
+}
+
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -35,7 +43,7 @@ fn free_port() -> u16 {
 impl Server {
     /// Starts moto with the bucket `bucket`, if it is there.
     fn moto() -> Option<Self> {
-        let python = std::env::var("PYO3_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+        let python = python();
         let is_there =
             Command::new(&python).args(["-c", "import moto.server"]).stderr(Stdio::null()).status();
         if !is_there.is_ok_and(|status| status.success()) {
@@ -62,6 +70,22 @@ impl Server {
         command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
         command.args(["--access-key", KEY, "--secret-key", KEY]).arg(root.path());
         Some(Server::start(&mut command, port, Some(root)))
+    }
+
+    /// Starts Azurite with the container `container`, if it is there.
+    fn azurite() -> Option<Self> {
+        let port = free_port();
+        let mut command = Command::new(python());
+        command.args([AZURITE_SERVER, &port.to_string()]).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut server = Server { child: command.spawn().unwrap(), port, _root: None };
+        let mut answer = String::new();
+        BufReader::new(server.child.stdout.take().unwrap()).read_line(&mut answer).unwrap();
+        if answer != "ready\n" {
+            assert_eq!(answer, "absent\n", "{command:?} does not start");
+            eprintln!("skipped: there is no azurite; npm install -g azurite");
+            return None;
+        }
+        Some(server)
     }
 
     fn start(command: &mut Command, port: u16, root: Option<tempfile::TempDir>) -> Self {
@@ -94,11 +118,38 @@ impl Server {
         let port = self.port.to_string();
         let url = format!("s3://bucket/{prefix}?endpoint=http://127.0.0.1:{port}&region=us-east-1");
         let place = Place::parse(&url).unwrap();
-        match place.with_options([("access_key_id", KEY), ("secret_access_key", KEY)]).unwrap() {
-            Place::Remote(place) => place,
-            other => panic!("{other}"),
-        }
+        remote(place.with_options([("access_key_id", KEY), ("secret_access_key", KEY)]).unwrap())
     }
+
+    fn azure_place(&self, prefix: &str) -> RemotePlace {
+        let (account, key) = AZURE_ACCOUNT;
+        let port = self.port;
+        let url = format!("az://container/{prefix}?endpoint=http://127.0.0.1:{port}/{account}");
+        let place = Place::parse(&url).unwrap();
+        remote(place.with_options([("account_name", account), ("account_key", key)]).unwrap())
+    }
+}
+
+fn remote(place: Place) -> RemotePlace {
+    match place {
+        Place::Remote(place) => place,
+        other => panic!("{other}"),
+    }
+}
+
+/// `lists_from`: whether the server knows lists that begin after a name.
+fn conforms_to_the_trait(objects: &dyn ObjectStore, lists_from: bool) {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        if lists_from {
+            integration::put_get_delete_list(objects).await;
+        }
+        integration::get_opts(objects).await;
+        integration::put_opts(objects, true).await;
+        integration::list_uses_directories_correctly(objects).await;
+        integration::list_with_delimiter(objects).await;
+        integration::rename_and_copy(objects).await;
+        integration::stream_get(objects).await;
+    });
 }
 
 impl Drop for Server {
@@ -111,16 +162,7 @@ impl Drop for Server {
 #[test]
 fn buckets_conform_to_the_object_store_trait_and_hold_repositories() {
     let Some(moto) = Server::moto() else { return };
-    let objects = moto.place("").connect().unwrap();
-    tokio::runtime::Runtime::new().unwrap().block_on(async {
-        integration::put_get_delete_list(&objects).await;
-        integration::get_opts(&objects).await;
-        integration::put_opts(&objects, true).await;
-        integration::list_uses_directories_correctly(&objects).await;
-        integration::list_with_delimiter(&objects).await;
-        integration::rename_and_copy(&objects).await;
-        integration::stream_get(&objects).await;
-    });
+    conforms_to_the_trait(&moto.place("").connect().unwrap(), true);
 
     let place = || Place::Remote(moto.place("some/prefix"));
     let mut namespace = Namespace::new();
@@ -161,6 +203,15 @@ fn buckets_conform_to_the_object_store_trait_and_hold_repositories() {
 fn a_bucket_conforms() {
     let Some(moto) = Server::moto() else { return };
     let place = || Place::Remote(moto.place("suite"));
+    suite::conforms(&|| Store::open_or_create(place(), StoreOptions::default()).unwrap(), true);
+}
+
+#[test]
+fn a_container_of_azure_conforms() {
+    let Some(azurite) = Server::azurite() else { return };
+    // Azurite does not, and nothing here asks for them.
+    conforms_to_the_trait(&azurite.azure_place("trait").connect().unwrap(), false);
+    let place = || Place::Remote(azurite.azure_place("suite"));
     suite::conforms(&|| Store::open_or_create(place(), StoreOptions::default()).unwrap(), true);
 }
 

@@ -300,6 +300,14 @@ fn a_store_without_conditional_writes_is_refused() {
 }
 
 #[test]
+fn a_store_whose_writers_did_not_meet_in_one_race_is_found_out_in_the_next() {
+    let objects = UnrulyStore::new(Arc::new(InMemory::new()));
+    objects.next(&[[Misdeed::Behaves; 16], [Misdeed::Replaces; 16]].concat());
+    let error = Store::create_in(Backend::remote(Arc::new(objects), "memory"), options()).unwrap_err();
+    assert!(matches!(error, StoreError::Unconditional { winners: 16, .. }), "{error}");
+}
+
+#[test]
 fn a_store_without_conditional_writes_can_be_used_by_one_writer() {
     let objects = Arc::new(UnrulyStore::new(Arc::new(InMemory::new())).always(Misdeed::Replaces));
     let backend = || Backend::remote(objects.clone(), "memory");

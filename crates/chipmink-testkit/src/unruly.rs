@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex};
 /// What an unruly store does to a create.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Misdeed {
+    /// Does what it should, this once.
+    Behaves,
     /// Stores the object and says that it failed.
     StoresAndFails,
     /// Stores nothing and says that it failed.
@@ -122,7 +124,7 @@ impl ObjectStore for UnrulyStore {
         };
         self.listens()?;
         match misdeed {
-            None => {
+            None | Some(Misdeed::Behaves) => {
                 let put = self.store.put_opts(location, payload, options).await;
                 self.answer_late(location);
                 put
