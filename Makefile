@@ -29,8 +29,10 @@ STAMPS := $(VENV)/.stamps
 export VIRTUAL_ENV := $(ROOT)/$(VENV)
 export PYO3_PYTHON := $(PY)
 unexport PYTHONHOME
-# Where the servers are that imitate object stores.
-SERVERS := $(VENV)/servers
+# Where the servers are that imitate object stores, for every Python.
+SERVERS := .venv/servers
+AZURITE_BLOB := $(SERVERS)/node_modules/.bin/azurite-blob
+S3S_FS_BINARY := $(SERVERS)/bin/s3s-fs
 export PATH := $(ROOT)/$(SERVERS)/bin:$(ROOT)/$(SERVERS)/node_modules/.bin:$(PATH)
 
 RUST_SOURCES := Cargo.toml $(wildcard Cargo.lock) $(shell find crates kernels -name '*.rs' -o -name '*.cu' -o -name '*.cuh' -o -name Cargo.toml -o -name build.rs)
@@ -65,13 +67,13 @@ $(STAMPS)/group-%: $(STAMPS)/venv pyproject.toml
 
 # Azure's emulator, of npm, and a second server of S3, which needs a newer Rust than chipmink does. Where one cannot be had, its
 # tests are skipped and say so.
-$(STAMPS)/azurite: $(STAMPS)/venv
-	@npm install --silent --no-audit --no-fund --no-save --prefix $(SERVERS) azurite@3 && touch $@ \
+$(AZURITE_BLOB):
+	@npm install --silent --no-audit --no-fund --no-save --fetch-retries 1 --fetch-timeout 60000 --prefix $(SERVERS) azurite@3 \
 	  || echo "azurite could not be installed: its tests are skipped"
 
-$(STAMPS)/s3s-fs: $(STAMPS)/venv
+$(S3S_FS_BINARY):
 	@CARGO_PROFILE_DEV_DEBUG=none cargo install --quiet --locked --debug --features binary --root $(SERVERS) s3s-fs@0.14.1 \
-	  && touch $@ || echo "s3s-fs could not be installed: its tests are skipped"
+	  || echo "s3s-fs could not be installed: its tests are skipped"
 
 # --- build ------------------------------------------------------------------------------------------------------------
 
@@ -95,11 +97,11 @@ lint: $(STAMPS)/venv
 format:
 	cargo fmt --all
 
-rust-test: $(STAMPS)/group-test $(STAMPS)/azurite $(STAMPS)/s3s-fs build
+rust-test: $(STAMPS)/group-test $(AZURITE_BLOB) $(S3S_FS_BINARY) build
 	LD_LIBRARY_PATH="$$($(PY) -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))'):$$LD_LIBRARY_PATH" \
 	  cargo test --quiet --workspace
 
-python-test: build $(STAMPS)/group-test $(STAMPS)/azurite
+python-test: build $(STAMPS)/group-test $(AZURITE_BLOB)
 	$(PY) -m pytest -q tests/python
 
 test-libraries: build $(STAMPS)/group-libraries
