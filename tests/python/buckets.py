@@ -43,9 +43,9 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def started(command: list[str], port: int, **environment: str) -> subprocess.Popen[bytes]:
+def started(command: list[str], port: int) -> subprocess.Popen[bytes]:
     """A server, once it listens at a port."""
-    process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while True:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):

@@ -16,8 +16,8 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Starts it on a port, one request at a time.
-const SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/python/moto_server.py");
+/// Starts moto on a port, one request at a time.
+const MOTO_SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/python/moto_server.py");
 /// Starts Azurite on a port, and says `ready` when its container is there, or `absent`.
 const AZURITE_SERVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/python/azurite_server.py");
 /// Name and secret of Azurite's account.
@@ -51,7 +51,7 @@ impl Server {
             return None;
         }
         let port = free_port();
-        let server = Server::start(Command::new(python).args([SERVER, &port.to_string()]), port, None);
+        let server = Server::start(Command::new(python).args([MOTO_SERVER, &port.to_string()]), port, None);
         assert!(server.put("/bucket").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")));
         Some(server)
     }
